@@ -9,3 +9,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod directory;
+pub mod metrics;
+pub mod policy;

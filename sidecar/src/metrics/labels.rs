@@ -1,0 +1,147 @@
+//! The closed label sets, and the one label that outsiders influence (the peer) with its cap.
+//! Called by `metrics` and, through its re-exports, by every room that counts.
+//!
+//! Never: lets a new peer create a metric series beyond the caps.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use myelin_identity::id::SpiffeId;
+
+/// Distinct peers that get a label value of their own; the rest share `other`. A workload seldom
+/// has more than a few hundred dependencies, and 512 keeps one scrape well under a megabyte.
+pub const MAX_PEER_LABELS: usize = 512;
+
+/// Distinct series of closed connections that may carry a peer of their own; beyond it a close is
+/// counted under `other`. 512 peers with eight combinations of direction, outcome and security.
+pub const MAX_PEER_SERIES: usize = 4_096;
+
+const OTHER: &str = "other";
+const NONE: &str = "none";
+
+/// Direction as the workload sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What protected a connection, or why nothing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Mutual TLS with `myelin/1` inside.
+    Mesh,
+    /// Mutual TLS with a declared peer that does not speak `myelin/1`.
+    PlainMtls,
+    /// Plaintext that a permissive port took in.
+    Permissive,
+    /// Plaintext to a named exception.
+    Exception,
+    /// Plaintext to an address outside the mesh.
+    OutsideMesh,
+    /// The connection ended before this was decided.
+    Unknown,
+}
+
+impl Security {
+    pub const ALL: [Self; 6] = [
+        Self::Mesh,
+        Self::PlainMtls,
+        Self::Permissive,
+        Self::Exception,
+        Self::OutsideMesh,
+        Self::Unknown,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+            Self::PlainMtls => "plain_mtls",
+            Self::Permissive => "permissive",
+            Self::Exception => "exception",
+            Self::OutsideMesh => "outside_mesh",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A peer as a label value: its SPIFFE ID, `other` beyond the cap, `none` without a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerLabel(Arc<str>);
+
+impl PeerLabel {
+    pub(super) const NONE: &str = NONE;
+
+    /// For connections that end without an authenticated peer.
+    pub fn none() -> Self {
+        Self(Arc::from(NONE))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+type ClosedSeries = (Direction, &'static str, Security, Arc<str>);
+
+/// Who has a label of their own, and which series of theirs exist.
+#[derive(Default)]
+pub(super) struct Peers(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    labels: HashSet<Arc<str>>,
+    series: HashSet<ClosedSeries>,
+}
+
+impl Peers {
+    pub(super) fn label(&self, peer: &SpiffeId) -> PeerLabel {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = seen.labels.get(peer.as_str()) {
+            return PeerLabel(Arc::clone(known));
+        }
+        if seen.labels.len() >= MAX_PEER_LABELS {
+            return PeerLabel(Arc::from(OTHER));
+        }
+        let label: Arc<str> = Arc::from(peer.as_str());
+        seen.labels.insert(Arc::clone(&label));
+        PeerLabel(label)
+    }
+
+    /// The label that a closed connection is counted under: the peer's own while its series
+    /// exists or may still be made.
+    pub(super) fn admit<'a>(
+        &self,
+        direction: Direction,
+        outcome: &'static str,
+        security: Security,
+        peer: &'a PeerLabel,
+    ) -> &'a str {
+        if matches!(peer.as_str(), OTHER | NONE) {
+            return peer.as_str();
+        }
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = (direction, outcome, security, Arc::clone(&peer.0));
+        if seen.series.contains(&series) {
+            return peer.as_str();
+        }
+        if seen.series.len() >= MAX_PEER_SERIES {
+            return OTHER;
+        }
+        seen.series.insert(series);
+        peer.as_str()
+    }
+}

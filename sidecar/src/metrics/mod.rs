@@ -1,0 +1,295 @@
+//! Every number that the sidecar shows on `/metrics`: one registry, handles resolved when a
+//! connection opens so that the relay only adds to an atomic. Called by every room that counts
+//! and by `app`, which renders.
+//!
+//! Never: a label value chosen by an outsider without a cap, a label lookup per read or write, a
+//! push to anywhere.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod labels;
+mod process;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use myelin_identity::id::SpiffeId;
+use prometheus::{
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+pub use self::labels::{Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, PeerLabel, Security};
+pub use self::table::{Kind, Row};
+
+/// Outcome of a connection whose guard was dropped without a word.
+const ABANDONED: &str = "abandoned";
+
+/// Handshakes take from 200 us (resumed, same machine) to the default timeout of 10 s.
+const HANDSHAKE_BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Connections live from one short request to hours of a database session.
+const CONNECTION_BUCKETS: &[f64] =
+    &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0];
+
+/// Workload bytes of one connection, as the workload sees them.
+#[derive(Clone, Debug)]
+pub struct ByteCounters {
+    pub received: IntCounter,
+    pub sent: IntCounter,
+}
+
+/// Handles of one direction, resolved once.
+struct PerDirection {
+    opened: IntCounter,
+    open: IntGauge,
+    duration: Histogram,
+    handshake_duration: Histogram,
+    plaintext_refused: IntCounter,
+    /// Indexed by `Security as usize`, in the order of `Security::ALL`.
+    bytes: [ByteCounters; Security::ALL.len()],
+}
+
+pub struct Metrics {
+    registry: Registry,
+    scrape: Mutex<process::Process>,
+    /// Indexed by `Direction as usize`, in the order of `Direction::ALL`.
+    directions: [PerDirection; Direction::ALL.len()],
+    handshakes: IntCounterVec,
+    closed: IntCounterVec,
+    verdicts: IntCounterVec,
+    renewals: IntCounterVec,
+    not_before: IntGauge,
+    not_after: IntGauge,
+    bundle_generation: IntGauge,
+    deny_epoch: IntGauge,
+    deny_said_at: IntGauge,
+    ready: IntGauge,
+    peers: labels::Peers,
+}
+
+/// Every family that `/metrics` can show.
+pub fn table() -> &'static [Row] {
+    table::ROWS
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let opened = int_counter_vec(&registry, table::OPENED);
+        let open = int_gauge_vec(&registry, table::OPEN);
+        let duration = histogram_vec(&registry, table::CONNECTION_DURATION, CONNECTION_BUCKETS);
+        let handshakes = histogram_vec(&registry, table::HANDSHAKE_DURATION, HANDSHAKE_BUCKETS);
+        let plaintext = int_counter_vec(&registry, table::PLAINTEXT_REFUSED);
+        let bytes = int_counter_vec(&registry, table::BYTES);
+        let directions = Direction::ALL.map(|direction| {
+            let word = direction.word();
+            let flow =
+                |security: Security, flow| bytes.with_label_values(&[word, security.word(), flow]);
+            PerDirection {
+                opened: opened.with_label_values(&[word]),
+                open: open.with_label_values(&[word]),
+                duration: duration.with_label_values(&[word]),
+                handshake_duration: handshakes.with_label_values(&[word]),
+                plaintext_refused: plaintext.with_label_values(&[word]),
+                bytes: Security::ALL.map(|security| ByteCounters {
+                    received: flow(security, "received"),
+                    sent: flow(security, "sent"),
+                }),
+            }
+        });
+        int_gauge_vec(&registry, table::BUILD)
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), profile()])
+            .set(1);
+        Self {
+            directions,
+            handshakes: int_counter_vec(&registry, table::HANDSHAKES),
+            closed: int_counter_vec(&registry, table::CLOSED),
+            verdicts: int_counter_vec(&registry, table::VERDICTS),
+            renewals: int_counter_vec(&registry, table::RENEWALS),
+            not_before: int_gauge(&registry, table::NOT_BEFORE),
+            not_after: int_gauge(&registry, table::NOT_AFTER),
+            bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
+            deny_epoch: int_gauge(&registry, table::DENY_EPOCH),
+            deny_said_at: int_gauge(&registry, table::DENY_SAID_AT),
+            ready: int_gauge(&registry, table::READY),
+            peers: labels::Peers::default(),
+            scrape: Mutex::new(process::Process::register(&registry)),
+            registry,
+        }
+    }
+
+    /// One TLS handshake. `group` and `cipher` are `none` when it failed before they were agreed.
+    pub fn handshake(
+        &self,
+        direction: Direction,
+        outcome: &'static str,
+        group: &'static str,
+        cipher: &'static str,
+        resumed: bool,
+        seconds: f64,
+    ) {
+        let resumed = if resumed { "true" } else { "false" };
+        self.handshakes
+            .with_label_values(&[direction.word(), outcome, group, cipher, resumed])
+            .inc();
+        self.of(direction).handshake_duration.observe(seconds);
+    }
+
+    /// Counts a connection as opened and open until the guard is closed or dropped.
+    pub fn connection(self: &Arc<Self>, direction: Direction) -> OpenConnection {
+        let handles = self.of(direction);
+        handles.opened.inc();
+        handles.open.inc();
+        OpenConnection { metrics: Arc::clone(self), direction, closed: false }
+    }
+
+    pub fn bytes(&self, direction: Direction, security: Security) -> ByteCounters {
+        self.of(direction).bytes[security as usize].clone()
+    }
+
+    pub fn peer_label(&self, peer: &SpiffeId) -> PeerLabel {
+        self.peers.label(peer)
+    }
+
+    pub fn verdict(&self, direction: Direction, verdict: &'static str) {
+        self.verdicts.with_label_values(&[direction.word(), verdict]).inc();
+    }
+
+    pub fn plaintext_refused(&self, direction: Direction) {
+        self.of(direction).plaintext_refused.inc();
+    }
+
+    /// Validity of the SVID in use, in seconds since the Unix epoch.
+    pub fn svid(&self, not_before: u64, not_after: u64) {
+        self.not_before.set(signed(not_before));
+        self.not_after.set(signed(not_after));
+    }
+
+    pub fn renewal(&self, outcome: &'static str) {
+        self.renewals.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn bundle_generation(&self, generation: u64) {
+        self.bundle_generation.set(signed(generation));
+    }
+
+    pub fn deny_list_epoch(&self, epoch: u64) {
+        self.deny_epoch.set(signed(epoch));
+    }
+
+    /// When the CA last confirmed the deny list, in seconds since the Unix epoch.
+    pub fn deny_list_said_at(&self, said_at: u64) {
+        self.deny_said_at.set(signed(said_at));
+    }
+
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    /// Connections open now, as the gauge says.
+    pub fn open_connections(&self, direction: Direction) -> i64 {
+        self.of(direction).open.get()
+    }
+
+    /// The whole registry in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let process = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        process.refresh();
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("encoding to memory fails only for an empty family, and none is registered")
+    }
+
+    fn of(&self, direction: Direction) -> &PerDirection {
+        &self.directions[direction as usize]
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One connection in the `open` gauge. Dropped without `closed`, it counts as abandoned.
+pub struct OpenConnection {
+    metrics: Arc<Metrics>,
+    direction: Direction,
+    closed: bool,
+}
+
+impl OpenConnection {
+    pub fn closed(
+        mut self,
+        outcome: &'static str,
+        security: Security,
+        peer: &PeerLabel,
+        seconds: f64,
+    ) {
+        self.closed = true;
+        let metrics = &self.metrics;
+        let label = metrics.peers.admit(self.direction, outcome, security, peer);
+        metrics
+            .closed
+            .with_label_values(&[self.direction.word(), outcome, security.word(), label])
+            .inc();
+        metrics.of(self.direction).duration.observe(seconds);
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.metrics.of(self.direction).open.dec();
+        if !self.closed {
+            let labels =
+                [self.direction.word(), ABANDONED, Security::Unknown.word(), PeerLabel::NONE];
+            self.metrics.closed.with_label_values(&labels).inc();
+        }
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}
+
+fn opts(row: Row) -> Opts {
+    Opts::new(row.name, row.help)
+}
+
+const ROW_IS_VALID: &str = "the table's names and labels are valid and unique, tests render all";
+
+macro_rules! registered {
+    ($($function:ident -> $metric:ty, $kind:ident, $make:expr;)*) => {$(
+        fn $function(registry: &Registry, row: Row) -> $metric {
+            debug_assert_eq!(row.kind, Kind::$kind, "{}", row.name);
+            let make: fn(Row) -> prometheus::Result<$metric> = $make;
+            let metric = make(row).expect(ROW_IS_VALID);
+            registry.register(Box::new(metric.clone())).expect(ROW_IS_VALID);
+            metric
+        }
+    )*};
+}
+
+registered! {
+    counter -> Counter, Counter, |row| Counter::with_opts(opts(row));
+    gauge -> Gauge, Gauge, |row| Gauge::with_opts(opts(row));
+    int_gauge -> IntGauge, Gauge, |row| IntGauge::with_opts(opts(row));
+    int_counter_vec -> IntCounterVec, Counter, |row| IntCounterVec::new(opts(row), row.labels);
+    int_gauge_vec -> IntGaugeVec, Gauge, |row| IntGaugeVec::new(opts(row), row.labels);
+}
+
+fn histogram_vec(registry: &Registry, row: Row, buckets: &[f64]) -> prometheus::HistogramVec {
+    debug_assert_eq!(row.kind, Kind::Histogram, "{}", row.name);
+    let shape = HistogramOpts::from(opts(row)).buckets(buckets.to_vec());
+    let metric = prometheus::HistogramVec::new(shape, row.labels).expect(ROW_IS_VALID);
+    registry.register(Box::new(metric.clone())).expect(ROW_IS_VALID);
+    metric
+}

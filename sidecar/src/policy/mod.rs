@@ -1,0 +1,219 @@
+//! Two questions about an inbound connection: what does this port demand, and may this peer enter?
+//! Pure decisions over an immutable value. Called by `inbound` (at accept, at every `open`, after
+//! every reload); built by `config`, held and swapped by `app`.
+//!
+//! Never: a pattern or a prefix in a name (identities and namespaces are compared whole), a clock,
+//! a socket, a way to obtain `Authorized` other than by being allowed.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use myelin_identity::id::{SpiffeId, TrustDomain};
+
+#[cfg(test)]
+mod tests;
+
+/// Rules of one kind (allow or deny): judged from end to end at each `open`, so kept few.
+pub const MAX_RULES: usize = 256;
+
+/// Ports with a demand of their own.
+pub const MAX_PORTS: usize = 256;
+
+/// Identities or namespaces in one rule.
+pub const MAX_NAMES_IN_RULE: usize = 1_024;
+
+/// What the operator wrote, already parsed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    /// For ports that have no entry of their own.
+    pub default: Mode,
+    pub ports: HashMap<u16, PortConfig>,
+    pub allow: Vec<Rule>,
+    pub deny: Vec<Rule>,
+}
+
+impl Config {
+    /// Strict on every port, any identity of the own trust domain.
+    pub fn strict(trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            default: Mode::Strict,
+            ports: HashMap::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+}
+
+/// Whether plaintext may enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Strict,
+    /// Plaintext may enter until this second of the Unix epoch; from then on strict.
+    Permissive {
+        until: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    pub mode: Mode,
+    /// The workload speaks first (SMTP, MySQL): matters while permissive.
+    pub server_first: bool,
+    /// The workload speaks TLS of its own on this port: matters while permissive.
+    pub workload_tls: bool,
+    /// Peers with a valid SVID that do not speak `myelin/1` may enter.
+    pub plain_mtls: Option<PlainMtls>,
+}
+
+impl PortConfig {
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, server_first: false, workload_tls: false, plain_mtls: None }
+    }
+}
+
+/// How a declared peer that does not speak `myelin/1` is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainMtls {
+    /// The ALPN that the port answers with; `None` answers without any.
+    pub alpn: Option<Vec<u8>>,
+}
+
+/// Names peers, on some ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Shown in verdicts.
+    pub name: Arc<str>,
+    pub ports: Ports,
+    pub ids: HashSet<SpiffeId>,
+    /// Namespaces of the own trust domain.
+    pub namespaces: HashSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ports {
+    All,
+    Only(HashSet<u16>),
+}
+
+/// What a port demands of whoever connects, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    Mtls,
+    /// Plaintext may enter as well.
+    Permissive {
+        server_first: bool,
+        workload_tls: bool,
+    },
+}
+
+/// Proof that policy let a peer enter one port. Only its holder can dial the workload.
+#[derive(Debug)]
+pub struct Authorized {
+    port: u16,
+}
+
+impl Authorized {
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// A peer that may not enter, and the rule that says so. The names of built-in rules stand in
+/// parentheses, which no configured name can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rule {rule} denies {peer} on port {port}")]
+pub struct Denied {
+    pub rule: Arc<str>,
+    pub peer: SpiffeId,
+    pub port: u16,
+}
+
+/// No allow rule of a port that has some matches.
+pub const NOT_ALLOWED: &str = "(no allow rule matches)";
+/// The identity belongs to another trust domain and no allow rule names it.
+pub const FOREIGN: &str = "(other trust domain)";
+/// The identity is one of the CA's own and no allow rule names it.
+pub const RESERVED: &str = "(reserved identity)";
+
+/// The immutable policy of one configuration.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    config: Config,
+}
+
+impl Policy {
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// First question: what does this port demand now?
+    pub fn demand(&self, port: u16, now: u64) -> Demand {
+        let of_port = self.config.ports.get(&port);
+        match of_port.map_or(self.config.default, |of_port| of_port.mode) {
+            Mode::Permissive { until } if now < until => Demand::Permissive {
+                server_first: of_port.is_some_and(|of_port| of_port.server_first),
+                workload_tls: of_port.is_some_and(|of_port| of_port.workload_tls),
+            },
+            Mode::Permissive { .. } | Mode::Strict => Demand::Mtls,
+        }
+    }
+
+    /// How a peer without `myelin/1` is served on this port, if it is declared.
+    pub fn plain_mtls(&self, port: u16) -> Option<&PlainMtls> {
+        self.config.ports.get(&port)?.plain_mtls.as_ref()
+    }
+
+    /// Second question: may this authenticated peer enter? A deny rule wins over every allow rule;
+    /// once an allow rule names the port, only who is allowed enters.
+    pub fn authorize(&self, peer: &SpiffeId, port: u16) -> Result<Authorized, Denied> {
+        let denied = |rule: &str| Denied { rule: rule.into(), peer: peer.clone(), port };
+        if let Some(rule) = self.config.deny.iter().find(|rule| self.matches(rule, peer, port)) {
+            return Err(denied(&rule.name));
+        }
+        if self.config.allow.iter().any(|rule| self.matches(rule, peer, port)) {
+            return Ok(Authorized { port });
+        }
+        if self.config.allow.iter().any(|rule| rule.ports.contain(port)) {
+            return Err(denied(NOT_ALLOWED));
+        }
+        if peer.trust_domain() != &self.config.trust_domain {
+            return Err(denied(FOREIGN));
+        }
+        if peer.is_reserved() {
+            return Err(denied(RESERVED));
+        }
+        Ok(Authorized { port })
+    }
+
+    /// Every ALPN that some port declares, once each.
+    pub fn alpns(&self) -> impl Iterator<Item = &[u8]> {
+        let declared = self.config.ports.values().filter_map(|port| port.plain_mtls.as_ref());
+        let distinct: HashSet<&[u8]> = declared.filter_map(|plain| plain.alpn.as_deref()).collect();
+        distinct.into_iter()
+    }
+
+    /// What it was built from, to be shown.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn matches(&self, rule: &Rule, peer: &SpiffeId, port: u16) -> bool {
+        rule.ports.contain(port)
+            && (rule.ids.contains(peer)
+                || (peer.trust_domain() == &self.config.trust_domain
+                    && peer.namespace().is_some_and(|name| rule.namespaces.contains(name))))
+    }
+}
+
+impl Ports {
+    pub fn contain(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ports) => ports.contains(&port),
+        }
+    }
+}
