@@ -1,1 +1,24 @@
-//! Placeholder.
+//! What sidecar and CA must agree on: SPIFFE IDs, trust bundles, SVIDs, the verifier of a peer, the
+//! issuance protocol, and how secrets rest on disk. Everything else in the workspace stands on it.
+//!
+//! Rooms, each importing only from those after it:
+//! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `x509`; `seal` stands alone.
+//! Never: I/O, a clock (callers pass `now`), async, or a key kept beyond the call that uses it.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod bundle;
+pub mod id;
+pub mod issuance;
+pub mod seal;
+pub mod svid;
+pub mod verify;
+
+mod x509;
+
+#[cfg(test)]
+mod testing;
+
+pub use rustls_pki_types::UnixTime;

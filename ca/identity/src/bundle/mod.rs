@@ -1,0 +1,196 @@
+//! The trust bundle: the roots of one trust domain, at one generation, with its hash and its forms on
+//! paper; and the deny list. Called by `verify`, by the CA that makes them and the sidecars that hold them.
+//! Never: a clock, or trust in the store that a bundle came from (who accepts one checks its hash or channel).
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod deny;
+mod forms;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::x509::{
+    CaFault, HexError, MAX_CERTIFICATE_BYTES, Malformed, RootId, Serial, SerialError,
+};
+pub use deny::{DenyEntry, DenyError, DenyList, DenySubject, MAX_DENY_ENTRIES, SignedDenyList};
+
+use std::fmt;
+use std::str::FromStr;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
+use crate::id::TrustDomain;
+use crate::x509::{CaFacts, Validity, hex, sha256, unhex32};
+
+/// A rotation step holds two roots; federation and a botched ladder may double that a few times. Each
+/// root is one name to try in every verification, so the number is also a bound of CPU.
+pub const MAX_ROOTS: usize = 16;
+
+/// The certificates that one trust domain's peers must chain to. Immutable; a change is a new bundle.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrustBundle {
+    trust_domain: TrustDomain,
+    generation: u64,
+    roots: Vec<Root>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Root {
+    pub(crate) id: RootId,
+    pub(crate) validity: Validity,
+    der: CertificateDer<'static>,
+    anchor: TrustAnchor<'static>,
+}
+
+/// SHA-256 over the sorted SHA-256 of each root's DER. Displayed and parsed as lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BundleHash([u8; 32]);
+
+/// Why certificates or a text make no bundle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    #[error("the bundle has {count} roots; expected 1 to {MAX_ROOTS}")]
+    RootCount { count: usize },
+    #[error("root {position} of the bundle cannot be used: {fault}")]
+    Root { position: usize, fault: CaFault },
+    #[error("root {position} of the bundle is not self-issued; put roots there, not intermediates")]
+    NotSelfIssued { position: usize },
+    #[error("root {position} of the bundle is there twice; remove one")]
+    Duplicate { position: usize },
+    #[error("the bundle has {bytes} bytes, more than {limit}")]
+    TooBig { bytes: usize, limit: usize },
+    #[error("the bundle is not PEM with CERTIFICATE blocks only: {why}")]
+    Pem { why: &'static str },
+    #[error("the bundle is no SPIFFE trust bundle (JWKS): {why}")]
+    Json { why: String },
+}
+
+impl TrustBundle {
+    /// Takes 1 to [`MAX_ROOTS`] self-signed CA certificates with ECDSA P-256 or P-384 keys.
+    pub fn new(
+        trust_domain: TrustDomain,
+        generation: u64,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, BundleError> {
+        if !(1..=MAX_ROOTS).contains(&roots.len()) {
+            return Err(BundleError::RootCount { count: roots.len() });
+        }
+        let mut checked: Vec<Root> = Vec::with_capacity(roots.len());
+        for (index, der) in roots.into_iter().enumerate() {
+            let position = index + 1;
+            let root = Root::read(der, position)?;
+            if checked.iter().any(|other| other.id == root.id) {
+                return Err(BundleError::Duplicate { position });
+            }
+            checked.push(root);
+        }
+        Ok(Self {
+            trust_domain,
+            generation,
+            roots: checked,
+        })
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// Grows with each change of the roots; 0 for a bundle learned at first contact.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The root certificates, in the order they were given in.
+    pub fn roots(&self) -> impl ExactSizeIterator<Item = &CertificateDer<'static>> {
+        self.roots.iter().map(|root| &root.der)
+    }
+
+    pub fn root_ids(&self) -> impl ExactSizeIterator<Item = RootId> {
+        self.roots.iter().map(|root| root.id)
+    }
+
+    pub fn holds_root(&self, id: &RootId) -> bool {
+        self.roots.iter().any(|root| root.id == *id)
+    }
+
+    /// Depends on the set of roots only: neither on their order nor on name and generation.
+    pub fn hash(&self) -> BundleHash {
+        BundleHash::of_roots(self.roots.iter().map(|root| root.id))
+    }
+
+    pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'_>> {
+        self.roots.iter().map(|root| root.anchor.clone()).collect()
+    }
+
+    pub(crate) fn root_at(&self, index: usize) -> Option<&Root> {
+        self.roots.get(index)
+    }
+}
+
+impl Root {
+    fn read(der: CertificateDer<'static>, position: usize) -> Result<Self, BundleError> {
+        let in_root = |fault| BundleError::Root { position, fault };
+        let facts = CaFacts::read(&der).map_err(in_root)?;
+        if !facts.is_self_issued() {
+            return Err(BundleError::NotSelfIssued { position });
+        }
+        facts.is_issued_by(&facts).map_err(in_root)?;
+        let anchor = webpki::anchor_from_trusted_cert(&der)
+            .map_err(|_| in_root(CaFault::Malformed(Malformed::NotDer)))?
+            .to_owned();
+        Ok(Self {
+            id: RootId::of(&der),
+            validity: facts.validity,
+            anchor,
+            der,
+        })
+    }
+}
+
+impl BundleHash {
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn of_roots(ids: impl Iterator<Item = RootId>) -> Self {
+        let mut ids: Vec<RootId> = ids.collect();
+        ids.sort_unstable();
+        let all: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
+        Self(sha256(&all))
+    }
+}
+
+impl FromStr for BundleHash {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        unhex32(text).map(Self)
+    }
+}
+
+impl fmt::Display for BundleHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for BundleHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for TrustBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustBundle")
+            .field("trust_domain", &self.trust_domain)
+            .field("generation", &self.generation)
+            .field("roots", &self.root_ids().collect::<Vec<_>>())
+            .finish()
+    }
+}
