@@ -14,7 +14,7 @@ use crate::ground;
 use crate::link;
 use crate::netns::Netns;
 use crate::pod::Pod;
-use crate::wire::Tap;
+use crate::wire::{self, Tap};
 
 /// A bridge takes 1,024 ports; a lab of one machine with two cores has no use for more than this.
 const MAX_PODS: u32 = 200;
@@ -40,17 +40,18 @@ impl Lab {
     /// Makes the wire. Needs [`ground::enter`] before it.
     pub fn new() -> Result<Self> {
         ground::here()?;
-        let wire = Netns::new()?;
+        let netns = Netns::new()?;
         // The wire itself should say nothing: its own neighbour discovery would be noise in a capture.
         // Where /proc/sys is read-only the noise stays, and harms nothing.
-        wire.run(|| {
+        netns.run(|| {
             for scope in ["all", "default"] {
                 fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1").ok();
             }
         })?;
-        let (bridge, tap) = link::converse(&wire, async |handle| {
+        let (bridge, tap) = link::converse(&netns, async |handle| {
             let bridge = link::make_bridge(&handle, "wire").await?;
             let (inject, arrive) = link::make_veth(&handle, "tap-in", "tap-out").await?;
+            link::add_address(&handle, inject, wire::MARKER_ADDRESS.into(), 30).await?;
             link::set_up(&handle, inject, true).await?;
             link::set_up(&handle, arrive, true).await?;
             Ok((
@@ -63,7 +64,7 @@ impl Lab {
             ))
         })?;
         Ok(Self {
-            wire,
+            wire: netns,
             bridge,
             tap,
             pods: AtomicU32::new(0),
