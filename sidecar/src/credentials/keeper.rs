@@ -1,0 +1,264 @@
+//! Keeps one SVID fresh: first contact, renewals, recovery. One loop for the life of the process,
+//! called by `credentials::run`.
+//!
+//! Never: gives up once there has been an SVID, renews from one generation with two requests,
+//! sends a token where a host key would do.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use myelin_identity::issuance::{Attestation, IssueResponse, Lineage};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Config;
+use super::ca_client::{ConnectError, Connector, Link, Trust};
+use super::issue::{Attempt, IssueError, Reason};
+use super::renew::{self, Schedule};
+use super::start::{Start, StartError};
+use super::store::{Issued, NoIdentity, Rejected, Snapshot, Store};
+use crate::addr::Endpoint;
+use crate::metrics::Metrics;
+
+/// How often the wall clock is compared with the SVID's end: a machine that was suspended has an
+/// expired SVID although its monotonic clock says that the renewal is hours away.
+const CLOCK_CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// The outcome words of attempts that succeeded; those of failures are `IssueError::WORDS`.
+pub const ATTESTED: &str = "attested";
+pub const RENEWED: &str = "renewed";
+
+pub(super) struct Keeper<'a> {
+    pub(super) config: &'a Config,
+    pub(super) connector: &'a Connector,
+    pub(super) store: &'a Store,
+    pub(super) metrics: &'a Metrics,
+    pub(super) start: &'a Start,
+    /// The CA knows the host key, as far as we know.
+    enrolled: bool,
+    /// Where the SVID in use stands; absent before the first and after an expiry.
+    lineage: Option<Lineage>,
+    /// An attempt whose answer is not known.
+    open: Option<Attempt>,
+    /// Which CA address is next.
+    turn: usize,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        connector: &'a Connector,
+        store: &'a Store,
+        metrics: &'a Metrics,
+        start: &'a Start,
+    ) -> Self {
+        let enrolled = start.enrolled;
+        let (lineage, open, turn) = (None, None, 0);
+        Self { config, connector, store, metrics, start, enrolled, lineage, open, turn }
+    }
+
+    /// Runs until the process ends, or until it is clear that it can never have an identity.
+    /// `renew_now` asks for a renewal before its time.
+    pub(super) async fn run(&mut self, renew_now: &Notify) -> Result<Infallible, StartError> {
+        let mut life = None;
+        let mut waits = renew::waits(life);
+        loop {
+            match self.attempt(renew::attempt_deadline(life)).await {
+                Ok((snapshot, outcome)) => {
+                    let schedule = self.taken_over(&snapshot, outcome);
+                    life = Some(schedule.life());
+                    waits = renew::waits(life);
+                    self.rest(&schedule, renew_now).await;
+                }
+                Err(error) => {
+                    self.metrics.renewal(error.word());
+                    tracing::warn!(outcome = error.word(), "no SVID: {error}");
+                    if self.next_step(error)? == NextStep::Wait {
+                        sleep(waits.next().expect("the waits have no end")).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, one request, one answer, verified and published.
+    async fn attempt(
+        &mut self,
+        within: Duration,
+    ) -> Result<(Arc<Snapshot>, &'static str), IssueError> {
+        let deadline = Instant::now() + within;
+        let current = self.store.usable(self.connector.clock.unix()).ok();
+        let wanted = self.attestation(current.is_some());
+        let renewal = matches!(wanted, Attestation::Host { lineage: Some(_), .. });
+        let attempt = match self.open.take().filter(|open| open.attestation == wanted) {
+            Some(open) => open,
+            None => Attempt::new(wanted)?,
+        };
+        // Stays open unless an answer says otherwise, also if this future is dropped.
+        let attempt = self.open.insert(attempt);
+        let shown = current.as_deref().filter(|_| renewal);
+        let ca = self.config.cas[self.turn % self.config.cas.len()];
+        let trusts = trusts(self.start, self.store, self.config);
+        let link = connect(self.connector, ca, &trusts, shown, within).await;
+        let mut link = link.inspect_err(|_| self.turn = self.turn.wrapping_add(1))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let response =
+            attempt.send(&mut link, &self.start.host, self.config.lifetime, left).await?;
+        let issued = issued(attempt, &response, &link)?;
+        let snapshot = self.store.publish_svid(issued, self.config.id.as_ref())?;
+        self.open = None;
+        self.enrolled = true;
+        self.lineage = Some(response.lineage);
+        Ok((snapshot, if renewal { RENEWED } else { ATTESTED }))
+    }
+
+    /// How we prove ourselves this time: by the SVID in use, else by the host key, else by token.
+    fn attestation(&self, usable: bool) -> Attestation {
+        let host_spki = self.start.host.spki();
+        match (&self.start.token, self.lineage) {
+            (_, Some(lineage)) if usable => {
+                Attestation::Host { host_spki, lineage: Some(lineage) }
+            }
+            (Some(token), _) if !self.enrolled => {
+                Attestation::Join { secret: token.secret.clone(), host_spki }
+            }
+            _ => Attestation::Host { host_spki, lineage: None },
+        }
+    }
+
+    /// Counts, logs and keeps what has just been published; says when it is to be renewed.
+    fn taken_over(&self, snapshot: &Snapshot, outcome: &'static str) -> Schedule {
+        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.not_after());
+        self.metrics.renewal(outcome);
+        self.metrics.svid(not_before, not_after);
+        self.metrics.bundle_generation(snapshot.bundle.generation());
+        if let Err(error) = self.start.file.save(&snapshot.bundle) {
+            tracing::error!("the trust bundle was not kept for the next start: {error}");
+        }
+        let now = self.connector.clock.unix();
+        let schedule = Schedule::new(Instant::now(), now, not_before, not_after, uniform());
+        tracing::info!(
+            outcome,
+            id = %snapshot.svid.id(),
+            serial = %snapshot.svid.serial(),
+            not_after,
+            renewal_in_s = (schedule.renew_at() - Instant::now()).as_secs(),
+            "SVID taken over"
+        );
+        schedule
+    }
+
+    /// Until the renewal is due, is asked for, or the wall clock says that it is too late.
+    async fn rest(&self, schedule: &Schedule, renew_now: &Notify) {
+        loop {
+            let check = Instant::now() + CLOCK_CHECK_EVERY;
+            tokio::select! {
+                () = sleep_until(schedule.renew_at().min(check)) => {}
+                () = renew_now.notified() => return,
+            }
+            let usable = self.store.usable(self.connector.clock.unix());
+            let expired = matches!(usable, Err(NoIdentity::Expired { .. }));
+            if expired || Instant::now() >= schedule.renew_at() {
+                return;
+            }
+        }
+    }
+
+    /// What a failure changes, and whether anything is left to try.
+    fn next_step(&mut self, error: IssueError) -> Result<NextStep, StartError> {
+        if !error.leaves_open() {
+            self.open = None;
+        }
+        let first = self.store.load().is_none();
+        let state = || self.config.state_dir.clone();
+        match error {
+            IssueError::Refused { reason: Reason::HostUnknown, said } if first => {
+                if self.start.token.is_none() || !self.enrolled {
+                    return Err(StartError::HostUnknown { state: state(), said });
+                }
+                // The key was made in a run whose token never got through.
+                self.enrolled = false;
+                return Ok(NextStep::AtOnce);
+            }
+            IssueError::Refused { reason: Reason::Token, said } if first => {
+                return Err(StartError::TokenRefused { said });
+            }
+            IssueError::Refused { reason: Reason::Denied, said } if first => {
+                return Err(StartError::HostDenied { state: state(), said });
+            }
+            IssueError::Refused { reason: Reason::LineageUnknown, .. } => {
+                self.lineage = None;
+                return Ok(NextStep::Wait);
+            }
+            // The CA has issued and we cannot use it: going on from the SVID in use would look
+            // like a copy of it. The host key alone begins anew.
+            IssueError::Rejected(_) | IssueError::Malformed(_) => {
+                self.enrolled = true;
+                self.lineage = None;
+            }
+            _ => {}
+        }
+        Ok(NextStep::Wait)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    AtOnce,
+    Wait,
+}
+
+/// By what the CA may be recognised, in this order. The token's hash counts only until there is an
+/// SVID: it heals a bundle file that is older than the CA's roots.
+fn trusts(start: &Start, store: &Store, config: &Config) -> Vec<Trust> {
+    if let Some(snapshot) = store.load() {
+        return vec![Trust::Bundle(Arc::clone(&snapshot.bundle))];
+    }
+    let held = start.bundle.as_ref().map(|bundle| Trust::Bundle(Arc::clone(bundle)));
+    let told = start.token.as_ref().map(|token| {
+        Trust::Hash(token.bundle_hash, Some(config.trust_domain.clone()))
+    });
+    held.into_iter().chain(told).collect()
+}
+
+async fn connect(
+    connector: &Connector,
+    ca: Endpoint,
+    trusts: &[Trust],
+    shown: Option<&Snapshot>,
+    within: Duration,
+) -> Result<Link, ConnectError> {
+    let (last, others) = trusts.split_last().expect("a start without bundle and token is refused");
+    for trust in others {
+        match connector.connect(ca, trust, shown, within).await {
+            Err(ConnectError::NotTheCa { .. }) => {}
+            outcome => return outcome,
+        }
+    }
+    connector.connect(ca, last, shown, within).await
+}
+
+fn issued(attempt: &Attempt, response: &IssueResponse, link: &Link) -> Result<Issued, Rejected> {
+    let (seen, expected) = (response.bundle.trust_domain(), link.bundle.trust_domain());
+    if seen != expected {
+        let (seen, expected) = (seen.clone(), expected.clone());
+        return Err(Rejected::OtherTrustDomain { seen, expected });
+    }
+    Ok(Issued {
+        chain: response.chain.clone(),
+        key: Arc::clone(&attempt.key),
+        spki: *attempt.csr.key(),
+        bundle: Arc::new(response.bundle.clone()),
+    })
+}
+
+/// A uniform draw from 0..1.
+fn uniform() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter; everything that needs it for safety fails by itself.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,98 @@
+//! My identity, always fresh: the host key, the SVID and its renewals, the trust bundle, the deny
+//! list, and what the CA's directory says. `app` runs it on the runtime that carries no workload's
+//! bytes; `inbound` and `outbound` read the [`Store`] and ask the [`Desk`].
+//!
+//! Never: a private key on disk or in a log (the host key is sealed), a renewal that follows the
+//! wall clock, a snapshot that was not verified, a token for anybody but the CA.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod ca_client;
+mod desk;
+mod host_key;
+mod issue;
+mod keeper;
+mod renew;
+mod start;
+mod state_dir;
+mod store;
+mod watch;
+
+#[cfg(test)]
+mod testing;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use myelin_identity::id::{SpiffeId, TrustDomain};
+use myelin_identity::issuance::JoinToken;
+use tokio::sync::Notify;
+
+use self::ca_client::Connector;
+use self::keeper::Keeper;
+use self::start::Start;
+use self::watch::Watch;
+use crate::addr::{Clock, Endpoint};
+use crate::metrics::Metrics;
+use crate::net::Dialer;
+
+pub use self::ca_client::ConnectError;
+pub use self::desk::{ANSWER_WITHIN, Answer, Desk};
+pub use self::host_key::HostKeyError;
+pub use self::issue::{IssueError, Reason};
+pub use self::keeper::{ATTESTED, RENEWED};
+pub use self::start::StartError;
+pub use self::state_dir::StateError;
+pub use self::store::{NoIdentity, Rejected, Snapshot, Store};
+
+/// What the operator wrote, already parsed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    /// The ID that this sidecar must get. Absent: whatever the join token stands for.
+    pub id: Option<SpiffeId>,
+    /// Where the CA's replicas answer, tried in turn. At least one.
+    pub cas: Vec<Endpoint>,
+    /// Host key, seal key and bundle live here. Made if missing, 0700.
+    pub state_dir: PathBuf,
+    /// Needed once; later starts prove themselves by the host key.
+    pub join_token: Option<JoinToken>,
+    /// What is asked of the CA; absent: its default. The CA may shorten it.
+    pub lifetime: Option<Duration>,
+    /// Makes sockets that interception lets pass.
+    pub dialer: Dialer,
+}
+
+/// Keeps `store` and `desk` up to date until `shutdown`. Ends early only before the first SVID, when
+/// it is clear that this sidecar can never get one as it was started.
+pub async fn run(
+    config: Config,
+    store: Arc<Store>,
+    desk: Arc<Desk>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    assert!(!config.cas.is_empty(), "configuration refuses a sidecar without a CA address");
+    let token = config.join_token.clone();
+    let start = Start::open(&config.state_dir, &config.trust_domain, token)?;
+    let connector = Connector { dialer: config.dialer, clock };
+    let renew_now = Notify::new();
+    let mut keeper = Keeper::new(&config, &connector, &store, &metrics, &start);
+    let watch = Watch {
+        cas: &config.cas,
+        connector: &connector,
+        store: &store,
+        desk: &desk,
+        metrics: &metrics,
+        file: &start.file,
+        renew_now: &renew_now,
+    };
+    tokio::select! {
+        ended = Box::pin(keeper.run(&renew_now)) => ended.map(|never| match never {}),
+        never = Box::pin(watch.run()) => match never {},
+        () = shutdown => Ok(()),
+    }
+}

@@ -1,0 +1,190 @@
+//! What this sidecar starts with: state directory, host key, bundle, join token; and the one line
+//! that says what is missing. Called by `credentials::run`.
+//!
+//! Never: talks to the CA, shows the token.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use myelin_identity::bundle::{BundleError, BundleHash, TrustBundle};
+use myelin_identity::id::TrustDomain;
+use myelin_identity::issuance::JoinToken;
+
+use super::host_key::{HostKey, HostKeyError};
+use super::state_dir::{Secrecy, StateDir, StateError};
+
+const BUNDLE_FILE: &str = "bundle.pem";
+/// PEM says no generation; the CA's first answer does.
+const UNKNOWN_GENERATION: u64 = 0;
+
+/// Why this sidecar can never get an identity as it was started: the operator's to repair.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    HostKey(#[from] HostKeyError),
+    #[error(
+        "{state} holds no host key and no join token was given; run `myelin-ca token create --id \
+         <SPIFFE ID> --address <address>` at the CA and start with the token that it prints"
+    )]
+    NothingToStartWith { state: PathBuf },
+    #[error(
+        "{path} is missing and no join token was given, so the CA cannot be recognised; restore it \
+         from the CA's /bundle.pem, or start with a new join token (`myelin-ca token create`)"
+    )]
+    NoBundle { path: PathBuf },
+    #[error("{path} cannot be used: {source}; restore it from the CA's /bundle.pem, or remove it")]
+    BundleFile { path: PathBuf, source: BundleError },
+    #[error("the join token was refused: {said}")]
+    TokenRefused { said: String },
+    #[error(
+        "the CA does not know the host key in {state} ({said}); start with a new join token \
+         (`myelin-ca token create`)"
+    )]
+    HostUnknown { state: PathBuf, said: String },
+    #[error(
+        "this host was denied after an alarm ({said}); find out who copied its keys, then remove \
+         {state} and start with a new join token (`myelin-ca token create`)"
+    )]
+    HostDenied { state: PathBuf, said: String },
+}
+
+/// Everything that is on this machine at start.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) host: HostKey,
+    /// The CA may know the host key from an earlier run.
+    pub(super) enrolled: bool,
+    pub(super) token: Option<JoinToken>,
+    pub(super) bundle: Option<Arc<TrustBundle>>,
+    pub(super) file: BundleFile,
+}
+
+impl Start {
+    /// Opens the state directory and makes a host key where there is none and a token allows it.
+    pub(super) fn open(
+        state_dir: &Path,
+        trust_domain: &TrustDomain,
+        token: Option<JoinToken>,
+    ) -> Result<Self, StartError> {
+        let state = StateDir::open(state_dir)?;
+        let known = HostKey::load(&state)?;
+        if known.is_none() && token.is_none() {
+            return Err(StartError::NothingToStartWith { state: state_dir.into() });
+        }
+        let bundle = match read_bundle(&state, trust_domain) {
+            // The token's hash finds the CA without it, and its answer replaces the file.
+            Err(StartError::BundleFile { .. }) if token.is_some() => None,
+            read => read?,
+        };
+        if bundle.is_none() && token.is_none() {
+            return Err(StartError::NoBundle { path: state.file(BUNDLE_FILE) });
+        }
+        let enrolled = known.is_some();
+        let host = match known {
+            Some(host) => host,
+            None => HostKey::generate(&state)?,
+        };
+        let saved = Mutex::new(bundle.as_ref().map(TrustBundle::hash));
+        let file = BundleFile { state, saved };
+        Ok(Self { host, enrolled, token, bundle: bundle.map(Arc::new), file })
+    }
+}
+
+/// Where the newest bundle is kept, so that a restart recognises the CA without a token.
+#[derive(Debug)]
+pub(super) struct BundleFile {
+    state: StateDir,
+    saved: Mutex<Option<BundleHash>>,
+}
+
+impl BundleFile {
+    /// Writes the bundle if it differs from what is there. It runs at start and once a rotation
+    /// step, on the runtime that carries no workload's bytes.
+    pub(super) fn save(&self, bundle: &TrustBundle) -> Result<(), StateError> {
+        // A panic while writing left the old file or the new one, never a mixture.
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = bundle.hash();
+        if *saved == Some(hash) {
+            return Ok(());
+        }
+        self.state.write(BUNDLE_FILE, bundle.to_pem().as_bytes(), Secrecy::Public)?;
+        *saved = Some(hash);
+        Ok(())
+    }
+}
+
+fn read_bundle(
+    state: &StateDir,
+    trust_domain: &TrustDomain,
+) -> Result<Option<TrustBundle>, StartError> {
+    let Some(bytes) = state.read(BUNDLE_FILE, Secrecy::Public)? else {
+        return Ok(None);
+    };
+    let pem = String::from_utf8_lossy(&bytes);
+    TrustBundle::from_pem(trust_domain.clone(), UNKNOWN_GENERATION, &pem)
+        .map(Some)
+        .map_err(|source| StartError::BundleFile { path: state.file(BUNDLE_FILE), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::testing::{Root, trust_domain};
+    use myelin_identity::issuance::TokenSecret;
+    use std::fs;
+
+    fn token(bundle: &TrustBundle) -> JoinToken {
+        JoinToken { secret: TokenSecret::from_bytes([1; 32]), bundle_hash: bundle.hash() }
+    }
+
+    #[test]
+    fn a_start_with_nothing_says_exactly_what_to_do() {
+        let outer = tempfile::tempdir().unwrap();
+        let error = Start::open(&outer.path().join("s"), &trust_domain(), None).unwrap_err();
+        assert!(matches!(error, StartError::NothingToStartWith { .. }), "{error}");
+        let line = error.to_string();
+        assert!(line.contains("myelin-ca token create") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn a_first_start_with_a_token_makes_a_host_key_and_a_second_one_needs_no_token() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("s");
+        let bundle = Root::new().bundle(3);
+        let first = Start::open(&path, &trust_domain(), Some(token(&bundle))).unwrap();
+        assert!(!first.enrolled && first.bundle.is_none());
+        first.file.save(&bundle).unwrap();
+        let spki = first.host.spki();
+        drop(first);
+        let second = Start::open(&path, &trust_domain(), None).unwrap();
+        assert!(second.enrolled && second.token.is_none());
+        assert_eq!(second.host.spki(), spki);
+        assert_eq!(second.bundle.unwrap().hash(), bundle.hash());
+    }
+
+    #[test]
+    fn a_host_key_without_bundle_or_token_is_refused() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("s");
+        drop(Start::open(&path, &trust_domain(), Some(token(&Root::new().bundle(1)))).unwrap());
+        let error = Start::open(&path, &trust_domain(), None).unwrap_err();
+        assert!(matches!(error, StartError::NoBundle { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_corrupt_bundle_is_refused_without_a_token_and_replaced_with_one() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("s");
+        let token = token(&Root::new().bundle(1));
+        drop(Start::open(&path, &trust_domain(), Some(token.clone())).unwrap());
+        fs::write(path.join(BUNDLE_FILE), "no PEM").unwrap();
+        let error = Start::open(&path, &trust_domain(), None).unwrap_err();
+        assert!(matches!(error, StartError::BundleFile { .. }), "{error}");
+        let start = Start::open(&path, &trust_domain(), Some(token)).unwrap();
+        assert!(start.bundle.is_none());
+    }
+}

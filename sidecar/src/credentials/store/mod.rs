@@ -1,0 +1,289 @@
+//! My identity as every connection sees it: an immutable snapshot behind one atomic pointer, swapped
+//! only after what is new has been verified. Read by `inbound`, `outbound` and `admin`, written by
+//! `credentials::run` and the watch.
+//!
+//! Never: I/O, a clock, a snapshot that was not verified as a whole, a key that leaves the process.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod rejected;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use myelin_identity::UnixTime;
+use myelin_identity::bundle::{DenyList, TrustBundle};
+use myelin_identity::id::SpiffeId;
+use myelin_identity::svid::{P256Spki, Svid};
+use myelin_identity::verify::{self, Peer, Role};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+
+pub use rejected::Rejected;
+
+use crate::addr::Clock;
+use crate::tls;
+
+/// One consistent view of who we are and whom we trust. Loaded once for a whole handshake.
+pub struct Snapshot {
+    /// Grows by one at each publish of an SVID, a bundle or a deny list.
+    pub generation: u64,
+    pub svid: Svid,
+    pub bundle: Arc<TrustBundle>,
+    pub deny: Arc<DenyList>,
+    pub tls: tls::Configs,
+    /// What our own chain verifies to, as a peer would see it.
+    own: Peer,
+    key: Arc<PrivateKeyDer<'static>>,
+}
+
+/// Why there is nothing to authenticate with. The word is a connection's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoIdentity {
+    #[error("this sidecar has no SVID yet; see its log for why the CA has not issued one")]
+    Pending,
+    #[error(
+        "this sidecar's SVID has expired: now {now}, notAfter {not_after}; it is renewed as soon as \
+         the CA answers again"
+    )]
+    Expired { now: u64, not_after: u64 },
+    #[error(
+        "this sidecar's SVID is not valid yet: now {now}, notBefore {not_before}; the clock of this \
+         machine went back"
+    )]
+    NotYetValid { now: u64, not_before: u64 },
+}
+
+impl NoIdentity {
+    /// The stable reason word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "identity_pending",
+            Self::Expired { .. } => "identity_expired",
+            Self::NotYetValid { .. } => "identity_not_yet_valid",
+        }
+    }
+}
+
+/// What the CA has just issued, not yet believed.
+pub(super) struct Issued {
+    /// Leaf first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Arc<PrivateKeyDer<'static>>,
+    /// The public half of `key`, as the CSR carried it.
+    pub(super) spki: P256Spki,
+    pub(super) bundle: Arc<TrustBundle>,
+}
+
+/// The place where the current snapshot hangs.
+pub struct Store {
+    current: ArcSwapOption<Snapshot>,
+    bumped: watch::Sender<u64>,
+    /// Serialises writers; readers never see it.
+    alpns: Mutex<Vec<Vec<u8>>>,
+    clock: Clock,
+}
+
+impl Store {
+    /// `alpns` are the protocols that configuration declares for peers without `myelin/1`; the
+    /// clock is the one that TLS judges certificates by.
+    pub fn new(alpns: Vec<Vec<u8>>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwapOption::empty(),
+            bumped: watch::Sender::new(0),
+            alpns: Mutex::new(alpns),
+            clock,
+        })
+    }
+
+    /// The newest snapshot, expired or not.
+    pub fn load(&self) -> Option<Arc<Snapshot>> {
+        self.current.load_full()
+    }
+
+    /// The newest snapshot if our SVID is valid at `now` (unix seconds).
+    pub fn usable(&self, now: u64) -> Result<Arc<Snapshot>, NoIdentity> {
+        let snapshot = self.load().ok_or(NoIdentity::Pending)?;
+        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.not_after());
+        if now > not_after {
+            return Err(NoIdentity::Expired { now, not_after });
+        }
+        if now < not_before {
+            return Err(NoIdentity::NotYetValid { now, not_before });
+        }
+        Ok(snapshot)
+    }
+
+    /// Tells of each publish by its generation. A receiver that lags sees the newest only.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.bumped.subscribe()
+    }
+
+    /// Other declared protocols after a reload of the configuration.
+    pub fn declare_alpns(&self, alpns: Vec<Vec<u8>>) -> Result<(), Rejected> {
+        let mut writer = self.writer();
+        if *writer == alpns {
+            return Ok(());
+        }
+        *writer = alpns;
+        if let Some(old) = self.load() {
+            let (bundle, deny) = (Arc::clone(&old.bundle), Arc::clone(&old.deny));
+            self.swap_in(&writer, old.mine(), bundle, deny)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a fresh SVID if it is what was asked for: well formed, for our key, our ID (the
+    /// one of before where there was one), valid now, and good for both roles under its bundle.
+    pub(super) fn publish_svid(
+        &self,
+        issued: Issued,
+        expected: Option<&SpiffeId>,
+    ) -> Result<Arc<Snapshot>, Rejected> {
+        let writer = self.writer();
+        let old = self.load();
+        let before = old.as_ref().map(|old| old.svid.id());
+        let bundle = match &old {
+            // A lost race with the watch: what it published since is newer than the answer's.
+            Some(old) if issued.bundle.generation() < old.bundle.generation() => {
+                Arc::clone(&old.bundle)
+            }
+            _ => Arc::clone(&issued.bundle),
+        };
+        let mine = verified(issued, &bundle, before.or(expected), self.clock.unix())?;
+        let deny = old.map(|old| Arc::clone(&old.deny)).unwrap_or_default();
+        self.swap_in(&writer, mine, bundle, deny)
+    }
+
+    /// Takes over a newer bundle; `Ok(None)` if it says nothing new. A bundle without the root of
+    /// our own SVID is refused: the caller renews, and the answer brings SVID and bundle at once.
+    pub(super) fn publish_bundle(
+        &self,
+        bundle: Arc<TrustBundle>,
+    ) -> Result<Option<Arc<Snapshot>>, Rejected> {
+        let writer = self.writer();
+        let old = self.load().ok_or(Rejected::NoSvid)?;
+        if bundle.trust_domain() != old.bundle.trust_domain() {
+            return Err(Rejected::OtherTrustDomain {
+                seen: bundle.trust_domain().clone(),
+                expected: old.bundle.trust_domain().clone(),
+            });
+        }
+        if bundle.generation() < old.bundle.generation() {
+            return Err(Rejected::OlderBundle {
+                seen: bundle.generation(),
+                held: old.bundle.generation(),
+            });
+        }
+        if *bundle == *old.bundle {
+            return Ok(None);
+        }
+        if !bundle.holds_root(&old.own.root) {
+            return Err(Rejected::RootRetired { generation: bundle.generation() });
+        }
+        let deny = Arc::clone(&old.deny);
+        self.swap_in(&writer, old.mine(), bundle, deny).map(Some)
+    }
+
+    /// Takes over a deny list whose signature the caller has verified. Epochs only grow; the same
+    /// epoch again (a heartbeat) changes nothing and must say the same.
+    pub(super) fn publish_deny(&self, list: &DenyList) -> Result<Option<Arc<Snapshot>>, Rejected> {
+        let writer = self.writer();
+        let old = self.load().ok_or(Rejected::NoSvid)?;
+        let (seen, held) = (list.epoch(), old.deny.epoch());
+        if seen < held {
+            return Err(Rejected::OlderDenyList { seen, held });
+        }
+        let same = list.entries().eq(old.deny.entries());
+        // Epoch 0 is what we hold before the CA has said anything at all.
+        if seen == held && held != 0 && !same {
+            return Err(Rejected::ContradictoryDenyList { epoch: seen });
+        }
+        if seen == held && same {
+            return Ok(None);
+        }
+        let bundle = Arc::clone(&old.bundle);
+        self.swap_in(&writer, old.mine(), bundle, Arc::new(list.clone())).map(Some)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        // A writer that panicked has swapped in nothing.
+        self.alpns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn swap_in(
+        &self,
+        alpns: &[Vec<u8>],
+        mine: Mine,
+        bundle: Arc<TrustBundle>,
+        deny: Arc<DenyList>,
+    ) -> Result<Arc<Snapshot>, Rejected> {
+        let Mine { svid, own, key } = mine;
+        let tls = tls::Configs::build(svid.chain(), &key, &bundle, alpns, &self.clock)?;
+        let generation = self.load().map_or(1, |old| old.generation + 1);
+        let fresh = Arc::new(Snapshot { generation, svid, bundle, deny, tls, own, key });
+        self.current.store(Some(Arc::clone(&fresh)));
+        self.bumped.send_replace(generation);
+        Ok(fresh)
+    }
+}
+
+impl Snapshot {
+    /// The end of our SVID, or of an issuer above it if that comes earlier (unix seconds, included).
+    pub fn not_after(&self) -> u64 {
+        self.own.path_not_after
+    }
+
+    /// For the connection to the CA, which proves the current SVID.
+    pub(super) fn key(&self) -> &PrivateKeyDer<'static> {
+        &self.key
+    }
+
+    fn mine(&self) -> Mine {
+        let (svid, own) = (self.svid.clone(), self.own.clone());
+        Mine { svid, own, key: Arc::clone(&self.key) }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("id", self.svid.id())
+            .field("serial", self.svid.serial())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An SVID that was verified, with what it verified to.
+struct Mine {
+    svid: Svid,
+    own: Peer,
+    key: Arc<PrivateKeyDer<'static>>,
+}
+
+fn verified(
+    issued: Issued,
+    bundle: &TrustBundle,
+    expected: Option<&SpiffeId>,
+    now: u64,
+) -> Result<Mine, Rejected> {
+    let svid = Svid::from_chain(issued.chain)?;
+    if svid.leaf().key != issued.spki {
+        return Err(Rejected::WrongKey);
+    }
+    if svid.id().is_reserved() {
+        return Err(Rejected::ReservedId { seen: svid.id().clone() });
+    }
+    if let Some(expected) = expected.filter(|expected| *expected != svid.id()) {
+        return Err(Rejected::WrongId { seen: svid.id().clone(), expected: expected.clone() });
+    }
+    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+    verify::peer(svid.chain(), bundle, at, Role::Client).map_err(Rejected::of_refusal)?;
+    let own =
+        verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
+    Ok(Mine { svid, own, key: issued.key })
+}
