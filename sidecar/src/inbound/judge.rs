@@ -1,0 +1,143 @@
+//! Trust at the moment of use: is this peer, whose handshake was good, still good, and may it
+//! enter this port now? Asked at every `open`, again whenever the world changes, and answered with
+//! a stream to the workload only if all is well. Called by the uses of this room.
+//!
+//! Never: answers from the snapshot of the handshake; dials before policy has said yes.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::time::Duration;
+
+use myelin_identity::verify::{Peer, Refusal};
+use rustls::pki_types::UnixTime;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use super::Inbound;
+use crate::addr::{Endpoint, OrigDst, PeerAddr};
+use crate::drain::Closing;
+use crate::metrics::Direction;
+use crate::net::DialError;
+use crate::policy::Authorized;
+use crate::report::Outcome;
+use crate::wire::Refuse;
+
+/// Why a use is not taken, for our log and for the peer.
+pub(super) struct NotTaken {
+    pub(super) outcome: Outcome,
+    pub(super) tell: Refuse,
+    pub(super) detail: String,
+}
+
+impl Inbound {
+    /// Judges the peer with this moment's snapshot and dials the workload.
+    pub(super) async fn admit(
+        &self,
+        peer: &Peer,
+        from: PeerAddr,
+        to: OrigDst,
+    ) -> Result<TcpStream, NotTaken> {
+        if self.door.is_leaving() {
+            return Err(NotTaken::new(Outcome::Drained, Refuse::Draining, "we are leaving"));
+        }
+        let authorized = self.judge(peer, from, to)?;
+        self.dial_workload(&authorized, to).await
+    }
+
+    fn judge(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Result<Authorized, NotTaken> {
+        let now = self.clock.unix();
+        let snapshot = self.store.usable(now).map_err(|none| {
+            NotTaken::new(Outcome::NoIdentity(none.word()), Refuse::IdentityUnavailable, none)
+        })?;
+        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now)).map_err(NotTaken::peer)?;
+        if !peer.ip_sans.contains(&from.ip()) && !self.directory.load().binds(&peer.id, from.ip()) {
+            let refusal =
+                Refusal::WrongAddress { address: from.ip(), seen: peer.ip_sans.clone() };
+            return Err(NotTaken::peer(refusal));
+        }
+        let verdict = self.policy.load().authorize(&peer.id, to.port());
+        let word = if verdict.is_ok() { "allowed" } else { "denied" };
+        self.metrics.verdict(Direction::Inbound, word);
+        verdict.map_err(|denied| {
+            NotTaken::new(Outcome::PolicyDenied, Refuse::PolicyDenied, denied)
+        })
+    }
+
+    /// Only the holder of the proof gets here, and only to the captured address.
+    async fn dial_workload(&self, proof: &Authorized, to: OrigDst) -> Result<TcpStream, NotTaken> {
+        debug_assert_eq!(proof.port(), to.port(), "the proof is for the port that is dialled");
+        self.dialer.dial(Endpoint(to.0)).await.map_err(|error| {
+            NotTaken::new(outcome_of_dial(&error), Refuse::UpstreamUnreachable, error)
+        })
+    }
+
+    /// Returns when a running use must end, with the reason: permission or trust was withdrawn,
+    /// the peer's SVID expired too long ago, or our grace is over.
+    pub(super) async fn withdrawn(&self, peer: &Peer, to: OrigDst) -> (Outcome, String) {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        let last_moment = self.last_moment(peer);
+        loop {
+            if let Err(why) = self.still_entitled(peer, to) {
+                return (Outcome::Withdrawn, why);
+            }
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        // The world ends with the process; the drain decides how.
+                        self.door.closed(Closing::Cut).await;
+                        return (Outcome::Drained, String::new());
+                    }
+                }
+                () = sleep_until(last_moment) => {
+                    return (Outcome::Withdrawn, "the peer's SVID expired too long ago".to_owned());
+                }
+                () = self.door.closed(Closing::Cut) => return (Outcome::Drained, String::new()),
+            }
+        }
+    }
+
+    /// Expiry alone does not end a running use, so it is judged as of the last valid second.
+    fn still_entitled(&self, peer: &Peer, to: OrigDst) -> Result<(), String> {
+        let Some(snapshot) = self.store.load() else { return Ok(()) };
+        let now = self.clock.unix().min(peer.path_not_after);
+        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now))
+            .map_err(|refusal| refusal.to_string())?;
+        self.policy.load().authorize(&peer.id, to.port()).map_err(|denied| denied.to_string())?;
+        Ok(())
+    }
+
+    fn last_moment(&self, peer: &Peer) -> Instant {
+        let left = peer.path_not_after.saturating_sub(self.clock.unix());
+        Instant::now() + Duration::from_secs(left) + self.config.use_after_expiry
+    }
+}
+
+impl NotTaken {
+    fn new(outcome: Outcome, tell: Refuse, detail: impl ToString) -> Self {
+        Self { outcome, tell, detail: detail.to_string() }
+    }
+
+    fn peer(refusal: Refusal) -> Self {
+        let tell = match &refusal {
+            Refusal::Expired { .. } | Refusal::NotYetValid { .. } => Refuse::IdentityExpired,
+            Refusal::Denied { .. } => Refuse::IdentityDenied,
+            Refusal::UntrustedRoot { .. } => Refuse::UntrustedRoot,
+            Refusal::WrongAddress { .. } => Refuse::AddressUnbound,
+            _ => Refuse::Unspecified,
+        };
+        Self::new(Outcome::PeerRefused(refusal.word()), tell, refusal)
+    }
+}
+
+pub(super) fn outcome_of_dial(error: &DialError) -> Outcome {
+    match error {
+        DialError::TimedOut { .. } => Outcome::UpstreamTimeout,
+        DialError::Unreachable { .. } => Outcome::UpstreamUnreachable,
+        DialError::NoDescriptors { .. } => Outcome::Overloaded,
+    }
+}
+
+fn at(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+}

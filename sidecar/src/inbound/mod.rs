@@ -1,0 +1,194 @@
+//! The inbound story: a peer dialled a port of this pod, the rules brought it here, and it reaches
+//! the workload only with a proof that it may. Called by the workers in `app`, once a connection.
+//!
+//! Read `serve` downward: it is the whole story. `open_use` is one use of a recycled connection.
+//!
+//! Never: plaintext to the workload in strict mode, a dial without `Authorized`, a dial to loopback
+//! or to anything but the address that was captured when the connection was accepted.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod detecting;
+mod judge;
+mod uses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
+use crate::credentials::{Desk, Store};
+use crate::directory::Directory;
+use crate::drain::{Closing, Door};
+use crate::metrics::{Direction, Metrics, Security};
+use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
+use crate::policy::{Demand, Policy};
+use crate::relay::{Bare, PlainEnding, plain};
+use crate::report::{Outcome, Report, Roster};
+use crate::tls::{self, Deadline, Session};
+use detecting::Spoken;
+
+/// The time limits of the inbound side.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub handshake: Duration,
+    pub detect: Duration,
+    pub idle: Duration,
+    /// How long a recycled connection may wait for its next use.
+    pub keep: Duration,
+    /// How long a running use may outlive its peer's SVID.
+    pub use_after_expiry: Duration,
+    /// Bounds of one mesh connection.
+    pub budget: crate::wire::Budget,
+}
+
+/// Everything the inbound side looks at; one a worker, sharing what is shared.
+pub struct Inbound {
+    pub config: Config,
+    pub metrics: Arc<Metrics>,
+    pub roster: Roster,
+    pub door: Arc<Door>,
+    pub clock: Clock,
+    pub store: Arc<Store>,
+    pub desk: Desk,
+    pub policy: Arc<ArcSwap<Policy>>,
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// Bumped whenever credentials, bundle, deny list or policy change.
+    pub changes: watch::Receiver<u64>,
+    pub own: Arc<ArcSwap<OwnAddresses>>,
+    pub own_ports: Vec<u16>,
+    pub dialer: Dialer,
+}
+
+/// One connection from its accept to its ending.
+pub async fn serve(inbound: &Inbound, accepted: Accepted) {
+    let Accepted { stream, from, origin } = accepted;
+    let mut report = Report::open(&inbound.metrics, &inbound.roster, Direction::Inbound, from);
+    let Some(_place) = inbound.door.enter() else {
+        return cut(stream, report, Outcome::Overloaded);
+    };
+    let to = match inbound.destination(origin) {
+        Ok(to) => to,
+        Err(outcome) => return cut(stream, report, outcome),
+    };
+    report.destination(to);
+    let demand = inbound.policy.load().demand(to.port(), inbound.clock.unix());
+    if let Demand::Permissive { .. } = demand {
+        match inbound.listen_first(&stream, from, demand).await {
+            Ok(Spoken::Mesh) => {}
+            Ok(Spoken::Plaintext) => return inbound.permit_plaintext(stream, to, report).await,
+            Err(outcome) => return cut(stream, report, outcome),
+        }
+    }
+    let snapshot = match inbound.store.usable(inbound.clock.unix()) {
+        Ok(snapshot) => snapshot,
+        Err(none) => {
+            report.detail(&none);
+            return cut(stream, report, Outcome::NoIdentity(none.word()));
+        }
+    };
+    let began = Instant::now();
+    let policy = inbound.policy.load_full();
+    let declared = policy.plain_mtls(to.port()).map(|plain| plain.alpn.as_deref());
+    let deadline = Deadline(inbound.config.handshake);
+    match tls::accept(stream, &snapshot.tls, declared, deadline).await {
+        Ok(session) => {
+            report.handshake("ok", session.facts, began);
+            report.peer(&session.peer.id);
+            inbound.take_session(session, from, to, report).await;
+        }
+        Err(error) => {
+            let outcome = Outcome::from(&error);
+            if outcome.word() == "plaintext_refused" {
+                inbound.metrics.plaintext_refused(Direction::Inbound);
+            }
+            report.handshake(outcome.word(), tls::Facts::NONE, began);
+            report.detail(error);
+            report.finish(outcome);
+        }
+    }
+}
+
+impl Inbound {
+    /// Where a redirected connection meant to go, if that is ours to dial.
+    fn destination(&self, origin: Origin) -> Result<OrigDst, Outcome> {
+        let Origin::Redirected(to) = origin else { return Err(Outcome::Loop) };
+        if self.own_ports.contains(&to.port()) {
+            return Err(Outcome::Loop);
+        }
+        if !self.own.load().contains(to.ip()) {
+            return Err(Outcome::BadDestination);
+        }
+        Ok(to)
+    }
+
+    async fn take_session(&self, session: Session, from: PeerAddr, to: OrigDst, report: Report) {
+        let mut report = report;
+        if session.speaks_myelin() {
+            report.security(Security::Mesh);
+            self.mesh_connection(session, from, to, report).await;
+        } else {
+            report.security(Security::PlainMtls);
+            self.plain_mtls(session, from, to, report).await;
+        }
+    }
+
+    /// A declared peer: one use, its bytes as they are, the same judgement.
+    async fn plain_mtls(&self, session: Session, from: PeerAddr, to: OrigDst, report: Report) {
+        let mut report = report;
+        let Session { records, peer, .. } = session;
+        let mut carrier = Bare::new(records);
+        let workload = match self.admit(&peer, from, to).await {
+            Ok(workload) => workload,
+            Err(refusal) => {
+                report.detail(&refusal.detail);
+                return cut(carrier.into_records().into_tcp(), report, refusal.outcome);
+            }
+        };
+        let ending = self.relay(&mut carrier, &workload, &peer, to, &report).await;
+        let outcome = report.ending(&ending);
+        if outcome != Outcome::Completed {
+            reset(workload);
+            reset(carrier.into_records().into_tcp());
+        }
+        report.finish(outcome);
+    }
+
+    /// Permissive mode only: plaintext, until the date that configuration sets.
+    async fn permit_plaintext(&self, mut from: TcpStream, to: OrigDst, report: Report) {
+        let mut report = report;
+        report.security(Security::Permissive);
+        let mut workload = match self.dialer.dial(Endpoint(to.0)).await {
+            Ok(workload) => workload,
+            Err(error) => {
+                let outcome = judge::outcome_of_dial(&error);
+                report.detail(error);
+                return cut(from, report, outcome);
+            }
+        };
+        let meter = report.bytes();
+        let cut_short = self.door.closed(Closing::Cut);
+        match plain(&mut workload, &mut from, &meter, cut_short).await {
+            PlainEnding::Completed => report.finish(Outcome::Completed),
+            PlainEnding::Reset(error) => {
+                report.detail(error);
+                reset(workload);
+                cut(from, report, Outcome::PeerReset);
+            }
+            PlainEnding::Interrupted(()) => {
+                reset(workload);
+                cut(from, report, Outcome::Drained);
+            }
+        }
+    }
+}
+
+/// Ends a connection with a reset and its word.
+fn cut(stream: TcpStream, report: Report, outcome: Outcome) {
+    reset(stream);
+    report.finish(outcome);
+}

@@ -1,0 +1,135 @@
+//! The outbound story: the workload dialled somebody, the rules brought it here, and its bytes
+//! leave only to exactly whom it meant. Called by the workers in `app`, once a connection.
+//!
+//! Read `serve` downward: it is the whole story.
+//!
+//! Never: plaintext to a meshed destination, whatever fails; a second offer with less; a byte of
+//! the workload before the peer's identity and address were compared with what was expected.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod mesh;
+mod route;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::addr::{Clock, Endpoint, OrigDst};
+use crate::credentials::{Desk, Store};
+use crate::directory::{Directory, Plain};
+use crate::drain::{Closing, Door};
+use crate::metrics::{Direction, Metrics, Security};
+use crate::net::{Accepted, DialError, Dialer, Origin, OwnAddresses, reset};
+use crate::relay::{PlainEnding, plain};
+use crate::report::{Outcome, Report, Roster};
+use route::Way;
+
+/// The time limits of the outbound side.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub handshake: Duration,
+    /// How long the acceptor may take to answer `open`: its own dial included.
+    pub answer: Duration,
+    pub idle: Duration,
+    /// How long a running use may outlive its peer's SVID.
+    pub use_after_expiry: Duration,
+}
+
+/// Everything the outbound side looks at; one a worker, sharing what is shared.
+pub struct Outbound {
+    pub config: Config,
+    pub metrics: Arc<Metrics>,
+    pub roster: Roster,
+    pub door: Arc<Door>,
+    pub clock: Clock,
+    pub store: Arc<Store>,
+    pub desk: Desk,
+    pub directory: Arc<ArcSwap<Directory>>,
+    /// Bumped whenever credentials, bundle, deny list or configuration change.
+    pub changes: watch::Receiver<u64>,
+    pub own: Arc<ArcSwap<OwnAddresses>>,
+    pub own_ports: Vec<u16>,
+    pub dialer: Dialer,
+}
+
+/// One connection from its accept to its ending.
+pub async fn serve(outbound: &Outbound, accepted: Accepted, spin: u32) {
+    let Accepted { stream, from, origin } = accepted;
+    let mut report = Report::open(&outbound.metrics, &outbound.roster, Direction::Outbound, from);
+    let Some(_place) = outbound.door.enter() else {
+        return cut(stream, report, Outcome::Overloaded);
+    };
+    let to = match outbound.destination(origin) {
+        Ok(to) => to,
+        Err(outcome) => return cut(stream, report, outcome),
+    };
+    report.destination(to);
+    match outbound.way(to, spin).await {
+        Ok(Way::Mesh(target)) => outbound.through_mesh(stream, &target, report).await,
+        Ok(Way::Plain(why)) => outbound.outside(stream, to, &why, report).await,
+        Err((outcome, why)) => {
+            report.detail(why);
+            cut(stream, report, outcome);
+        }
+    }
+}
+
+impl Outbound {
+    fn destination(&self, origin: Origin) -> Result<OrigDst, Outcome> {
+        let Origin::Redirected(to) = origin else { return Err(Outcome::Loop) };
+        let ours = self.own.load().contains(to.ip()) || to.ip().is_loopback();
+        if ours && self.own_ports.contains(&to.port()) { Err(Outcome::Loop) } else { Ok(to) }
+    }
+
+    /// What is not meshed leaves as it is, counted and named.
+    async fn outside(&self, mut workload: TcpStream, to: OrigDst, why: &Plain, report: Report) {
+        let mut report = report;
+        match why {
+            Plain::Exception(name) => {
+                report.security(Security::Exception);
+                report.detail(name);
+            }
+            Plain::OutsideMesh => report.security(Security::OutsideMesh),
+        }
+        let mut other = match self.dialer.dial(Endpoint(to.0)).await {
+            Ok(other) => other,
+            Err(error) => {
+                let outcome = outcome_of_dial(&error);
+                report.detail(error);
+                return cut(workload, report, outcome);
+            }
+        };
+        let meter = report.bytes();
+        let cut_short = self.door.closed(Closing::Cut);
+        match plain(&mut workload, &mut other, &meter, cut_short).await {
+            PlainEnding::Completed => report.finish(Outcome::Completed),
+            PlainEnding::Reset(error) => {
+                report.detail(error);
+                reset(other);
+                cut(workload, report, Outcome::PeerReset);
+            }
+            PlainEnding::Interrupted(()) => {
+                reset(other);
+                cut(workload, report, Outcome::Drained);
+            }
+        }
+    }
+}
+
+fn outcome_of_dial(error: &DialError) -> Outcome {
+    match error {
+        DialError::TimedOut { .. } => Outcome::UpstreamTimeout,
+        DialError::Unreachable { .. } => Outcome::UpstreamUnreachable,
+        DialError::NoDescriptors { .. } => Outcome::Overloaded,
+    }
+}
+
+/// Ends a connection with a reset and its word.
+fn cut(stream: TcpStream, report: Report, outcome: Outcome) {
+    reset(stream);
+    report.finish(outcome);
+}

@@ -1,0 +1,324 @@
+//! One use: a workload's stream and a carrier, both ways at once in one future. Called by
+//! `inbound` and `outbound` when the use may begin.
+//!
+//! The plaintext that rustls has decrypted *is* the buffer towards the workload, and nothing more
+//! is read from the peer until it is gone; towards the peer at most `MOST_PENDING` bytes wait. So
+//! a side that stalls stalls the other one, and memory does not grow.
+//!
+//! Never: reads on while the other side is stalled; ends a cut stream cleanly.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::future::poll_fn;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::link::LinkError;
+use super::records::{Arrived, RecordError, Records};
+use super::scratch;
+use crate::wire::Refuse;
+
+/// How many times one poll goes round before it lets the other connections of this core run:
+/// 16 rounds of at most four records are 1 MiB, about a quarter of a millisecond of AES.
+const ROUNDS_A_POLL: u32 = 16;
+
+/// What carries a use over a mesh connection: `Link` or `Bare`.
+pub trait Carrier {
+    fn records(&mut self) -> &mut Records;
+    /// Judges the plaintext at hand, which is not empty, and consumes all but payload.
+    fn step(&mut self) -> Result<Step, LinkError>;
+    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError>;
+    fn send_fin(&mut self) -> Result<(), LinkError>;
+    fn send_reset(&mut self);
+    fn may_send(&self) -> bool;
+    /// The peer said close_notify.
+    fn peer_closed(&mut self) -> Result<Step, LinkError>;
+}
+
+/// What the next plaintext means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This many bytes in front are the workload's.
+    Deliver(usize),
+    PeerFin,
+    PeerReset,
+    Accepted,
+    Refused(Refuse),
+    /// The acceptor retires and never took this use.
+    HandedBack,
+    Nothing,
+}
+
+/// Counts bytes as they pass.
+pub trait Meter {
+    fn to_peer(&self, bytes: usize);
+    fn to_workload(&self, bytes: usize);
+}
+
+/// The time limits of one use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A use without a byte in either direction for this long (and at most twice) is ended.
+    pub idle: Duration,
+    /// The acceptor must have answered by then; `None` once it has, or when it is us.
+    pub answer: Option<Duration>,
+}
+
+/// How a use ended. All but `Completed` leave the mesh connection unusable.
+#[derive(Debug)]
+pub enum Ending<I> {
+    /// Both directions ended whole.
+    Completed,
+    WorkloadReset,
+    PeerReset,
+    Refused(Refuse),
+    HandedBack,
+    NoAnswer,
+    Idle,
+    /// The interrupt came first; this is what it said.
+    Interrupted(I),
+    Broken(LinkError),
+}
+
+/// Runs one use to its end. `interrupt` is withdrawn permission or the end of a drain.
+pub async fn run<C: Carrier, I>(
+    carrier: &mut C,
+    workload: &TcpStream,
+    meter: &impl Meter,
+    limits: Limits,
+    interrupt: impl Future<Output = I>,
+) -> Ending<I> {
+    let mut duplex = Duplex::new(carrier, workload, meter, limits);
+    let mut interrupt = std::pin::pin!(interrupt);
+    let ending = poll_fn(|cx| {
+        if let Poll::Ready(ending) = duplex.poll(cx) {
+            return Poll::Ready(ending.into_ending());
+        }
+        interrupt.as_mut().poll(cx).map(Ending::Interrupted)
+    })
+    .await;
+    if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack) {
+        duplex.carrier.send_reset();
+        // Leaves if the socket takes it at once; the RST that follows says the same.
+        let _ = poll_fn(|cx| Poll::Ready(duplex.carrier.records().poll_flush(cx).is_ready())).await;
+    }
+    ending
+}
+
+/// Why the poll stopped; `Ending` without the interrupt.
+enum Stop {
+    Completed,
+    WorkloadReset,
+    PeerReset,
+    Refused(Refuse),
+    HandedBack,
+    NoAnswer,
+    Idle,
+    Broken(LinkError),
+}
+
+impl Stop {
+    fn into_ending<I>(self) -> Ending<I> {
+        match self {
+            Self::Completed => Ending::Completed,
+            Self::WorkloadReset => Ending::WorkloadReset,
+            Self::PeerReset => Ending::PeerReset,
+            Self::Refused(why) => Ending::Refused(why),
+            Self::HandedBack => Ending::HandedBack,
+            Self::NoAnswer => Ending::NoAnswer,
+            Self::Idle => Ending::Idle,
+            Self::Broken(error) => Ending::Broken(error),
+        }
+    }
+}
+
+impl From<LinkError> for Stop {
+    fn from(error: LinkError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<RecordError> for Stop {
+    fn from(error: RecordError) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+struct Duplex<'a, C, M> {
+    carrier: &'a mut C,
+    workload: &'a TcpStream,
+    meter: &'a M,
+    /// Payload in front of the plaintext that the workload has not taken yet.
+    undelivered: usize,
+    workload_ended: bool,
+    peer_ended: bool,
+    idle: Duration,
+    moved: bool,
+    alarm: Pin<Box<Sleep>>,
+    awaiting_answer: bool,
+}
+
+impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
+    fn new(carrier: &'a mut C, workload: &'a TcpStream, meter: &'a M, limits: Limits) -> Self {
+        let first = limits.answer.unwrap_or(limits.idle);
+        Self {
+            carrier,
+            workload,
+            meter,
+            undelivered: 0,
+            workload_ended: false,
+            peer_ended: false,
+            idle: limits.idle,
+            moved: false,
+            alarm: Box::pin(tokio::time::sleep(first)),
+            awaiting_answer: limits.answer.is_some(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        for _ in 0..ROUNDS_A_POLL {
+            match self.round(cx) {
+                Err(stop) => return Poll::Ready(stop),
+                Ok(true) => self.moved = true,
+                Ok(false) => return self.poll_alarm(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves what can be moved once each way. `false`: nothing could, and every waker is set.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        let delivered = self.towards_workload(cx)?;
+        let taken = self.towards_peer(cx)?;
+        let flushed = self.carrier.records().poll_flush(cx).map_err(RecordError::Io)?;
+        if self.workload_ended && self.peer_ended && self.undelivered == 0 && flushed.is_ready() {
+            return Err(Stop::Completed);
+        }
+        Ok(delivered || taken)
+    }
+
+    fn towards_workload(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        if self.undelivered > 0 {
+            return self.deliver(cx);
+        }
+        if !self.carrier.records().chunk().is_empty() {
+            let step = self.carrier.step()?;
+            return self.take(step);
+        }
+        if self.peer_ended && self.workload_ended {
+            // What follows a whole use is not this use's to read.
+            return Ok(false);
+        }
+        if self.carrier.records().has_clean_end() {
+            return if self.peer_ended { Ok(false) } else { self.close_notify() };
+        }
+        match self.carrier.records().poll_read(cx)? {
+            Poll::Ready(Arrived::Progress) => Ok(true),
+            Poll::Ready(Arrived::CleanEnd) if self.peer_ended => Ok(false),
+            Poll::Ready(Arrived::CleanEnd) => self.close_notify(),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn close_notify(&mut self) -> Result<bool, Stop> {
+        let step = self.carrier.peer_closed()?;
+        self.take(step)
+    }
+
+    fn take(&mut self, step: Step) -> Result<bool, Stop> {
+        match step {
+            Step::Deliver(bytes) => self.undelivered = bytes,
+            Step::PeerFin => {
+                self.peer_ended = true;
+                // A workload that is gone already shows itself at the next read.
+                let _ = SockRef::from(self.workload).shutdown(Shutdown::Write);
+            }
+            Step::PeerReset => return Err(Stop::PeerReset),
+            Step::Accepted => {
+                self.awaiting_answer = false;
+                self.alarm.as_mut().reset(Instant::now() + self.idle);
+            }
+            Step::Refused(why) => return Err(Stop::Refused(why)),
+            Step::HandedBack => return Err(Stop::HandedBack),
+            Step::Nothing => {}
+        }
+        Ok(true)
+    }
+
+    fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        let records = self.carrier.records();
+        let chunk = records.chunk();
+        let bytes = &chunk[..self.undelivered.min(chunk.len())];
+        match self.workload.try_write(bytes) {
+            Ok(written) => {
+                self.undelivered -= written;
+                records.consume(written);
+                self.meter.to_workload(written);
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match self.workload.poll_write_ready(cx) {
+                    Poll::Ready(Ok(())) => Ok(true),
+                    Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
+                    Poll::Pending => Ok(false),
+                }
+            }
+            Err(_) => Err(Stop::WorkloadReset),
+        }
+    }
+
+    fn towards_peer(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        if self.workload_ended || !self.carrier.may_send() || !self.carrier.records().has_room() {
+            return Ok(false);
+        }
+        let read = scratch::with(|buffer| match self.workload.try_read(buffer) {
+            Ok(0) => self.carrier.send_fin().map(|()| Read::End).map_err(Stop::from),
+            Ok(bytes) => {
+                self.carrier.send(&buffer[..bytes])?;
+                Ok(Read::Bytes(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+            Err(_) => Err(Stop::WorkloadReset),
+        })?;
+        match read {
+            Read::End => self.workload_ended = true,
+            Read::Bytes(bytes) => self.meter.to_peer(bytes),
+            Read::Nothing => {
+                return match self.workload.poll_read_ready(cx) {
+                    Poll::Ready(Ok(())) => Ok(true),
+                    Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
+                    Poll::Pending => Ok(false),
+                };
+            }
+        }
+        Ok(true)
+    }
+
+    /// One timer a use, looked at only when it fires: a use that moved since gets another turn.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if self.awaiting_answer {
+                return Poll::Ready(Stop::NoAnswer);
+            }
+            if !std::mem::take(&mut self.moved) {
+                return Poll::Ready(Stop::Idle);
+            }
+            self.alarm.as_mut().reset(Instant::now() + self.idle);
+        }
+        Poll::Pending
+    }
+}
+
+enum Read {
+    Bytes(usize),
+    End,
+    Nothing,
+}

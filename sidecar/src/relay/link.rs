@@ -1,0 +1,238 @@
+//! A mesh connection that speaks `myelin/1`: records and the use machine together. Called by
+//! `inbound` and `outbound` for greeting, opening and settling, and by the duplex in between.
+//!
+//! Never: a frame that spans two records; a byte of payload outside of the duplex.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::duplex::{Carrier, Step};
+use super::records::{Arrived, RecordError, Records};
+use crate::wire::{Action, Course, Event, Misuse, Phase, Received, Side, Violation};
+
+/// `Link` is generic over the side: `wire::Dialer` or `wire::Acceptor`.
+#[derive(Debug)]
+pub struct Link<M> {
+    pub(super) records: Records,
+    pub(super) machine: M,
+    /// Control frames on their way into a record; the longest is a hello.
+    out: Vec<u8>,
+}
+
+/// Why a link cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("the peer split a frame over two TLS records; check that its release speaks myelin/1")]
+    SplitFrame,
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    #[error("the peer closed in the middle of a use; what it sent may have been cut short")]
+    EarlyClose,
+    #[error("the peer did not answer within {0:?}; it stalls or packets are lost")]
+    Silent(Duration),
+}
+
+impl<M: Side> Link<M> {
+    pub fn new(records: Records, machine: M) -> Self {
+        Self { records, machine, out: Vec::new() }
+    }
+
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    pub fn into_records(self) -> Records {
+        self.records
+    }
+
+    /// Says hello and waits for the peer's, whose proof is handed to `judge`.
+    pub async fn greet<R>(
+        &mut self,
+        proof: &[u8],
+        within: Duration,
+        judge: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, LinkError> {
+        self.control(|machine, out| machine.course_mut().hello(proof, out))?;
+        let mut judge = Some(judge);
+        let heard = self.event(within, |event| match (event, judge.take()) {
+            (Event::Hello { proof, .. }, Some(judge)) => Some(judge(proof)),
+            _ => None,
+        });
+        // The machine takes nothing before a hello, so no other event can come first.
+        heard.await?.flatten().ok_or(LinkError::EarlyClose)
+    }
+
+    /// Writes a control frame of the machine; it leaves with the next flush.
+    pub fn control<R>(
+        &mut self,
+        frame: impl FnOnce(&mut M, &mut Vec<u8>) -> Result<R, Misuse>,
+    ) -> Result<R, LinkError> {
+        self.out.clear();
+        let done = frame(&mut self.machine, &mut self.out)?;
+        if !self.out.is_empty() {
+            self.records.write(&self.out)?;
+        }
+        Ok(done)
+    }
+
+    /// Flushes, then waits for the next event, which must not be payload. `None` is a clean end.
+    pub async fn event<R>(
+        &mut self,
+        within: Duration,
+        take: impl FnOnce(Event<'_>) -> R,
+    ) -> Result<Option<R>, LinkError> {
+        let mut take = Some(take);
+        let next = poll_fn(|cx| self.poll_event(cx, &mut take));
+        tokio::time::timeout(within, next).await.unwrap_or(Err(LinkError::Silent(within)))
+    }
+
+    /// After both fins: new keys, idle, and the peer's idle. `true` if another use may follow.
+    pub async fn settle(&mut self, within: Duration) -> Result<bool, LinkError> {
+        loop {
+            if self.machine.action() == Action::RefreshKeys {
+                self.records.refresh_keys()?;
+                self.control(|machine, out| machine.course_mut().keys_refreshed(out))?;
+            }
+            match self.machine.course().phase() {
+                Phase::Idle => return self.flush().await.map(|()| true),
+                Phase::Recycling | Phase::Running => {}
+                _ => return Ok(false),
+            }
+            if self.event(within, |_| ()).await?.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Pushes what is pending.
+    pub async fn flush(&mut self) -> Result<(), LinkError> {
+        Ok(poll_fn(|cx| self.records.poll_flush(cx)).await.map_err(RecordError::Io)?)
+    }
+
+    /// Says close_notify and reads to the peer's end, within a deadline: closing on unread bytes
+    /// would become a reset, and our last words would be lost with it.
+    pub async fn close(&mut self, within: Duration) {
+        self.records.say_close();
+        let read_out = async { while let Ok(Some(())) = self.event(within, |_| ()).await {} };
+        // The peer that does not let us end well has no claim to a clean end.
+        let _ = tokio::time::timeout(within, read_out).await;
+    }
+
+    fn poll_event<R, F: FnOnce(Event<'_>) -> R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut Option<F>,
+    ) -> Poll<Result<Option<R>, LinkError>> {
+        loop {
+            let chunk = self.records.chunk();
+            if !chunk.is_empty() {
+                let (done, consumed) = match self.machine.receive(chunk)? {
+                    Received::Incomplete { .. } => return Poll::Ready(Err(LinkError::SplitFrame)),
+                    Received::Undecided => return Poll::Ready(Err(self.undecided())),
+                    Received::Event { event, consumed } => (take.take().map(|take| take(event)), consumed),
+                };
+                self.records.consume(consumed);
+                return Poll::Ready(Ok(done));
+            }
+            if self.records.has_clean_end() {
+                return Poll::Ready(self.clean_end());
+            }
+            let flushed = self.records.poll_flush(cx).map_err(RecordError::Io)?;
+            match self.records.poll_read(cx)? {
+                Poll::Ready(Arrived::Progress | Arrived::CleanEnd) => {}
+                Poll::Pending => {
+                    // Both are registered by now: whichever comes first wakes us.
+                    let _ = flushed;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn clean_end<R>(&self) -> Result<Option<R>, LinkError> {
+        if self.machine.course().eof_is_clean(0) { Ok(None) } else { Err(LinkError::EarlyClose) }
+    }
+
+    fn undecided(&self) -> LinkError {
+        // Only a driver that asks for events while a use waits for its answer comes here.
+        let phase = self.machine.course().phase();
+        LinkError::Misuse(Misuse { attempted: "reading past an unanswered open", phase })
+    }
+}
+
+impl<M: Side> Carrier for Link<M> {
+    fn records(&mut self) -> &mut Records {
+        &mut self.records
+    }
+
+    fn step(&mut self) -> Result<Step, LinkError> {
+        let chunk = self.records.chunk();
+        let (event, consumed) = match self.machine.receive(chunk)? {
+            Received::Incomplete { .. } => return Err(LinkError::SplitFrame),
+            Received::Undecided => return Err(self.undecided()),
+            Received::Event { event, consumed } => (event, consumed),
+        };
+        let (skip, step) = match event {
+            Event::Data { bytes, .. } => {
+                let length = bytes.len();
+                (consumed - length, Step::Deliver(length))
+            }
+            Event::Fin(_) => (consumed, Step::PeerFin),
+            Event::Reset(_) => (consumed, Step::PeerReset),
+            Event::Accepted(_) => (consumed, Step::Accepted),
+            Event::Refused(_, why) => (consumed, Step::Refused(why)),
+            Event::Retiring(_) if self.machine.course().phase() == Phase::Retired => {
+                (consumed, Step::HandedBack)
+            }
+            _ => (consumed, Step::Nothing),
+        };
+        self.records.consume(skip);
+        Ok(step)
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError> {
+        for part in payload.chunks(crate::wire::MAX_PAYLOAD) {
+            let header = self.machine.course_mut().data(part.len())?;
+            self.records.write_two(&header, part)?;
+        }
+        Ok(())
+    }
+
+    fn send_fin(&mut self) -> Result<(), LinkError> {
+        self.control(|machine, out| machine.course_mut().fin(out))
+    }
+
+    fn send_reset(&mut self) {
+        // If the machine has nothing left to give up, the RST alone says it.
+        let _ = self.control(|machine, out| machine.course_mut().reset(out));
+    }
+
+    fn may_send(&self) -> bool {
+        self.machine.course().may_send_data()
+    }
+
+    fn peer_closed(&mut self) -> Result<Step, LinkError> {
+        match self.machine.course().phase() {
+            Phase::Recycling => Ok(Step::Nothing),
+            _ => Err(LinkError::EarlyClose),
+        }
+    }
+}
+
+/// What both machines share, for callers that only ask.
+impl<M: Side> AsRef<Course> for Link<M> {
+    fn as_ref(&self) -> &Course {
+        self.machine.course()
+    }
+}

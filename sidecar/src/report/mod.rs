@@ -1,0 +1,184 @@
+//! How one connection ended: one outcome word, one counter, one duration, one log line. Called by
+//! `inbound` and `outbound`, which open a `Report` at accept and finish it once.
+//!
+//! Never: a connection that ends without a word (a report that is dropped unfinished says
+//! `abandoned`), a payload byte, a lock that two cores share.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod outcome;
+mod roster;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use myelin_identity::id::SpiffeId;
+use tokio::time::Instant;
+
+pub use outcome::{Blame, Outcome};
+pub use roster::{Entry, Row, Roster};
+
+use crate::addr::{OrigDst, PeerAddr};
+use crate::metrics::{ByteCounters, Direction, Metrics, OpenConnection, Security};
+use crate::relay::{Ending, Meter};
+use crate::tls::Facts;
+
+/// The guard of one connection.
+pub struct Report {
+    metrics: Arc<Metrics>,
+    open: Option<OpenConnection>,
+    entry: Entry,
+    direction: Direction,
+    security: Security,
+    from: PeerAddr,
+    to: Option<OrigDst>,
+    peer: Option<SpiffeId>,
+    began: Instant,
+    detail: Option<String>,
+}
+
+/// Counts the bytes of one connection, in the metric and in the roster.
+pub struct Bytes {
+    counters: ByteCounters,
+    row: Rc<Row>,
+}
+
+impl Report {
+    pub fn open(
+        metrics: &Arc<Metrics>,
+        roster: &Roster,
+        direction: Direction,
+        from: PeerAddr,
+    ) -> Self {
+        Self {
+            open: Some(metrics.connection(direction)),
+            metrics: Arc::clone(metrics),
+            entry: roster.enter(Row::new(direction, from)),
+            direction,
+            security: Security::Unknown,
+            from,
+            to: None,
+            peer: None,
+            began: Instant::now(),
+            detail: None,
+        }
+    }
+
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    pub fn destination(&mut self, to: OrigDst) {
+        self.to = Some(to);
+        self.entry.row().set_destination(to);
+    }
+
+    pub fn security(&mut self, security: Security) {
+        self.security = security;
+        self.entry.row().set_security(security);
+    }
+
+    pub fn peer(&mut self, peer: &SpiffeId) {
+        self.peer = Some(peer.clone());
+        self.entry.row().set_peer(peer);
+    }
+
+    /// What the log line says beside the outcome word, for whoever reads it at 3 a.m.
+    pub fn detail(&mut self, detail: impl ToString) {
+        self.detail = Some(detail.to_string());
+    }
+
+    /// The outcome of a use that ran, with its reason noted.
+    pub fn ending(&mut self, ending: &Ending<(Outcome, String)>) -> Outcome {
+        match ending {
+            Ending::Completed => Outcome::Completed,
+            Ending::WorkloadReset => Outcome::WorkloadReset,
+            Ending::PeerReset => Outcome::PeerReset,
+            Ending::Refused(why) => Outcome::RefusedByPeer(*why),
+            Ending::HandedBack => Outcome::HandedBack,
+            Ending::NoAnswer => Outcome::PeerSilent,
+            Ending::Idle => Outcome::IdleTimeout,
+            Ending::Interrupted((outcome, why)) => {
+                self.detail(why);
+                *outcome
+            }
+            Ending::Broken(error) => {
+                self.detail(error);
+                Outcome::from(error)
+            }
+        }
+    }
+
+    /// Counts a handshake that came to an end, good or bad.
+    pub fn handshake(&self, outcome: &'static str, facts: Facts, began: Instant) {
+        let Facts { group, cipher, resumed } = facts;
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.handshake(self.direction, outcome, group, cipher, resumed, seconds);
+    }
+
+    /// The byte counters, resolved once.
+    pub fn bytes(&self) -> Bytes {
+        Bytes {
+            counters: self.metrics.bytes(self.direction, self.security),
+            row: self.entry.row_handle(),
+        }
+    }
+
+    /// The one ending.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.close(outcome);
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        let Some(open) = self.open.take() else { return };
+        let seconds = self.began.elapsed().as_secs_f64();
+        let label = self.peer.as_ref().map(|peer| self.metrics.peer_label(peer));
+        open.closed(outcome.word(), self.security, label.as_ref(), seconds);
+        let (received, sent) = self.entry.row().bytes();
+        let peer = self.peer.as_ref().map_or("-", SpiffeId::as_str);
+        let to = self.to.map(|to| to.to_string()).unwrap_or_default();
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "connection",
+                    direction = self.direction.word(),
+                    outcome = outcome.word(),
+                    security = self.security.word(),
+                    from = %self.from,
+                    to,
+                    peer,
+                    received,
+                    sent,
+                    seconds,
+                    blame = outcome.blame().word(),
+                    detail = self.detail.as_deref().unwrap_or(""),
+                    "connection ended"
+                )
+            };
+        }
+        // What went well is only of interest to somebody who looks; the rest is for everybody.
+        match outcome.blame() {
+            Blame::Nobody => say!(debug),
+            Blame::Us | Blame::Configuration => say!(warn),
+            _ => say!(info),
+        }
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.close(Outcome::Abandoned);
+    }
+}
+
+impl Meter for Bytes {
+    fn to_peer(&self, bytes: usize) {
+        self.counters.sent.inc_by(bytes as u64);
+        self.row.count_sent(bytes);
+    }
+
+    fn to_workload(&self, bytes: usize) {
+        self.counters.received.inc_by(bytes as u64);
+        self.row.count_received(bytes);
+    }
+}
