@@ -9,6 +9,5 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
-pub mod directory;
-pub mod metrics;
-pub mod policy;
+pub mod detect;
+pub mod wire;
