@@ -9,5 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
-pub mod detect;
-pub mod wire;
+pub mod credentials;
+pub mod directory;
+pub mod metrics;
+pub mod policy;
