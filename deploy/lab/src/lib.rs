@@ -1,6 +1,6 @@
 //! The ground under the `myelin demo` command and the end-to-end suites: network namespaces ("pods")
 //! joined by a bridge ("the wire"), processes inside them, and a raw capture of what crosses.
-//! Never: `unsafe`, `fork` hooks, or anything that outlives the process that made it on the host.
+//! Never: `unsafe`, a hook between fork and exec, or a name on the host (no `/run/netns`, link or rule).
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use myelin_lab::wire::{Capture, CaptureOptions, WireReport};
 use myelin_lab::{Lab, Pod, Stream, addresses, ground};
+use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -137,6 +139,28 @@ async fn bulk_is_counted_once_and_whole() {
 }
 
 #[tokio::test]
+async fn queue_that_is_too_small_admits_its_loss() {
+    let Some((lab, a, b)) = two_pods() else {
+        return;
+    };
+    let capture = Capture::start(&lab, CaptureOptions::default().queue(4096)).unwrap();
+    let (mut client, mut served) = connect(&a, &b, 1, 0).await;
+    let reader =
+        tokio::spawn(async move { tokio::io::copy(&mut served, &mut tokio::io::sink()).await });
+    client.write_all(&vec![b'.'; 32 << 20]).await.unwrap();
+    drop(client);
+    reader.await.unwrap().unwrap();
+    let report = capture.report().await.unwrap();
+    assert!(report.dropped > 0 && !report.is_complete(), "{report:?}");
+    assert!(
+        report
+            .objections(|_| true)
+            .iter()
+            .any(|text| text.contains("lost"))
+    );
+}
+
+#[tokio::test]
 async fn both_sides_of_a_local_connection_stay_off_the_wire() {
     let Some((lab, a, _b)) = two_pods() else {
         return;
@@ -148,11 +172,15 @@ async fn both_sides_of_a_local_connection_stay_off_the_wire() {
     assert_eq!((report.flows, report.canary_hits()), (0, 0), "{report:?}");
 }
 
-fn tls() -> (TlsConnector, TlsAcceptor) {
+fn tls(group: &'static dyn SupportedKxGroup) -> (TlsConnector, TlsAcceptor) {
     let made = rcgen::generate_simple_self_signed(["wire.example".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = CryptoProvider {
+        kx_groups: vec![group],
+        ..aws_lc_rs::default_provider()
+    };
+    let provider = Arc::new(provider);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let client = rustls::ClientConfig::builder_with_provider(provider.clone())
@@ -170,8 +198,8 @@ fn tls() -> (TlsConnector, TlsAcceptor) {
 }
 
 /// Two TLS connections one after the other (the second resumes the first) that carry the canary.
-async fn talk_tls(a: &Pod, b: &Pod) {
-    let (connector, acceptor) = tls();
+async fn talk_tls(a: &Pod, b: &Pod, group: &'static dyn SupportedKxGroup) {
+    let (connector, acceptor) = tls(group);
     for _ in 0..2 {
         let (client, served) = connect(a, b, 1, 4433).await;
         let name = ServerName::try_from("wire.example").unwrap();
@@ -201,7 +229,7 @@ async fn tls13_is_recognised_and_hides_the_canary() {
         return;
     };
     let capture = watch(&lab);
-    talk_tls(&a, &b).await;
+    talk_tls(&a, &b, X25519MLKEM768).await;
     let report: WireReport = capture.report().await.unwrap();
     assert_eq!(
         report.objections(|_| false),
@@ -222,12 +250,25 @@ async fn tls13_is_recognised_and_hides_the_canary() {
 }
 
 #[tokio::test]
+async fn classical_group_is_told_from_the_hybrid_one() {
+    let Some((lab, a, b)) = two_pods() else {
+        return;
+    };
+    let capture = watch(&lab);
+    talk_tls(&a, &b, X25519).await;
+    assert_eq!(
+        count(&capture.report().await.unwrap().groups),
+        [("X25519", 2)]
+    );
+}
+
+#[tokio::test]
 async fn pcap_file_is_read_by_tshark_as_tls13() {
     let Some((lab, a, b)) = two_pods() else {
         return;
     };
     let capture = watch(&lab);
-    talk_tls(&a, &b).await;
+    talk_tls(&a, &b, X25519MLKEM768).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wire.pcap");
     let written = capture.to_pcap(&path).await.unwrap();

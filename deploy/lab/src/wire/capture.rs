@@ -21,6 +21,9 @@ use super::report::WireReport;
 use super::socket::{PacketSocket, What};
 use crate::lab::Lab;
 
+/// What may wait for the analysis: half a second of 2 Gbit/s. The kernel takes it only as it is needed.
+const QUEUE_BYTES: usize = 128 * 1024 * 1024;
+
 /// Frames kept for a file: enough for minutes of a demo. A suite that wants a whole transfer asks for more.
 pub const KEEP_DEFAULT_BYTES: usize = 64 * 1024 * 1024;
 
@@ -50,6 +53,9 @@ pub struct CaptureOptions {
     pub canaries: Vec<Vec<u8>>,
     /// How many bytes of frames to keep for [`Capture::to_pcap`].
     pub keep_bytes: usize,
+    /// How many bytes of frames may wait for the analysis (the host may allow less: see
+    /// [`WireReport::dropped`]).
+    pub queue_bytes: usize,
 }
 
 impl Default for CaptureOptions {
@@ -57,6 +63,7 @@ impl Default for CaptureOptions {
         Self {
             canaries: Vec::new(),
             keep_bytes: KEEP_DEFAULT_BYTES,
+            queue_bytes: QUEUE_BYTES,
         }
     }
 }
@@ -72,6 +79,11 @@ impl CaptureOptions {
 
     pub fn keep(mut self, bytes: usize) -> Self {
         self.keep_bytes = bytes;
+        self
+    }
+
+    pub fn queue(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
         self
     }
 }
@@ -115,7 +127,7 @@ impl Capture {
             sender
                 .set_broadcast(true)
                 .context("cannot broadcast the marker")?;
-            anyhow::Ok((PacketSocket::open(tap)?, sender))
+            anyhow::Ok((PacketSocket::open(tap, options.queue_bytes)?, sender))
         })??;
         let state = State {
             analysis: Analysis::new(canaries),

@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Calls `visit` for each whole extension.
-    fn extensions(&mut self, mut visit: impl FnMut(u16, &mut Cursor<'a>)) {
+    fn extensions(&mut self, mut visit: impl FnMut(u16, &mut Self)) {
         let mut list = Cursor(self.vector16().unwrap_or_default());
         while let (Some(kind), Some(content)) = (list.u16(), list.vector16()) {
             visit(kind, &mut Cursor(content));

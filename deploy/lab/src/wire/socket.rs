@@ -18,9 +18,6 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::Tap;
 
-/// What may wait for the analysis. Half a second of 2 Gbit/s; the kernel takes it only as it is needed.
-const QUEUE_BYTES: usize = 128 * 1024 * 1024;
-
 /// An IPv4 packet has 64 KiB at most, and the lab does not turn on larger ones for IPv6.
 const LARGEST_FRAME: usize = 128 * 1024;
 
@@ -56,7 +53,7 @@ pub(crate) enum What<'a> {
 
 impl PacketSocket {
     /// Opens the socket. Call it inside the wire's namespace.
-    pub(crate) fn open(tap: Tap) -> Result<Self> {
+    pub(crate) fn open(tap: Tap, queue_bytes: usize) -> Result<Self> {
         let all = i32::from(u16::to_be(0x0003)); // ETH_P_ALL, packet(7)
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))
             .context("cannot open a packet socket: it needs CAP_NET_RAW in the wire's namespace")?;
@@ -68,9 +65,9 @@ impl PacketSocket {
             .context("cannot set a read timeout")?;
         // Beyond the host's limit with CAP_NET_ADMIN on the host, else up to that limit; what the
         // smaller queue then loses is counted.
-        if setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES).is_err() {
+        if setsockopt(&socket, sockopt::RcvBufForce, &queue_bytes).is_err() {
             socket
-                .set_recv_buffer_size(QUEUE_BYTES)
+                .set_recv_buffer_size(queue_bytes)
                 .context("cannot size a packet socket")?;
         }
         setsockopt(&socket, sockopt::RxqOvfl, &1).context("cannot ask for the count of drops")?;
