@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Result, ensure};
 
 use crate::ground;
-use crate::link;
+use crate::link::{self, Tap};
 use crate::netns::Netns;
 use crate::pod::Pod;
-use crate::wire::{self, Tap};
 
 /// A bridge takes 1,024 ports; a lab of one machine with two cores has no use for more than this.
 const MAX_PODS: u32 = 200;
@@ -51,7 +50,7 @@ impl Lab {
         let (bridge, tap) = link::converse(&netns, async |handle| {
             let bridge = link::make_bridge(&handle, "wire").await?;
             let (inject, arrive) = link::make_veth(&handle, "tap-in", "tap-out").await?;
-            link::add_address(&handle, inject, wire::MARKER_ADDRESS.into(), 30).await?;
+            link::add_address(&handle, inject, link::MARKER_ADDRESS.into(), 30).await?;
             link::set_up(&handle, inject, true).await?;
             link::set_up(&handle, arrive, true).await?;
             Ok((

@@ -21,6 +21,19 @@ const CONVERSATION_LIMIT: Duration = Duration::from_secs(20);
 /// The pod's only link besides loopback.
 pub(crate) const POD_LINK: &str = "eth0";
 
+/// On the marker's own link, of TEST-NET-1 (RFC 5737): no pod has such an address.
+pub(crate) const MARKER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// The links of the wire's namespace that a capture needs to know, by index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tap {
+    /// The bridge itself: what it hands up to its own host has been seen on a port already.
+    pub(crate) bridge: u32,
+    /// A marker that is sent by `inject` arrives at `arrive`: how a capture finds its queue's end.
+    pub(crate) inject: u32,
+    pub(crate) arrive: u32,
+}
+
 /// Speaks netlink inside `netns`.
 pub(crate) fn converse<T, F>(netns: &Netns, work: F) -> Result<T>
 where

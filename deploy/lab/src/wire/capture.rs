@@ -20,6 +20,7 @@ use super::pcap::{Kept, PcapSummary};
 use super::report::WireReport;
 use super::socket::{PacketSocket, What};
 use crate::lab::Lab;
+use crate::link::MARKER_ADDRESS;
 
 /// What may wait for the analysis: half a second of 2 Gbit/s. The kernel takes it only as it is needed.
 const QUEUE_BYTES: usize = 128 * 1024 * 1024;
@@ -39,8 +40,7 @@ const MARKER_AGAIN: Duration = Duration::from_millis(50);
 /// The queue holds 128 MiB at most, which a slow machine reads within seconds.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-/// Of TEST-NET-1 (RFC 5737), on the marker's own link: a /30 and its broadcast address.
-pub(crate) const MARKER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The broadcast address of the marker's /30; nobody listens on port 9 (discard).
 const MARKER_TARGET: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 3), 9);
 
 /// Every capture of this process has its own number: several may listen to one wire.

@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsock
 use nix::sys::time::TimeSpec;
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
-use super::Tap;
+use crate::link::Tap;
 
 /// An IPv4 packet has 64 KiB at most, and the lab does not turn on larger ones for IPv6.
 const LARGEST_FRAME: usize = 128 * 1024;
