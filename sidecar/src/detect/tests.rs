@@ -49,6 +49,9 @@ fn in_records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(record).collect()
 }
 
+/// Type and payload.
+type Extension = (u16, &'static [u8]);
+
 /// A small hello with exactly these extensions.
 fn hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
     let mut all = Vec::new();
@@ -118,7 +121,7 @@ fn a_caller_that_waits_for_need_calls_a_few_dozen_times() {
 #[test]
 fn a_hello_without_tls13_is_recognised() {
     const VERSIONS: u16 = 43;
-    let table: [(&[(u16, &[u8])], bool); 5] = [
+    let table: [(&[Extension], bool); 5] = [
         (&[], false),
         (&[(VERSIONS, &[2, 3, 3])], false),
         (&[(VERSIONS, &[4, 3, 3, 3, 2])], false),

@@ -80,6 +80,9 @@ fn letter(phase: Phase) -> char {
 fn assert_final(side: &mut impl Side, word: &str) {
     assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
     assert_eq!(side.action(), Action::Abort);
+    // Not even an incomplete frame is waited for, and the reason stays the first one.
+    let again = side.receive(&[6]).expect_err("a violation is final");
+    assert_eq!(again.word(), word);
     for frame in columns(side.course().last_use().value()) {
         feed(side, &frame).expect_err("a violation is final");
     }
