@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The Myelin certificate authority as a library: the binary is a thin `main` around [`app`], and tests start a CA in
+//! their own process with [`app::Builder`].
+//!
+//! Rooms, each importing only from those below it:
+//! `app -> config -> api -> authority -> rotation, attest -> signer, journal -> template, check, store`, and at the
+//! bottom `clock`, `random`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
+//!
+//! Never: links the data plane.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod attest;
+pub mod authority;
+pub mod check;
+pub mod clock;
+pub mod datadir;
+pub mod journal;
+pub mod metrics;
+pub mod random;
+pub mod rotation;
+pub mod signer;
+pub mod store;
+pub mod template;

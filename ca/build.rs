@@ -1,0 +1,17 @@
+//! Makes the gRPC server stubs (and the client's, for our own tests) from the proto file that `myelin-identity`
+//! owns; the messages are that crate's.
+//!
+//! Never: needs protoc.
+
+// SPDX-License-Identifier: Apache-2.0
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let proto = "identity/proto/myelin.proto";
+    println!("cargo:rerun-if-changed={proto}");
+    let files = protox::compile([proto], ["identity/proto"])?;
+    tonic_prost_build::configure()
+        .extern_path(".myelin.v1", "::myelin_identity::issuance::proto")
+        .build_transport(false)
+        .compile_fds(files)?;
+    Ok(())
+}

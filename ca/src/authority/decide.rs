@@ -1,0 +1,140 @@
+//! The decision of an issue, as a function of what was proven and what the journal says: issue, hand the same
+//! certificate out again, raise the alarm, or refuse. Called by `authority::issue` on every attempt.
+//!
+//! Never: reads or writes the journal, or knows what is in a certificate.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use super::reason::Reason;
+use crate::attest::{Claimed, Proven};
+use crate::clock::UnixSeconds;
+use crate::journal::{AddressRecord, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord};
+
+/// Issues that a host may have in quick succession before the sustained rate binds: restarts of a sidecar that
+/// cannot start, retries after a network fault.
+pub const ISSUE_BURST: u64 = 64;
+/// Issues within one default lifetime at the sustained rate. A renewal at half-life needs two; with the burst it bounds
+/// the unexpired certificates of one host (and so what one alarm puts on the deny list) to 320.
+pub const ISSUES_PER_LIFETIME: u64 = 256;
+/// Claims on one address: ports that different workloads of one machine may claim one by one.
+pub const MAX_CLAIMS_PER_ADDRESS: usize = 64;
+
+/// What the journal says about those whom the request names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    pub token: Option<&'a TokenRecord>,
+    pub host: Option<&'a HostRecord>,
+    /// The lineage that the request is about: the token's, the host's current one, or the one to be renewed.
+    pub lineage: Option<&'a LineageRecord>,
+    /// The record of the SVID that the connection proved.
+    pub held: Option<&'a HeldRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A first certificate in a new lineage, which supersedes the host's current one.
+    Begin { grant: Grant },
+    /// The next generation of this lineage.
+    Advance { grant: Grant, generation: u64 },
+    /// The reply was lost: the certificate of this very request again.
+    Again,
+    /// One SVID was renewed twice: somebody else holds it.
+    Alarm,
+    Refuse(Reason),
+}
+
+/// Decides one request.
+pub fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
+    if known.host.is_some_and(|host| host.denied) {
+        return Decision::Refuse(Reason::HostDenied);
+    }
+    match proven.claimed() {
+        Claimed::Token { .. } => redeem(proven, known, now),
+        Claimed::HostAlone => reattest(proven, known),
+        Claimed::Renewal { generation, .. } => renew(proven, known, *generation),
+    }
+}
+
+fn redeem(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
+    let Some(token) = known.token else {
+        return Decision::Refuse(Reason::TokenUnknown);
+    };
+    match (&token.used, known.lineage) {
+        (None, _) if token.expires <= now => Decision::Refuse(Reason::TokenExpired),
+        (None, _) => Decision::Begin { grant: token.grant.clone() },
+        (Some(used), Some(lineage))
+            if used.host == *proven.host() && lineage.generation == 1 && same_request(proven, lineage) =>
+        {
+            Decision::Again
+        }
+        (Some(_), _) => Decision::Refuse(Reason::TokenUsed),
+    }
+}
+
+fn reattest(proven: &Proven, known: Known<'_>) -> Decision {
+    let Some(host) = known.host else {
+        return Decision::Refuse(Reason::HostUnknown);
+    };
+    match known.lineage {
+        Some(lineage) if lineage.generation == 1 && lineage.request_key == *proven.request_key() => {
+            if same_request(proven, lineage) { Decision::Again } else { Decision::Refuse(Reason::RequestKeyReused) }
+        }
+        _ => Decision::Begin { grant: host.grant.clone() },
+    }
+}
+
+fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
+    let Some(host) = known.host else {
+        return Decision::Refuse(Reason::HostUnknown);
+    };
+    let Some(lineage) = known.lineage.filter(|lineage| lineage.host == *proven.host()) else {
+        return Decision::Refuse(Reason::LineageUnknown);
+    };
+    // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about it.
+    let proves = |held: &HeldRecord| held.generation == claimed && proven.claimed().names(&held.lineage);
+    if !known.held.is_some_and(proves) {
+        return Decision::Refuse(Reason::SvidOfAnotherLineage);
+    }
+    let retried = lineage.request_key == *proven.request_key()
+        && (lineage.generation == claimed || lineage.generation == claimed + 1);
+    match lineage.state {
+        LineageState::Denied => Decision::Refuse(Reason::LineageDenied),
+        LineageState::Superseded => Decision::Alarm,
+        LineageState::Live if retried && same_request(proven, lineage) => Decision::Again,
+        LineageState::Live if retried => Decision::Refuse(Reason::RequestKeyReused),
+        LineageState::Live if lineage.generation == claimed => {
+            Decision::Advance { grant: host.grant.clone(), generation: claimed + 1 }
+        }
+        LineageState::Live => Decision::Alarm,
+    }
+}
+
+fn same_request(proven: &Proven, lineage: &LineageRecord) -> bool {
+    lineage.request_key == *proven.request_key() && lineage.csr_key == proven.csr_fingerprint()
+}
+
+/// Whether this host may have another certificate now; yields when its next one is due (GCRA).
+pub fn within_rate(host: Option<&HostRecord>, default_life: u64, now: UnixSeconds) -> Result<UnixSeconds, Reason> {
+    let interval = (default_life / ISSUES_PER_LIFETIME).max(1);
+    let due = host.map_or(now, |host| host.next_due.max(now));
+    if due > now + interval * ISSUE_BURST { Err(Reason::TooOften) } else { Ok(due + interval) }
+}
+
+/// Whether this address is free for the host: nobody else's unexpired claim overlaps.
+pub fn address_is_free(
+    record: &AddressRecord,
+    proven: &Proven,
+    grant: &Grant,
+    now: UnixSeconds,
+) -> Result<(), Reason> {
+    let others = || record.claims.iter().filter(|claim| claim.not_after > now && claim.host != *proven.host());
+    for port in grant.claimed_ports() {
+        if others().any(|claim| claim.overlaps(port)) {
+            return Err(Reason::AddressTaken);
+        }
+    }
+    if others().count() + grant.claimed_ports().len() > MAX_CLAIMS_PER_ADDRESS {
+        return Err(Reason::AddressCrowded);
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! One issue, from proof to certificate: read what the journal knows, decide, sign, check, write down, hand out. If the
+//! journal changed in between, the whole is done again from the start.
+//!
+//! Never: hands out what is not yet committed, or keeps a lock: two callers meet in the compare-and-swap.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
+
+use super::decide::{Decision, Known, address_is_free, decide, within_rate};
+use super::{Authority, IssueError, Reason, chain};
+use crate::attest::{Claimed, Proven};
+use crate::check;
+use crate::clock::UnixSeconds;
+use crate::journal::{
+    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, IssuedRecord, LineageRecord,
+    LineageState, Redeemed, TokenRecord,
+};
+use crate::random;
+use crate::signer::Signer;
+use crate::store::Commit;
+use crate::template::{Leaf, Serial};
+
+/// Attempts until a caller is told to come again. Each conflict means that another issue on the same token, host or
+/// address succeeded, so only a storm on one of them uses these up.
+const MAX_ATTEMPTS: usize = 8;
+
+/// A certificate that is in the journal, ready to leave.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub lineage: Hex,
+    pub generation: u64,
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub serial: Hex,
+    pub not_after: UnixSeconds,
+    /// The reply to this very request was lost before.
+    pub again: bool,
+}
+
+/// Everything that one attempt read, with revisions.
+pub(super) struct Seen {
+    pub(super) token: Option<Entry<TokenRecord>>,
+    pub(super) host: Option<Entry<HostRecord>>,
+    pub(super) lineage: Option<Entry<LineageRecord>>,
+    held: Option<Entry<HeldRecord>>,
+}
+
+impl Authority {
+    /// Issues one certificate to a caller that `attest` has proven.
+    pub async fn issue(&self, proven: &Proven) -> Result<Issued, IssueError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let now = self.clock.seconds();
+            let seen = self.look_up(proven).await?;
+            let done = match decide(proven, seen.known(), now) {
+                Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
+                Decision::Again => Some(seen.again(proven)?),
+                Decision::Alarm => match self.alarm(proven, &seen, now).await? {
+                    Commit::Committed { .. } => return Err(IssueError::Refused(Reason::Alarm)),
+                    Commit::Conflict => None,
+                },
+                Decision::Begin { grant } => {
+                    let lineage = Hex(random::bytes::<16>().map_err(|_| IssueError::NoRandomness)?.to_vec());
+                    self.attempt(proven, &seen, grant, lineage, 1, now).await?
+                }
+                Decision::Advance { grant, generation } => {
+                    let lineage = proven.claimed().lineage().cloned().ok_or(IssueError::Refused(Reason::LineageUnknown))?;
+                    self.attempt(proven, &seen, grant, lineage, generation, now).await?
+                }
+            };
+            if let Some(issued) = done {
+                return Ok(issued);
+            }
+        }
+        Err(IssueError::Refused(Reason::Contended))
+    }
+
+    async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
+        let journal = &self.journal;
+        let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
+        let mut seen = Seen { token: None, host, lineage: None, held: None };
+        let lineage = match proven.claimed() {
+            Claimed::Token { secret_hash } => {
+                seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
+                seen.token.as_ref().and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
+            }
+            Claimed::HostAlone => seen.host.as_ref().map(|host| host.record.lineage.clone()),
+            Claimed::Renewal { lineage, serial, .. } => {
+                seen.held = journal.read::<HeldRecord>(&held_name(proven.host(), serial)).await?;
+                Some(lineage.clone())
+            }
+        };
+        if let Some(id) = lineage {
+            seen.lineage = self.lineage(&id).await?;
+        }
+        Ok(seen)
+    }
+
+    /// Signs and commits one certificate. `None`: the journal changed meanwhile, nothing was written.
+    async fn attempt(
+        &self,
+        proven: &Proven,
+        seen: &Seen,
+        grant: Grant,
+        lineage: Hex,
+        generation: u64,
+        now: UnixSeconds,
+    ) -> Result<Option<Issued>, IssueError> {
+        let host = seen.host.as_ref();
+        let next_due = within_rate(host.map(|entry| &entry.record), self.default_life(), now)
+            .map_err(IssueError::Refused)?;
+        let addresses = self.free_addresses(proven, &grant, now).await?;
+        let signer = self.rotation.signer();
+        let leaf = self.leaf(proven, &grant, &signer, now)?;
+        let certificate = signer.sign_leaf(&leaf)?;
+        check::leaf(&certificate, &leaf, signer.certificate())?;
+
+        let issued = Issued {
+            chain: chain(&certificate, signer.certificate()),
+            lineage,
+            generation,
+            spiffe_id: leaf.spiffe_id.clone(),
+            addresses: leaf.addresses.clone(),
+            serial: Hex(leaf.serial.as_bytes().to_vec()),
+            not_after: leaf.validity.not_after,
+            again: false,
+        };
+        let mut batch = Batch::default();
+        write_certificate(&mut batch, proven, &issued, &leaf, now);
+        self.write_lineage(&mut batch, proven, seen, &issued).await?;
+        let record = HostRecord { grant: grant.clone(), lineage: issued.lineage.clone(), denied: false, next_due };
+        batch.put(&proven.host().to_string(), host, &record);
+        if let Some(token) = &seen.token {
+            let used = Redeemed { at: now, host: proven.host().clone(), lineage: issued.lineage.clone() };
+            batch.replace(token, &TokenRecord { used: Some(used), ..token.record.clone() });
+        }
+        let claimed = self.write_claims(&mut batch, proven, host, &grant, addresses, &issued, now).await?;
+        match self.journal.commit(batch).await? {
+            Commit::Conflict => Ok(None),
+            Commit::Committed { .. } => {
+                for (address, record) in &claimed {
+                    self.live.publish(*address, record);
+                }
+                Ok(Some(issued))
+            }
+        }
+    }
+
+    fn leaf(&self, proven: &Proven, grant: &Grant, signer: &Signer, now: UnixSeconds) -> Result<Leaf, IssueError> {
+        Ok(Leaf {
+            spiffe_id: grant.spiffe_id.clone(),
+            addresses: grant.addresses.clone(),
+            names: Vec::new(),
+            serial: Serial::from_random(random::bytes().map_err(|_| IssueError::NoRandomness)?),
+            validity: self.settings.lifetimes.validity(proven.lifetime(), now, signer.validity())?,
+            public_key: proven.csr_key().as_bytes().to_vec(),
+        })
+    }
+
+    /// The records of the granted addresses, once none of them is somebody else's.
+    async fn free_addresses(
+        &self,
+        proven: &Proven,
+        grant: &Grant,
+        now: UnixSeconds,
+    ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
+        let mut found = Vec::new();
+        for address in &grant.addresses {
+            let entry = self.journal.read::<AddressRecord>(&address.to_string()).await?;
+            if let Some(entry) = &entry {
+                address_is_free(&entry.record, proven, grant, now).map_err(IssueError::Refused)?;
+            }
+            found.push((*address, entry));
+        }
+        Ok(found)
+    }
+
+    /// The lineage's new head; the host's former lineage, if this is another, is superseded.
+    async fn write_lineage(
+        &self,
+        batch: &mut Batch,
+        proven: &Proven,
+        seen: &Seen,
+        issued: &Issued,
+    ) -> Result<(), IssueError> {
+        let head = LineageRecord {
+            host: proven.host().clone(),
+            generation: issued.generation,
+            serial: issued.serial.clone(),
+            not_after: issued.not_after,
+            request_key: proven.request_key().clone(),
+            csr_key: proven.csr_fingerprint(),
+            leaf_der: Blob(issued.chain[0].to_vec()),
+            issuer_der: Blob(issued.chain[1].to_vec()),
+            state: LineageState::Live,
+        };
+        let advanced = seen.lineage.as_ref().filter(|_| issued.generation > 1);
+        batch.put(&issued.lineage.to_string(), advanced, &head);
+        if issued.generation > 1 {
+            return Ok(());
+        }
+        if let Some(host) = &seen.host
+            && let Some(former) = self.lineage(&host.record.lineage).await?
+        {
+            let state = LineageState::Superseded;
+            batch.replace(&former, &LineageRecord { state, ..former.record.clone() });
+        }
+        Ok(())
+    }
+
+    /// The claims of this certificate in place of the host's former ones, wherever those were.
+    #[allow(clippy::too_many_arguments, reason = "one commit, whose parts are decided in different places")]
+    async fn write_claims(
+        &self,
+        batch: &mut Batch,
+        proven: &Proven,
+        host: Option<&Entry<HostRecord>>,
+        grant: &Grant,
+        mut addresses: Vec<(IpAddr, Option<Entry<AddressRecord>>)>,
+        issued: &Issued,
+        now: UnixSeconds,
+    ) -> Result<Vec<(IpAddr, AddressRecord)>, IssueError> {
+        for address in host.iter().flat_map(|host| &host.record.grant.addresses) {
+            if !grant.addresses.contains(address) {
+                addresses.push((*address, self.journal.read(&address.to_string()).await?));
+            }
+        }
+        let mut written = Vec::new();
+        for (address, entry) in addresses {
+            let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
+            record.claims.retain(|claim| claim.not_after > now && claim.host != *proven.host());
+            if grant.addresses.contains(&address) {
+                record.claims.extend(grant.claimed_ports().into_iter().map(|port| Claim {
+                    port,
+                    spiffe_id: grant.spiffe_id.clone(),
+                    protocol: grant.protocol.clone(),
+                    host: proven.host().clone(),
+                    serial: issued.serial.clone(),
+                    not_after: issued.not_after,
+                }));
+            }
+            batch.put(&address.to_string(), entry.as_ref(), &record);
+            written.push((address, record));
+        }
+        Ok(written)
+    }
+}
+
+impl Seen {
+    fn known(&self) -> Known<'_> {
+        Known {
+            token: self.token.as_ref().map(|entry| &entry.record),
+            host: self.host.as_ref().map(|entry| &entry.record),
+            lineage: self.lineage.as_ref().map(|entry| &entry.record),
+            held: self.held.as_ref().map(|entry| &entry.record),
+        }
+    }
+
+    /// The certificate that was issued to this request before.
+    fn again(&self, proven: &Proven) -> Result<Issued, IssueError> {
+        let (Some(entry), Some(host)) = (&self.lineage, &self.host) else {
+            return Err(IssueError::Refused(Reason::LineageUnknown));
+        };
+        let lineage = &entry.record;
+        debug_assert_eq!(lineage.host, *proven.host());
+        Ok(Issued {
+            chain: chain(&lineage.leaf_der.0, &lineage.issuer_der.0),
+            lineage: Hex(lineage_id(&entry.key)),
+            generation: lineage.generation,
+            spiffe_id: host.record.grant.spiffe_id.clone(),
+            addresses: host.record.grant.addresses.clone(),
+            serial: lineage.serial.clone(),
+            not_after: lineage.not_after,
+            again: true,
+        })
+    }
+}
+
+/// Under which name the journal holds a host's unexpired certificate.
+pub(super) fn held_name(host: &Hex, serial: &Hex) -> String {
+    format!("{host}/{serial}")
+}
+
+fn write_certificate(batch: &mut Batch, proven: &Proven, issued: &Issued, leaf: &Leaf, now: UnixSeconds) {
+    let record = IssuedRecord {
+        spiffe_id: issued.spiffe_id.clone(),
+        attestor: proven.claimed().attestor().to_owned(),
+        host: proven.host().clone(),
+        lineage: issued.lineage.clone(),
+        generation: issued.generation,
+        issued: now,
+        not_before: leaf.validity.not_before,
+        not_after: issued.not_after,
+        leaf_sha256: Hex(digest(&SHA256, &issued.chain[0]).as_ref().to_vec()),
+    };
+    // Created, not put: a serial that was there before is a conflict, and another serial is drawn.
+    batch.create(&issued.serial.to_string(), &record);
+    let held = HeldRecord {
+        serial: issued.serial.clone(),
+        lineage: issued.lineage.clone(),
+        generation: issued.generation,
+        not_after: issued.not_after,
+    };
+    batch.create(&held_name(proven.host(), &issued.serial), &held);
+}
+
+/// The lineage's id out of its key in the journal.
+fn lineage_id(key: &str) -> Vec<u8> {
+    let hex = key.trim_start_matches(<LineageRecord as crate::journal::Record>::PREFIX);
+    serde_json::from_value::<Hex>(hex.into()).map(|hex| hex.0).unwrap_or_default()
+}

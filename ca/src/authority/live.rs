@@ -1,0 +1,140 @@
+//! Who lives where, now: the directory's view of the live claims, kept in memory and announced at each change.
+//! `authority` fills it from the journal at start and after every commit; `api` answers `WatchDirectory` from it.
+//!
+//! Never: answers with an expired claim, or outlives the journal as a source of truth.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::broadcast;
+
+use crate::clock::UnixSeconds;
+use crate::journal::{AddressRecord, Claim, Hex};
+
+/// Changes that a slow watcher may fall behind before it has to ask all its questions again.
+const CHANGES_KEPT: usize = 1024;
+
+/// The live claims of all addresses.
+#[derive(Debug)]
+pub struct Live {
+    claims: RwLock<HashMap<IpAddr, Vec<Claim>>>,
+    changes: broadcast::Sender<IpAddr>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { claims: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
+    }
+}
+
+impl Live {
+    /// Who is at this address and port: the claim of that port, else the one of all ports.
+    pub fn at(&self, address: IpAddr, port: u16, now: UnixSeconds) -> Option<Claim> {
+        let claims = self.read();
+        let here = claims.get(&address)?;
+        let live = |wanted: Option<u16>| {
+            here.iter().find(|claim| claim.port == wanted && claim.not_after > now).cloned()
+        };
+        live(Some(port)).or_else(|| live(None))
+    }
+
+    /// Addresses whose claims change from now on.
+    pub fn changes(&self) -> broadcast::Receiver<IpAddr> {
+        self.changes.subscribe()
+    }
+
+    /// How many different SVIDs are live.
+    pub fn count(&self, now: UnixSeconds) -> usize {
+        self.unexpired(now).into_iter().map(|(_, claim)| claim.serial).collect::<HashSet<Hex>>().len()
+    }
+
+    /// All live claims, in no order.
+    pub fn unexpired(&self, now: UnixSeconds) -> Vec<(IpAddr, Claim)> {
+        let claims = self.read();
+        let all = claims.iter().flat_map(|(address, here)| here.iter().map(|claim| (*address, claim.clone())));
+        all.filter(|(_, claim)| claim.not_after > now).collect()
+    }
+
+    /// Takes over what was committed for one address.
+    pub(super) fn publish(&self, address: IpAddr, record: &AddressRecord) {
+        {
+            let mut claims = self.write();
+            if record.claims.is_empty() {
+                claims.remove(&address);
+            } else {
+                claims.insert(address, record.claims.clone());
+            }
+        }
+        // Nobody watching is fine.
+        let _ = self.changes.send(address);
+    }
+
+    /// Drops what has expired and announces it; yields how many addresses changed.
+    pub(super) fn expire(&self, now: UnixSeconds) -> usize {
+        let mut changed = Vec::new();
+        self.write().retain(|address, here| {
+            let before = here.len();
+            here.retain(|claim| claim.not_after > now);
+            if here.len() != before {
+                changed.push(*address);
+            }
+            !here.is_empty()
+        });
+        for address in &changed {
+            let _ = self.changes.send(*address);
+        }
+        changed.len()
+    }
+
+    // A panic while the lock was held cannot leave a map half written: each write is one insert or retain.
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<IpAddr, Vec<Claim>>> {
+        self.claims.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<IpAddr, Vec<Claim>>> {
+        self.claims.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000;
+
+    fn claim(port: Option<u16>, id: &str, not_after: u64) -> Claim {
+        let (host, serial) = (Hex(vec![1]), Hex(id.as_bytes().to_vec()));
+        Claim { port, spiffe_id: id.to_owned(), protocol: String::new(), host, serial, not_after }
+    }
+
+    #[test]
+    fn single_port_goes_before_all_ports_and_the_expired_is_nobody() {
+        let live = Live::default();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let claims = vec![claim(None, "all", NOW + 5), claim(Some(80), "web", NOW + 1)];
+        live.publish(address, &AddressRecord { claims });
+        let who = |port, now| live.at(address, port, now).map(|claim| claim.spiffe_id);
+        assert_eq!(who(80, NOW).as_deref(), Some("web"));
+        assert_eq!(who(81, NOW).as_deref(), Some("all"));
+        assert_eq!(who(80, NOW + 1).as_deref(), Some("all"));
+        assert_eq!(who(80, NOW + 5), None);
+        assert_eq!(live.at("10.0.0.2".parse().unwrap(), 80, NOW), None);
+        assert_eq!((live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)), (2, 1, 0));
+    }
+
+    #[test]
+    fn expiry_is_announced_once() {
+        let live = Live::default();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        live.publish(address, &AddressRecord { claims: vec![claim(None, "all", NOW)] });
+        let mut changes = live.changes();
+        assert_eq!(live.expire(NOW - 1), 0);
+        assert_eq!(live.expire(NOW), 1);
+        assert_eq!(changes.try_recv().unwrap(), address);
+        assert_eq!(live.expire(NOW), 0);
+        assert!(changes.try_recv().is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! The issuing authority: the whole transaction from a proven caller to a certificate that is in the journal, and what
+//! follows from it (who lives where, who is denied). `api` calls it for callers, `app` ticks it.
+//!
+//! Never: sees a socket, holds a CA key (that is `signer`'s), or lets a certificate out before its record is on disk.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use myelin_identity::bundle::{DenyEntry, DenyError, DenyList, DenySubject, Serial, TrustBundle};
+use myelin_identity::id::TrustDomain;
+use rustls_pki_types::CertificateDer;
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::journal::{
+    AddressRecord, CURRENT, DenyRecord, Entry, Hex, Journal, JournalError, LineageRecord,
+};
+use crate::rotation::{Rotation, RotationError};
+use crate::template::Lifetimes;
+
+mod alarm;
+mod decide;
+mod issue;
+mod live;
+mod own;
+mod reason;
+mod statement;
+mod sweep;
+mod tokens;
+
+pub use issue::Issued;
+pub use live::Live;
+pub use own::OwnSvid;
+pub use reason::{Blame, IssueError, Reason};
+pub use statement::Statement;
+pub use tokens::{NewToken, TokenError, TokenRequest};
+
+/// What an authority is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub lifetimes: Lifetimes,
+    /// Addresses and names under which sidecars reach this CA, for its own SVID.
+    pub own_addresses: Vec<std::net::IpAddr>,
+    pub own_names: Vec<String>,
+}
+
+/// The issuing authority of one trust domain.
+pub struct Authority {
+    journal: Journal,
+    rotation: Rotation,
+    live: Live,
+    denied: RwLock<Arc<DenyRecord>>,
+    statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
+    settings: Settings,
+    clock: Clock,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error("the stored deny list cannot be used: {0}")]
+    Denied(#[from] DenyError),
+    #[error("address {address} claims serial {serial}, which the journal never issued; the store is damaged: restore a backup")]
+    Disagreement { address: String, serial: String },
+}
+
+impl Authority {
+    /// Reads the state of the journal and sees that it agrees with itself.
+    pub async fn start(
+        journal: Journal,
+        rotation: Rotation,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, AuthorityError> {
+        let denied = journal.read::<DenyRecord>(CURRENT).await?.map(|entry| entry.record).unwrap_or_default();
+        let authority = Self {
+            journal,
+            rotation,
+            live: Live::default(),
+            denied: RwLock::new(Arc::new(denied)),
+            statements: tokio::sync::watch::Sender::new(None),
+            settings,
+            clock,
+        };
+        authority.recall().await?;
+        authority.say().await?;
+        Ok(authority)
+    }
+
+    pub fn trust_domain(&self) -> TrustDomain {
+        self.rotation.bundle().trust_domain().clone()
+    }
+
+    pub fn bundle(&self) -> Arc<TrustBundle> {
+        self.rotation.bundle()
+    }
+
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// End of the issuing intermediate, in Unix seconds.
+    pub fn signer_not_after(&self) -> UnixSeconds {
+        self.rotation.signer().validity().not_after
+    }
+
+    pub fn deny_epoch(&self) -> u64 {
+        self.deny_record().epoch
+    }
+
+    /// The deny list as it is now, said at `now`.
+    pub fn deny_list(&self, now: UnixSeconds) -> Result<DenyList, DenyError> {
+        let record = self.deny_record();
+        let entries = record.serials.iter().filter(|denied| denied.until >= now).filter_map(|denied| {
+            let serial = Serial::from_bytes(&denied.serial.0).ok()?;
+            Some(DenyEntry { subject: DenySubject::Serial(serial), until: denied.until })
+        });
+        DenyList::new(record.epoch, now, entries)
+    }
+
+    /// Renews the issuing intermediate when it is due; says whether it did.
+    pub async fn tick_rotation(&self) -> Result<bool, RotationError> {
+        self.rotation.tick(self.clock.seconds()).await
+    }
+
+    /// Longest that the default asks for; the yardstick of rates.
+    fn default_life(&self) -> u64 {
+        self.settings.lifetimes.default.min(crate::template::MAX_LIFETIME).as_secs()
+    }
+
+    fn deny_record(&self) -> Arc<DenyRecord> {
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish_denied(&self, record: DenyRecord) {
+        let mut current = self.denied.write().unwrap_or_else(PoisonError::into_inner);
+        // Two alarms at once may arrive here in the other order than they were committed.
+        if record.epoch > current.epoch {
+            *current = Arc::new(record);
+        }
+    }
+
+    /// Fills the live view from the journal; every live claim must have been issued.
+    async fn recall(&self) -> Result<(), AuthorityError> {
+        let now = self.clock.seconds();
+        for entry in self.journal.all::<AddressRecord>().await? {
+            let name = entry.key.trim_start_matches("address/").to_owned();
+            for claim in entry.record.claims.iter().filter(|claim| claim.not_after > now) {
+                let issued = self.journal.read::<crate::journal::IssuedRecord>(&claim.serial.to_string()).await?;
+                if issued.is_none() {
+                    let serial = claim.serial.to_string();
+                    return Err(AuthorityError::Disagreement { address: name, serial });
+                }
+            }
+            match name.parse() {
+                Ok(address) => self.live.publish(address, &entry.record),
+                Err(error) => {
+                    let why = format!("{error}");
+                    return Err(JournalError::Unreadable { key: entry.key, why }.into());
+                }
+            }
+        }
+        self.live.expire(now);
+        Ok(())
+    }
+
+    async fn lineage(&self, id: &Hex) -> Result<Option<Entry<LineageRecord>>, JournalError> {
+        self.journal.read(&id.to_string()).await
+    }
+}
+
+/// The chain as callers get it: leaf, then its issuer.
+fn chain(leaf_der: &[u8], issuer_der: &[u8]) -> Vec<CertificateDer<'static>> {
+    vec![CertificateDer::from(leaf_der.to_vec()), CertificateDer::from(issuer_der.to_vec())]
+}
+
+/// How long an entry stays in the journal after the certificate or token ended.
+const KEPT_AFTER_END: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[cfg(test)]
+mod tests;

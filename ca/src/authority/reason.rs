@@ -1,0 +1,128 @@
+//! Why an issue was refused: one closed set of words, the same in the audit line, the metric and the reply.
+//!
+//! Never: a word that depends on what the caller sent.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use crate::attest::AttestError;
+use crate::check::Mismatch;
+use crate::journal::JournalError;
+use crate::signer::SignerError;
+use crate::template::LifetimeRefusal;
+
+/// A refusal on the merits: what the journal says stands against the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    #[error("no such join token; make one with: myelin-ca token create")]
+    TokenUnknown,
+    #[error("the join token has expired; make another with: myelin-ca token create")]
+    TokenExpired,
+    #[error("the join token was used before; make another, and find out who used it if it was not this machine")]
+    TokenUsed,
+    #[error("this host key never redeemed a join token here; join with a token first")]
+    HostUnknown,
+    #[error("this host key was denied after an alarm; find out how its SVID was copied, then join with a new host key and token")]
+    HostDenied,
+    #[error("no such lineage belongs to this host key; attest with the host key alone")]
+    LineageUnknown,
+    #[error("this lineage was denied after an alarm; join with a new host key and token")]
+    LineageDenied,
+    #[error("the connection's SVID is not of the lineage and generation that are to be renewed; connect with the current SVID")]
+    SvidOfAnotherLineage,
+    #[error("the connection's SVID is on the deny list; join with a new host key and token")]
+    SvidDenied,
+    #[error("one SVID was renewed twice: it was copied, and both lineages are denied now; treat the machine as compromised")]
+    Alarm,
+    #[error("this request key was used for another public key; use a new random request key for a new request")]
+    RequestKeyReused,
+    #[error("another host holds a live SVID for this address; wait for its end, or let that host attest again")]
+    AddressTaken,
+    #[error("too many single-port claims on this address; give its workloads one SVID, or addresses of their own")]
+    AddressCrowded,
+    #[error("this host asked for too many certificates; find out why it restarts, and wait")]
+    TooOften,
+    #[error("too many other issues at this moment; try again")]
+    Contended,
+}
+
+impl Reason {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::TokenUnknown => "token_unknown",
+            Self::TokenExpired => "token_expired",
+            Self::TokenUsed => "token_used",
+            Self::HostUnknown => "host_unknown",
+            Self::HostDenied => "host_denied",
+            Self::LineageUnknown => "lineage_unknown",
+            Self::LineageDenied => "lineage_denied",
+            Self::SvidOfAnotherLineage => "svid_of_another_lineage",
+            Self::SvidDenied => "svid_denied",
+            Self::Alarm => "alarm",
+            Self::RequestKeyReused => "request_key_reused",
+            Self::AddressTaken => "address_taken",
+            Self::AddressCrowded => "address_crowded",
+            Self::TooOften => "too_often",
+            Self::Contended => "contended",
+        }
+    }
+}
+
+/// Why there is no certificate: the caller, the circumstances, or us.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    #[error(transparent)]
+    Unproven(#[from] AttestError),
+    #[error("{0}")]
+    Refused(Reason),
+    #[error(transparent)]
+    Lifetime(#[from] LifetimeRefusal),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    #[error("cannot draw random bytes from the operating system; nothing was issued")]
+    NoRandomness,
+}
+
+/// Whom the caller should blame, and so what it should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The request is wrong and stays wrong.
+    Request,
+    /// The caller is not who it says, or no longer may.
+    Caller,
+    /// Trying again later may help.
+    Circumstances,
+    Ourselves,
+}
+
+impl IssueError {
+    /// One word of a closed set.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unproven(error) => error.word(),
+            Self::Refused(reason) => reason.word(),
+            Self::Lifetime(LifetimeRefusal::TooShort { .. }) => "lifetime_too_short",
+            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) => "issuer_expiring",
+            Self::Journal(_) => "store_failed",
+            Self::Signer(_) | Self::NoRandomness => "signer_failed",
+            Self::Mismatch(_) => "check_failed",
+        }
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Unproven(error) if error.is_malformed() => Blame::Request,
+            Self::Unproven(_) => Blame::Caller,
+            Self::Refused(Reason::AddressTaken | Reason::AddressCrowded | Reason::TooOften | Reason::Contended) => {
+                Blame::Circumstances
+            }
+            Self::Refused(_) => Blame::Caller,
+            Self::Lifetime(LifetimeRefusal::TooShort { .. }) => Blame::Request,
+            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) | Self::Journal(_) => Blame::Circumstances,
+            Self::Signer(_) | Self::Mismatch(_) | Self::NoRandomness => Blame::Ourselves,
+        }
+    }
+}

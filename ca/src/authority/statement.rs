@@ -1,0 +1,38 @@
+//! What the CA says to every watcher: the bundle and the signed deny list, freshly dated. Signed once for all.
+//!
+//! Never: signs for one watcher, so that a thousand watchers cost what one costs.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use myelin_identity::bundle::{SignedDenyList, TrustBundle};
+use tokio::sync::watch;
+
+use super::{Authority, AuthorityError, IssueError};
+
+/// One saying. A later one replaces it.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    pub bundle: Arc<TrustBundle>,
+    pub denied: SignedDenyList,
+}
+
+impl Authority {
+    /// Says it anew: called at each change and at each heartbeat.
+    pub async fn say(&self) -> Result<(), AuthorityError> {
+        let bundle = self.rotation.bundle();
+        let list = self.deny_list(self.clock.seconds())?;
+        let signer = self.rotation.signer();
+        let signature =
+            signer.sign_statement(&list.signed_bytes(bundle.trust_domain())).map_err(IssueError::from)?;
+        let denied = SignedDenyList { list, signature, signer: signer.certificate().clone() };
+        self.statements.send_replace(Some(Arc::new(Statement { bundle, denied })));
+        Ok(())
+    }
+
+    /// The latest saying, and all later ones.
+    pub fn statements(&self) -> watch::Receiver<Option<Arc<Statement>>> {
+        self.statements.subscribe()
+    }
+}

@@ -1,0 +1,122 @@
+//! Join tokens: made for an operator, stored as a hash, bound to an ID and addresses, good once.
+//!
+//! Never: stores or logs a secret, or binds one to a reserved path or another trust domain.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use myelin_identity::bundle::TrustBundle;
+use myelin_identity::id::{IdError, SpiffeId};
+use myelin_identity::issuance::{JoinToken, MAX_PROTOCOL_BYTES, TokenSecret};
+
+use crate::clock::UnixSeconds;
+use crate::journal::{Batch, Grant, Hex, Journal, JournalError, TokenRecord};
+use crate::store::Commit;
+
+/// Longest that a token may wait: a machine that joins later gets a new one.
+pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most addresses in a token, and so IP SANs in a certificate: every one is a record in the issuing commit.
+pub const MAX_ADDRESSES: usize = 16;
+/// Most single ports in a token.
+pub const MAX_PORTS: usize = 16;
+
+/// What an operator asks for.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct TokenRequest {
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<u16>,
+    pub protocol: String,
+    pub ttl_seconds: u64,
+}
+
+/// A token that was stored. The secret exists here and in the operator's hands only.
+pub struct NewToken {
+    pub token: JoinToken,
+    pub expires: UnixSeconds,
+    pub name: Hex,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{id:?} is no SPIFFE ID: {why}; expected spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
+    Id { id: String, why: IdError },
+    #[error("{0} is reserved for the CA itself; choose a path outside /myelin")]
+    Reserved(SpiffeId),
+    #[error("{id} is of another trust domain than this CA ({expected}); use spiffe://{expected}/...")]
+    OtherTrustDomain { id: SpiffeId, expected: String },
+    #[error("a token has {found} addresses, but must have 1 to {MAX_ADDRESSES}, each once")]
+    Addresses { found: usize },
+    #[error("address {0} cannot be a workload's; name the address that peers dial")]
+    Address(IpAddr),
+    #[error("a token has at most {MAX_PORTS} ports, each once and not 0")]
+    Ports,
+    #[error("protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . / -, such as myelin/1")]
+    Protocol(String),
+    #[error("a ttl of {0} s is outside 1 s to 7 days; machines that join later get a new token")]
+    Ttl(u64),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot draw random bytes from the operating system; no token was made")]
+    NoRandomness,
+}
+
+/// Makes a token. Works on the journal alone, so that it does without a running server.
+pub async fn create(
+    journal: &Journal,
+    bundle: &TrustBundle,
+    request: &TokenRequest,
+    now: UnixSeconds,
+) -> Result<NewToken, TokenError> {
+    let grant = grant(bundle, request)?;
+    if request.ttl_seconds == 0 || request.ttl_seconds > MAX_TTL.as_secs() {
+        return Err(TokenError::Ttl(request.ttl_seconds));
+    }
+    let secret = TokenSecret::random().map_err(|_| TokenError::NoRandomness)?;
+    let name = Hex(secret.stored_hash().to_vec());
+    let expires = now + request.ttl_seconds;
+    let mut batch = Batch::default();
+    batch.create(&name.to_string(), &TokenRecord { grant, created: now, expires, used: None });
+    match journal.commit(batch).await? {
+        Commit::Committed { .. } => Ok(NewToken { token: JoinToken { secret, bundle_hash: bundle.hash() }, expires, name }),
+        // 256 random bits were there before: the generator is broken.
+        Commit::Conflict => Err(TokenError::NoRandomness),
+    }
+}
+
+/// The grant of a request, checked whole.
+fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenError> {
+    let id = SpiffeId::parse(&request.spiffe_id)
+        .map_err(|why| TokenError::Id { id: request.spiffe_id.clone(), why })?;
+    if id.trust_domain() != bundle.trust_domain() {
+        return Err(TokenError::OtherTrustDomain { id, expected: bundle.trust_domain().to_string() });
+    }
+    if id.is_reserved() {
+        return Err(TokenError::Reserved(id));
+    }
+    let mut addresses: Vec<IpAddr> = request.addresses.iter().map(IpAddr::to_canonical).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.len() != request.addresses.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len()) {
+        return Err(TokenError::Addresses { found: request.addresses.len() });
+    }
+    if let Some(address) = addresses.iter().find(|address| address.is_unspecified() || address.is_multicast()) {
+        return Err(TokenError::Address(*address));
+    }
+    let mut ports = request.ports.clone();
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() != request.ports.len() || ports.len() > MAX_PORTS || ports.first() == Some(&0) {
+        return Err(TokenError::Ports);
+    }
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
+    if request.protocol.len() > MAX_PROTOCOL_BYTES || !request.protocol.bytes().all(fits) {
+        return Err(TokenError::Protocol(request.protocol.clone()));
+    }
+    Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol: request.protocol.clone() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Reads a signed certificate back and compares it with its template, with another parser than the one that wrote
+//! it. `authority` and `rotation` call this before a certificate leaves the process: a bug in the writer stops here.
+//!
+//! Never: trusts the signer, repairs, or tolerates an extension that the template does not ask for.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use myelin_identity::svid::P256Spki;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+
+use crate::template::{IssuerTemplate, Leaf, Serial, Validity};
+
+/// What of the certificate differs from its template. Always our own fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signed certificate's {0} is not what its template says; it was not handed out, please report this")]
+pub struct Mismatch(pub &'static str);
+
+/// Compares a signed leaf with its template, and its signature with the issuer's key.
+pub fn leaf(der: &[u8], template: &Leaf, issuer_der: &[u8]) -> Result<(), Mismatch> {
+    let certificate = parse(der)?;
+    signed_by(&certificate, issuer_der)?;
+    frame(&certificate, &template.serial, template.validity)?;
+    same("subject", certificate.subject().iter().count() == 0)?;
+    same("public key", certificate.public_key().raw == template.public_key)?;
+    let mut names = Names::default();
+    let mut extensions = Seen::default();
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(san) => {
+                extensions.names += 1;
+                same("subject alternative name's criticality", extension.critical)?;
+                names.read(&san.general_names)?;
+            }
+            ParsedExtension::BasicConstraints(basic) => {
+                extensions.basic += 1;
+                same("basic constraints", !basic.ca && basic.path_len_constraint.is_none())?;
+            }
+            ParsedExtension::KeyUsage(usage) => {
+                extensions.usage += 1;
+                // Bit 0 is digitalSignature.
+                same("key usage", usage.flags == 1)?;
+            }
+            ParsedExtension::ExtendedKeyUsage(usage) => {
+                extensions.extended += 1;
+                let extra = usage.any || usage.code_signing || usage.email_protection || usage.time_stamping;
+                let extra = extra || usage.ocsp_signing || !usage.other.is_empty();
+                same("extended key usage", usage.server_auth && usage.client_auth && !extra)?;
+            }
+            ParsedExtension::AuthorityKeyIdentifier(_) => extensions.above += 1,
+            ParsedExtension::SubjectKeyIdentifier(_) => extensions.own += 1,
+            _ => return Err(Mismatch("list of extensions")),
+        }
+    }
+    same("list of extensions", extensions == Seen::ONE_OF_EACH)?;
+    same("SPIFFE ID", names.uris == [template.spiffe_id.as_str()])?;
+    same("addresses", names.addresses == template.addresses)?;
+    same("names", names.dns == template.names)
+}
+
+/// Compares a signed CA certificate with its template.
+pub fn issuer(der: &[u8], template: &IssuerTemplate, above_der: &[u8]) -> Result<(), Mismatch> {
+    let certificate = parse(der)?;
+    signed_by(&certificate, above_der)?;
+    frame(&certificate, &template.serial, template.validity)?;
+    let basic = certificate.basic_constraints().ok().flatten().ok_or(Mismatch("basic constraints"))?;
+    let path_length = template.path_length.map(u32::from);
+    same("basic constraints", basic.value.ca && basic.value.path_len_constraint == path_length)?;
+    same("basic constraints' criticality", basic.critical)?;
+    let usage = certificate.key_usage().ok().flatten().ok_or(Mismatch("key usage"))?;
+    // Bits 5 and 6: keyCertSign and cRLSign.
+    same("key usage", usage.value.flags == 0b110_0000)?;
+    same("name constraints", certificate.name_constraints().is_ok_and(|found| found.is_none()))
+}
+
+#[derive(Default, PartialEq, Eq)]
+struct Seen {
+    names: u8,
+    basic: u8,
+    usage: u8,
+    extended: u8,
+    above: u8,
+    own: u8,
+}
+
+impl Seen {
+    const ONE_OF_EACH: Self = Self { names: 1, basic: 1, usage: 1, extended: 1, above: 1, own: 1 };
+}
+
+#[derive(Default)]
+struct Names<'a> {
+    uris: Vec<&'a str>,
+    addresses: Vec<IpAddr>,
+    dns: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn read(&mut self, names: &[GeneralName<'a>]) -> Result<(), Mismatch> {
+        for name in names {
+            match name {
+                GeneralName::URI(uri) => self.uris.push(uri),
+                GeneralName::DNSName(dns) => self.dns.push(dns),
+                GeneralName::IPAddress(octets) => self.addresses.push(address(octets)?),
+                _ => return Err(Mismatch("kinds of names")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn address(octets: &[u8]) -> Result<IpAddr, Mismatch> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| v6()).map_err(|_| Mismatch("addresses"))
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Mismatch> {
+    match x509_parser::parse_x509_certificate(der) {
+        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        _ => Err(Mismatch("encoding")),
+    }
+}
+
+/// Version, serial, validity and algorithm: what leaf and issuer have in common.
+fn frame(certificate: &X509Certificate<'_>, serial: &Serial, validity: Validity) -> Result<(), Mismatch> {
+    same("version", certificate.version() == x509_parser::x509::X509Version::V3)?;
+    same("serial", certificate.raw_serial() == serial.as_bytes())?;
+    let found = certificate.validity();
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).ok();
+    same("start", seconds(found.not_before) == Some(validity.not_before))?;
+    same("end", seconds(found.not_after) == Some(validity.not_after))?;
+    same("curve", P256Spki::try_from(certificate.public_key().raw).is_ok())
+}
+
+fn signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8]) -> Result<(), Mismatch> {
+    let issuer = parse(issuer_der)?;
+    same("issuer", certificate.issuer().as_raw() == issuer.subject().as_raw())?;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &issuer.public_key().subject_public_key.data);
+    let signed = key.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+    same("signature", signed.is_ok())
+}
+
+fn same(what: &'static str, holds: bool) -> Result<(), Mismatch> {
+    if holds { Ok(()) } else { Err(Mismatch(what)) }
+}
+
+#[cfg(test)]
+mod tests;

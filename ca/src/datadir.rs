@@ -1,0 +1,177 @@
+//! The data directory: who may read it, and where its files are. `app` opens it at start, the operator commands
+//! before they look for a running server.
+//!
+//! Never: repairs wrong permissions by itself (somebody set them, somebody must know), or follows a symbolic link.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fs::{self, DirBuilder, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A directory that only this process's user can enter.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Makes the directory (0700) if it is not there, then refuses it unless it and its files are ours alone.
+    pub fn open_or_make(path: &Path) -> Result<Self, DataDirError> {
+        if fs::symlink_metadata(path).is_err() {
+            DirBuilder::new().mode(0o700).create(path).map_err(|cause| DataDirError::at(path, cause))?;
+        }
+        Self::open(path)
+    }
+
+    /// Opens a directory that must be there.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let seen = fs::symlink_metadata(path).map_err(|cause| DataDirError::at(path, cause))?;
+        if !seen.is_dir() {
+            return Err(DataDirError::NotADirectory(path.to_owned()));
+        }
+        ours_alone(path, &seen, "0700")?;
+        let directory = Self { path: path.to_owned() };
+        for file in [directory.store(), directory.default_seal_key()] {
+            if let Ok(seen) = fs::symlink_metadata(&file) {
+                ours_alone(&file, &seen, "0600")?;
+            }
+        }
+        Ok(directory)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store.redb")
+    }
+
+    pub fn default_seal_key(&self) -> PathBuf {
+        self.path.join("seal.key")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path.join("admin.sock")
+    }
+}
+
+/// Reads a secret of `N` bytes from a file that must be ours alone (0600).
+pub fn read_secret<const N: usize>(path: &Path) -> Result<[u8; N], DataDirError> {
+    let at = |cause| DataDirError::at(path, cause);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+        .open(path)
+        .map_err(at)?;
+    ours_alone(path, &file.metadata().map_err(at)?, "0600")?;
+    let mut secret = [0; N];
+    let whole = file.read_exact(&mut secret).is_ok() && file.read(&mut [0; 1]).map_err(at)? == 0;
+    if whole {
+        Ok(secret)
+    } else {
+        Err(DataDirError::SecretLength { path: path.to_owned(), expected: N })
+    }
+}
+
+/// Writes a new secret file (0600), durably; refuses to overwrite one.
+pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), DataDirError> {
+    let at = |cause| DataDirError::at(path, cause);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at)?;
+    file.write_all(secret).and_then(|()| file.sync_all()).map_err(at)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(at)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("cannot use {}: {cause}; it must be ours to read and write", path.display())]
+    Io { path: PathBuf, cause: io::Error },
+    #[error("{} is not a directory; name the CA's data directory with --data", .0.display())]
+    NotADirectory(PathBuf),
+    #[error("{} has mode {found:04o} but must be {expected} at most; run: chmod {expected} {}", path.display(), path.display())]
+    TooWide { path: PathBuf, found: u32, expected: &'static str },
+    #[error("{} belongs to uid {found} but this process runs as uid {expected}; chown it, or run as its owner", path.display())]
+    OtherOwner { path: PathBuf, found: u32, expected: u32 },
+    #[error("{} must hold exactly {expected} bytes; restore the file from your backup, nothing else opens the CA's keys", path.display())]
+    SecretLength { path: PathBuf, expected: usize },
+}
+
+impl DataDirError {
+    fn at(path: &Path, cause: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), cause }
+    }
+}
+
+fn ours_alone(path: &Path, seen: &Metadata, expected: &'static str) -> Result<(), DataDirError> {
+    let ours = nix::unistd::geteuid().as_raw();
+    if seen.uid() != ours {
+        return Err(DataDirError::OtherOwner { path: path.to_owned(), found: seen.uid(), expected: ours });
+    }
+    let mode = seen.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(DataDirError::TooWide { path: path.to_owned(), found: mode, expected });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn new_directory_is_0700_and_accepted_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("data");
+        DataDir::open_or_make(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn directory_or_file_that_others_may_read_is_refused_with_the_fix() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("data");
+        let data = DataDir::open_or_make(&path).unwrap();
+        for mode in [0o750, 0o705, 0o701] {
+            chmod(&path, mode);
+            let refused = DataDir::open(&path).unwrap_err().to_string();
+            assert!(refused.contains("chmod 0700"), "{refused}");
+        }
+        chmod(&path, 0o700);
+        write_secret(&data.default_seal_key(), &[7; 32]).unwrap();
+        chmod(&data.default_seal_key(), 0o640);
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::TooWide { .. })));
+        assert!(matches!(read_secret::<32>(&data.default_seal_key()), Err(DataDirError::TooWide { .. })));
+    }
+
+    #[test]
+    fn file_in_place_of_the_directory_and_a_link_to_one_are_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(DataDir::open_or_make(&file), Err(DataDirError::NotADirectory(_))));
+        let link = scratch.path().join("link");
+        std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
+        assert!(matches!(DataDir::open_or_make(&link), Err(DataDirError::NotADirectory(_))));
+    }
+
+    #[test]
+    fn secret_is_read_back_and_a_truncated_one_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("secret");
+        write_secret(&path, &[7; 32]).unwrap();
+        assert_eq!(read_secret::<32>(&path).unwrap(), [7; 32]);
+        assert!(matches!(read_secret::<33>(&path), Err(DataDirError::SecretLength { .. })));
+        assert!(matches!(read_secret::<31>(&path), Err(DataDirError::SecretLength { .. })));
+        assert!(write_secret(&path, &[8; 32]).is_err(), "an existing secret is never overwritten");
+    }
+}

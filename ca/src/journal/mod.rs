@@ -1,0 +1,175 @@
+//! What the CA remembers, as typed records over `store`: read with a revision, written in batches that hold only if
+//! nothing they were decided on has changed. `authority` and `rotation` decide; this room writes down.
+//!
+//! A batch that issues a certificate holds its `Issued` record, so that nobody ever holds a certificate that the
+//! journal does not know, whenever the process dies.
+//!
+//! Never: decides anything, or stores a secret in the clear (tokens are hashes, CA keys are sealed).
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Commit, Expect, MAX_LIST, Store, StoreError, Versioned, Write};
+
+mod records;
+
+pub use records::*;
+
+/// A kind of record: where its keys live and which version of its form this binary writes.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Key prefix, with its closing slash.
+    const PREFIX: &'static str;
+    const VERSION: u32 = 1;
+}
+
+/// A record as it was read, with what is needed to replace it.
+#[derive(Clone, Debug)]
+pub struct Entry<R> {
+    pub key: String,
+    pub revision: u64,
+    pub record: R,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the journal's {key} cannot be read: {why}; this store was written by a newer myelin-ca or is damaged: run that version, or restore a backup")]
+    Unreadable { key: String, why: String },
+}
+
+#[derive(Clone)]
+pub struct Journal {
+    store: Arc<dyn Store>,
+}
+
+impl Journal {
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// The record of this kind under `name`, if there is one.
+    pub async fn read<R: Record>(&self, name: &str) -> Result<Option<Entry<R>>, JournalError> {
+        let key = format!("{}{name}", R::PREFIX);
+        match self.store.read(&key).await? {
+            Some(versioned) => parse(key, &versioned).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// One page (at most the store's bound) of the records whose name starts with `within`, after the key `after`.
+    pub async fn page<R: Record>(
+        &self,
+        within: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Entry<R>>, JournalError> {
+        let prefix = format!("{}{within}", R::PREFIX);
+        let listed = self.store.list(&prefix, after, MAX_LIST).await?;
+        listed.into_iter().map(|(key, versioned)| parse(key, &versioned)).collect()
+    }
+
+    /// All records of this kind, page after page. For start-up, the sweep and the operator's lists.
+    pub async fn all<R: Record>(&self) -> Result<Vec<Entry<R>>, JournalError> {
+        let mut all: Vec<Entry<R>> = Vec::new();
+        loop {
+            let page = self.page("", all.last().map(|entry| entry.key.as_str())).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    pub async fn commit(&self, batch: Batch) -> Result<Commit, JournalError> {
+        Ok(self.store.commit(batch.expects, batch.writes).await?)
+    }
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Default)]
+pub struct Batch {
+    expects: Vec<Expect>,
+    writes: Vec<Write>,
+}
+
+impl Batch {
+    /// Writes a record that must not exist yet.
+    pub fn create<R: Record>(&mut self, name: &str, record: &R) {
+        let key = format!("{}{name}", R::PREFIX);
+        self.expects.push(Expect::Absent(key.clone()));
+        self.writes.push(Write::Put(key, form(record)));
+    }
+
+    /// Replaces a record that must be as it was read.
+    pub fn replace<R: Record>(&mut self, read: &Entry<R>, record: &R) {
+        self.unchanged(read);
+        self.writes.push(Write::Put(read.key.clone(), form(record)));
+    }
+
+    /// Creates, or replaces what was read: whichever fits what the reader saw.
+    pub fn put<R: Record>(&mut self, name: &str, read: Option<&Entry<R>>, record: &R) {
+        match read {
+            Some(entry) => self.replace(entry, record),
+            None => self.create(name, record),
+        }
+    }
+
+    /// Removes a record that must be as it was read.
+    pub fn remove<R: Record>(&mut self, read: &Entry<R>) {
+        self.unchanged(read);
+        self.writes.push(Write::Delete(read.key.clone()));
+    }
+
+    /// The decision rests on this record, which is not written.
+    pub fn unchanged<R: Record>(&mut self, read: &Entry<R>) {
+        self.expects.push(Expect::Revision(read.key.clone(), read.revision));
+    }
+
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+}
+
+#[derive(Serialize)]
+struct Outgoing<'a, R> {
+    v: u32,
+    record: &'a R,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+#[derive(Deserialize)]
+struct Incoming<R> {
+    record: R,
+}
+
+fn form<R: Record>(record: &R) -> Vec<u8> {
+    serde_json::to_vec(&Outgoing { v: R::VERSION, record })
+        .expect("records are plain structures with string keys, which JSON can always hold")
+}
+
+fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {
+    let read = || -> Result<R, String> {
+        let Version { v } = serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
+        if v != R::VERSION {
+            return Err(format!("it has version {v}, this binary reads {}", R::VERSION));
+        }
+        let Incoming { record } = serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
+        Ok(record)
+    };
+    match read() {
+        Ok(record) => Ok(Entry { revision: versioned.revision, key, record }),
+        Err(why) => Err(JournalError::Unreadable { key, why }),
+    }
+}

@@ -1,0 +1,293 @@
+//! The records themselves, in the form in which they rest in the store.
+//!
+//! Never: behaviour beyond what one record can say about itself.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Record;
+use crate::clock::UnixSeconds;
+
+/// Bytes that are shown and stored as lower-case hexadecimal: hashes, serials, lineage ids.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hex(pub Vec<u8>);
+
+/// Bytes that are stored as base64: certificates, sealed keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob(pub Vec<u8>);
+
+/// The current trust bundle. `name`: [`CURRENT`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BundleRecord {
+    pub trust_domain: String,
+    pub generation: u64,
+    pub roots_der: Vec<Blob>,
+}
+
+/// A CA certificate and its sealed key. `name`: [`ROOT`] or [`ISSUING`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IssuerRecord {
+    pub certificate_der: Blob,
+    pub sealed_key: Blob,
+}
+
+/// A join token. `name`: the hash of its secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenRecord {
+    pub grant: Grant,
+    pub created: UnixSeconds,
+    pub expires: UnixSeconds,
+    pub used: Option<Redeemed>,
+}
+
+/// Who redeemed a token, enough to know that same caller again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redeemed {
+    pub at: UnixSeconds,
+    pub host: Hex,
+    pub lineage: Hex,
+}
+
+/// What attestation grants, and so what the certificate says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    /// Empty: every port.
+    pub ports: Vec<u16>,
+    /// Empty: `myelin/1`.
+    pub protocol: String,
+}
+
+/// A host key that attests. `name`: the hash of its public key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostRecord {
+    pub grant: Grant,
+    /// The lineage that may be renewed; each attestation by the host key alone starts another.
+    pub lineage: Hex,
+    /// After an alarm nothing is issued to this key any more.
+    pub denied: bool,
+    /// When the host's next issue would be due at the sustained rate (the "theoretical arrival time" of GCRA).
+    pub next_due: UnixSeconds,
+}
+
+/// One chain of renewals. `name`: its random id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LineageRecord {
+    pub host: Hex,
+    pub generation: u64,
+    pub serial: Hex,
+    pub not_after: UnixSeconds,
+    pub request_key: Hex,
+    pub csr_key: Hex,
+    pub leaf_der: Blob,
+    pub issuer_der: Blob,
+    pub state: LineageState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineageState {
+    Live,
+    Superseded,
+    Denied,
+}
+
+/// Who lives at an address. `name`: the address. One record for all its ports, so that claims on `*` and on single
+/// ports meet in one compare-and-swap.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AddressRecord {
+    pub claims: Vec<Claim>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// None: every port.
+    pub port: Option<u16>,
+    pub spiffe_id: String,
+    pub protocol: String,
+    pub host: Hex,
+    pub serial: Hex,
+    pub not_after: UnixSeconds,
+}
+
+/// One certificate that was signed. `name`: its serial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IssuedRecord {
+    pub spiffe_id: String,
+    pub attestor: String,
+    /// Empty for the CA's own.
+    pub host: Hex,
+    pub lineage: Hex,
+    pub generation: u64,
+    pub issued: UnixSeconds,
+    pub not_before: UnixSeconds,
+    pub not_after: UnixSeconds,
+    pub leaf_sha256: Hex,
+}
+
+/// An unexpired certificate of a host, so that an alarm finds them all. `name`: host, slash, serial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HeldRecord {
+    pub serial: Hex,
+    pub lineage: Hex,
+    pub generation: u64,
+    pub not_after: UnixSeconds,
+}
+
+/// The deny list. `name`: [`CURRENT`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DenyRecord {
+    pub epoch: u64,
+    pub serials: Vec<DeniedSerial>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeniedSerial {
+    pub serial: Hex,
+    pub until: UnixSeconds,
+}
+
+/// Name of the only record of its kind.
+pub const CURRENT: &str = "current";
+pub const ROOT: &str = "root";
+pub const ISSUING: &str = "issuing";
+
+impl Record for BundleRecord {
+    const PREFIX: &'static str = "bundle/";
+}
+impl Record for IssuerRecord {
+    const PREFIX: &'static str = "issuer/";
+}
+impl Record for TokenRecord {
+    const PREFIX: &'static str = "token/";
+}
+impl Record for HostRecord {
+    const PREFIX: &'static str = "host/";
+}
+impl Record for LineageRecord {
+    const PREFIX: &'static str = "lineage/";
+}
+impl Record for AddressRecord {
+    const PREFIX: &'static str = "address/";
+}
+impl Record for IssuedRecord {
+    const PREFIX: &'static str = "issued/";
+}
+impl Record for HeldRecord {
+    const PREFIX: &'static str = "held/";
+}
+impl Record for DenyRecord {
+    const PREFIX: &'static str = "deny/";
+}
+
+impl Claim {
+    /// Whether two claims on one address cannot both be live.
+    pub fn overlaps(&self, port: Option<u16>) -> bool {
+        match (self.port, port) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
+impl Grant {
+    /// The ports as claims: every port stands for itself, no port stands for all.
+    pub fn claimed_ports(&self) -> Vec<Option<u16>> {
+        if self.ports.is_empty() { vec![None] } else { self.ports.iter().copied().map(Some).collect() }
+    }
+}
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.as_bytes();
+        let nibble = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+        let bytes: Option<Vec<u8>> = digits
+            .chunks(2)
+            .map(|pair| match pair {
+                [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
+                _ => None,
+            })
+            .collect();
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use base64::Engine as _;
+        serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use base64::Engine as _;
+        let text = String::deserialize(deserializer)?;
+        base64::engine::general_purpose::STANDARD.decode(text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(port: Option<u16>) -> Claim {
+        let hex = Hex(vec![1]);
+        let (spiffe_id, protocol) = ("spiffe://t/ns/a/sa/b".into(), String::new());
+        Claim { port, spiffe_id, protocol, host: hex.clone(), serial: hex, not_after: 1 }
+    }
+
+    #[test]
+    fn claims_overlap_on_the_same_port_or_when_one_is_for_all() {
+        let table = [
+            (None, None, true),
+            (None, Some(80), true),
+            (Some(80), None, true),
+            (Some(80), Some(80), true),
+            (Some(80), Some(81), false),
+        ];
+        for (ours, theirs, expected) in table {
+            assert_eq!(claim(ours).overlaps(theirs), expected, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_reads_what_it_wrote_and_refuses_the_rest() {
+        let text = serde_json::to_string(&Hex(vec![0, 0xab, 255])).unwrap();
+        assert_eq!(text, "\"00abff\"");
+        assert_eq!(serde_json::from_str::<Hex>(&text).unwrap(), Hex(vec![0, 0xab, 255]));
+        for wrong in ["\"0\"", "\"0g\"", "\"é\"", "7"] {
+            assert!(serde_json::from_str::<Hex>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The CA's own keys through time: makes the root at the very first start, and renews the issuing intermediate at half
+//! of its life, unattended. `authority` asks it for the signer of the moment; `app` ticks it.
+//!
+//! The old intermediate needs no place of its own: every chain carries the intermediate that issued its leaf.
+//!
+//! Never: reads a clock (callers pass `now`), or swaps a signer in before its certificate was checked and stored.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use myelin_identity::bundle::{BundleError, TrustBundle};
+use myelin_identity::id::TrustDomain;
+use myelin_identity::seal::SealKey;
+use rustls_pki_types::CertificateDer;
+
+use crate::check::{self, Mismatch};
+use crate::clock::UnixSeconds;
+use crate::journal::{
+    Batch, Blob, BundleRecord, CURRENT, Entry, ISSUING, IssuerRecord, Journal, JournalError, ROOT,
+};
+use crate::random;
+use crate::signer::{SealedIssuer, Signer, SignerError};
+use crate::store::Commit;
+use crate::template::{ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity};
+
+/// What to do about an issuer at some instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Fresh,
+    /// Half of its life is over: a successor is due.
+    Due,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    #[error("the stored bundle cannot be used: {0}; restore the data directory from a backup")]
+    Bundle(#[from] BundleError),
+    #[error("this data directory belongs to trust domain {found}, but --trust-domain says {expected}; name the right one of the two")]
+    OtherTrustDomain { found: String, expected: String },
+    #[error("the store holds no CA yet; start the server once: myelin-ca serve --data <this directory>")]
+    NoCa,
+    #[error("the root certificate has expired; a new root must be made and its bundle distributed")]
+    RootExpired,
+    #[error("another replica made the CA at the same moment; start again")]
+    Raced,
+    #[error("cannot draw random bytes from the operating system")]
+    NoRandomness,
+}
+
+/// The signer of the moment, the bundle, and the means to renew.
+pub struct Rotation {
+    journal: Journal,
+    seal_key: SealKey,
+    bundle: Arc<TrustBundle>,
+    signer: ArcSwap<Signer>,
+}
+
+/// Whether an issuer with this validity is due for renewal.
+pub fn stage(validity: Validity, now: UnixSeconds) -> Stage {
+    let half = validity.not_before + validity.not_after.saturating_sub(validity.not_before) / 2;
+    if now < half { Stage::Fresh } else { Stage::Due }
+}
+
+impl Rotation {
+    /// Opens the CA of this store, or makes it if there is none yet.
+    pub async fn start(
+        journal: Journal,
+        trust_domain: &TrustDomain,
+        seal_key: SealKey,
+        now: UnixSeconds,
+    ) -> Result<Self, RotationError> {
+        let bundle = match read_bundle(&journal).await? {
+            Some(bundle) => bundle,
+            None => make_ca(&journal, trust_domain, &seal_key, now).await?,
+        };
+        if bundle.trust_domain() != trust_domain {
+            let (found, expected) = (bundle.trust_domain().to_string(), trust_domain.to_string());
+            return Err(RotationError::OtherTrustDomain { found, expected });
+        }
+        let issuing = sealed(&journal, ISSUING).await?;
+        let signer = Signer::open(&from_record(&issuing.record), &seal_key)?;
+        let rotation =
+            Self { journal, seal_key, bundle: Arc::new(bundle), signer: ArcSwap::from_pointee(signer) };
+        rotation.tick(now).await?;
+        Ok(rotation)
+    }
+
+    pub fn signer(&self) -> Arc<Signer> {
+        self.signer.load_full()
+    }
+
+    pub fn bundle(&self) -> Arc<TrustBundle> {
+        self.bundle.clone()
+    }
+
+    /// Renews the issuing intermediate if it is due; says whether it did.
+    pub async fn tick(&self, now: UnixSeconds) -> Result<bool, RotationError> {
+        if stage(self.signer.load().validity(), now) == Stage::Fresh {
+            return Ok(false);
+        }
+        let root = Signer::open(&from_record(&sealed(&self.journal, ROOT).await?.record), &self.seal_key)?;
+        let current = sealed(&self.journal, ISSUING).await?;
+        let (signer, successor) = make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
+        let mut batch = Batch::default();
+        batch.replace(&current, &to_record(&successor));
+        match self.journal.commit(batch).await? {
+            Commit::Committed { .. } => self.signer.store(Arc::new(signer)),
+            Commit::Conflict => return Err(RotationError::Raced),
+        }
+        Ok(true)
+    }
+}
+
+/// The bundle of this store, if a CA was made in it.
+pub async fn read_bundle(journal: &Journal) -> Result<Option<TrustBundle>, RotationError> {
+    let Some(entry) = journal.read::<BundleRecord>(CURRENT).await? else {
+        return Ok(None);
+    };
+    let record = entry.record;
+    let trust_domain = TrustDomain::parse(&record.trust_domain).map_err(|error| {
+        JournalError::Unreadable { key: entry.key, why: error.to_string() }
+    })?;
+    let roots = record.roots_der.into_iter().map(|der| CertificateDer::from(der.0)).collect();
+    Ok(Some(TrustBundle::new(trust_domain, record.generation, roots)?))
+}
+
+async fn make_ca(
+    journal: &Journal,
+    trust_domain: &TrustDomain,
+    seal_key: &SealKey,
+    now: UnixSeconds,
+) -> Result<TrustBundle, RotationError> {
+    let template = IssuerTemplate {
+        common_name: format!("Myelin root of {trust_domain}"),
+        trust_domain: trust_domain.to_string(),
+        serial: fresh_serial()?,
+        validity: issuer_validity(ROOT_LIFETIME, now, None),
+        path_length: None,
+    };
+    let (root, sealed_root) = Signer::make_root(&template, seal_key)?;
+    check::issuer(root.certificate(), &template, root.certificate())?;
+    let (_, sealed_issuing) = make_issuing(&root, trust_domain, seal_key, now)?;
+    let bundle = TrustBundle::new(trust_domain.clone(), 1, vec![root.certificate().clone()])?;
+    let mut batch = Batch::default();
+    let roots_der = vec![Blob(root.certificate().to_vec())];
+    let record = BundleRecord { trust_domain: trust_domain.to_string(), generation: 1, roots_der };
+    batch.create(CURRENT, &record);
+    batch.create(ROOT, &to_record(&sealed_root));
+    batch.create(ISSUING, &to_record(&sealed_issuing));
+    match journal.commit(batch).await? {
+        Commit::Committed { .. } => Ok(bundle),
+        Commit::Conflict => Err(RotationError::Raced),
+    }
+}
+
+fn make_issuing(
+    root: &Signer,
+    trust_domain: &TrustDomain,
+    seal_key: &SealKey,
+    now: UnixSeconds,
+) -> Result<(Signer, SealedIssuer), RotationError> {
+    if root.validity().not_after <= now {
+        return Err(RotationError::RootExpired);
+    }
+    let template = IssuerTemplate {
+        common_name: format!("Myelin issuing CA of {trust_domain}"),
+        trust_domain: trust_domain.to_string(),
+        serial: fresh_serial()?,
+        validity: issuer_validity(ISSUING_LIFETIME, now, Some(root.validity())),
+        path_length: Some(0),
+    };
+    let (signer, sealed) = root.make_issuer(&template, seal_key)?;
+    check::issuer(signer.certificate(), &template, root.certificate())?;
+    Ok((signer, sealed))
+}
+
+fn fresh_serial() -> Result<Serial, RotationError> {
+    random::bytes().map(Serial::from_random).map_err(|_| RotationError::NoRandomness)
+}
+
+async fn sealed(journal: &Journal, name: &str) -> Result<Entry<IssuerRecord>, RotationError> {
+    journal.read(name).await?.ok_or(RotationError::NoCa)
+}
+
+fn to_record(sealed: &SealedIssuer) -> IssuerRecord {
+    IssuerRecord {
+        certificate_der: Blob(sealed.certificate_der.clone()),
+        sealed_key: Blob(sealed.sealed_key.clone()),
+    }
+}
+
+fn from_record(record: &IssuerRecord) -> SealedIssuer {
+    SealedIssuer { certificate_der: record.certificate_der.0.clone(), sealed_key: record.sealed_key.0.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! What a certificate will say, decided before any key is touched. `authority` fills a leaf from what attestation
+//! granted, `rotation` an issuer; `signer` writes it as X.509, `check` reads it back.
+//!
+//! Never: sees a CSR, a key that signs, or a clock.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::clock::UnixSeconds;
+
+/// Clocks of sidecars may be this much behind ours.
+pub const BACKDATE_SECONDS: u64 = 60;
+/// Longest life of an SVID: a day bounds what a stolen key is worth.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Shortest life without the test flag: below it, backdating and clock skew eat the certificate.
+pub const MIN_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// Shortest life with the test flag: renewal at half-life must still fit in whole seconds.
+pub const MIN_TEST_LIFETIME: Duration = Duration::from_secs(4);
+/// Life of the root. The issue of a root ladder replaces it long before.
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Life of an issuing intermediate; renewed at half of it.
+pub const ISSUING_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// From and until when, both inclusive, as X.509 means it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: UnixSeconds,
+    pub not_after: UnixSeconds,
+}
+
+/// A serial: 128 bits, of which 126 are random; positive, and never shorter than 16 octets in DER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serial([u8; 16]);
+
+/// All that an SVID says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    /// Only the CA's own SVID carries names.
+    pub names: Vec<String>,
+    pub serial: Serial,
+    pub validity: Validity,
+    /// SubjectPublicKeyInfo, DER: P-256.
+    pub public_key: Vec<u8>,
+}
+
+/// All that a CA certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerTemplate {
+    pub common_name: String,
+    pub trust_domain: String,
+    pub serial: Serial,
+    pub validity: Validity,
+    /// None for the root.
+    pub path_length: Option<u8>,
+}
+
+/// What lifetimes this CA grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    pub default: Duration,
+    pub shortest: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LifetimeRefusal {
+    #[error("a lifetime of {asked} s was asked for but the shortest that this CA issues is {shortest} s")]
+    TooShort { asked: u64, shortest: u64 },
+    #[error("the issuing certificate ends in {left} s, less than the shortest lifetime of {shortest} s; the CA must renew it first")]
+    IssuerExpiring { left: u64, shortest: u64 },
+}
+
+impl Serial {
+    /// Makes a serial of random bytes.
+    pub fn from_random(mut bytes: [u8; 16]) -> Self {
+        // The top bit clear keeps the DER integer positive, the next one set keeps its length.
+        bytes[0] = bytes[0] & 0x7f | 0x40;
+        Self(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl Lifetimes {
+    /// The validity of a leaf: shortened to our longest and to the issuer's end, never lengthened.
+    pub fn validity(
+        &self,
+        asked: Duration,
+        now: UnixSeconds,
+        issuer: Validity,
+    ) -> Result<Validity, LifetimeRefusal> {
+        let shortest = self.shortest.as_secs();
+        let life = if asked.is_zero() { self.default } else { asked };
+        if life < self.shortest {
+            return Err(LifetimeRefusal::TooShort { asked: life.as_secs(), shortest });
+        }
+        let not_after = (now + life.min(MAX_LIFETIME).as_secs()).min(issuer.not_after);
+        let left = not_after.saturating_sub(now);
+        if left < shortest {
+            return Err(LifetimeRefusal::IssuerExpiring { left, shortest });
+        }
+        Ok(Validity { not_before: backdated(now).max(issuer.not_before), not_after })
+    }
+}
+
+/// The validity of an issuer: never beyond the certificate above it.
+pub fn issuer_validity(life: Duration, now: UnixSeconds, above: Option<Validity>) -> Validity {
+    let not_after = now + life.as_secs();
+    match above {
+        Some(above) => Validity {
+            not_before: backdated(now).max(above.not_before),
+            not_after: not_after.min(above.not_after),
+        },
+        None => Validity { not_before: backdated(now), not_after },
+    }
+}
+
+fn backdated(now: UnixSeconds) -> UnixSeconds {
+    now.saturating_sub(BACKDATE_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const DAY: u64 = 24 * 3600;
+
+    fn granted(asked: u64, issuer_left: u64) -> Result<(u64, u64), LifetimeRefusal> {
+        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let issuer = Validity { not_before: NOW - 30, not_after: NOW + issuer_left };
+        let validity = lifetimes.validity(Duration::from_secs(asked), NOW, issuer)?;
+        Ok((NOW - validity.not_before, validity.not_after - NOW))
+    }
+
+    #[test]
+    fn lifetime_is_shortened_or_refused_and_never_lengthened() {
+        let too_short = |asked| Err(LifetimeRefusal::TooShort { asked, shortest: 300 });
+        let expiring = |left| Err(LifetimeRefusal::IssuerExpiring { left, shortest: 300 });
+        let table = [
+            (0, 30 * DAY, Ok((30, DAY))),
+            (3600, 30 * DAY, Ok((30, 3600))),
+            (300, 30 * DAY, Ok((30, 300))),
+            (30 * DAY, 30 * DAY, Ok((30, DAY))),
+            (299, 30 * DAY, too_short(299)),
+            (3600, 1800, Ok((30, 1800))),
+            (3600, 300, Ok((30, 300))),
+            (3600, 299, expiring(299)),
+            (0, 0, expiring(0)),
+        ];
+        for (asked, issuer_left, expected) in table {
+            assert_eq!(granted(asked, issuer_left), expected, "{asked} {issuer_left}");
+        }
+    }
+
+    #[test]
+    fn leaf_is_backdated_but_never_before_its_issuer() {
+        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        for (issuer_age, expected) in [(DAY, 60), (10, 10)] {
+            let issuer = Validity { not_before: NOW - issuer_age, not_after: NOW + DAY };
+            let validity = lifetimes.validity(Duration::ZERO, NOW, issuer).unwrap();
+            assert_eq!(NOW - validity.not_before, expected);
+        }
+    }
+
+    #[test]
+    fn issuer_ends_no_later_than_the_root() {
+        let root = Validity { not_before: NOW - DAY, not_after: NOW + DAY };
+        assert_eq!(issuer_validity(ISSUING_LIFETIME, NOW, Some(root)).not_after, NOW + DAY);
+        assert_eq!(issuer_validity(ROOT_LIFETIME, NOW, None).not_before, NOW - 60);
+    }
+
+    #[test]
+    fn serial_is_positive_and_sixteen_octets() {
+        for byte in [0, 0x3f, 0x80, 0xff] {
+            let serial = Serial::from_random([byte; 16]);
+            assert!((0x40..0x80).contains(&serial.as_bytes()[0]));
+        }
+    }
+}
