@@ -9,7 +9,4 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
-pub mod credentials;
-pub mod directory;
-pub mod metrics;
-pub mod policy;
+pub mod intercept;

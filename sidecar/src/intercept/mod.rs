@@ -1,0 +1,189 @@
+//! Interception: the nf_tables rules that bring every TCP connection of this network namespace to
+//! the sidecar, written, read back and removed over netlink by our own code. Called by `main`
+//! (`myelin-sidecar intercept apply | remove | show`) and by `app` (`/ready` asks [`state`]).
+//!
+//! What is written is one table, `inet myelin`, for IPv4 and IPv6, in one atomic batch:
+//!
+//! - chain `outbound` (nat, output, dstnat): the sidecar's own traffic, loopback and the named
+//!   exclusions return; every other TCP connection is redirected to the outbound listener.
+//! - chain `inbound` (nat, prerouting, dstnat): loopback and the named ports return; every other
+//!   port, the sidecar's own listeners included, is redirected to the inbound listener, which sees
+//!   the original port and refuses its own as a loop.
+//! - chain `outbound_guard` (filter, output): drops what address translation cannot touch, see below.
+//!
+//! Why this is fail-closed. The rules live in the kernel, not in the sidecar: a dead, hung or not
+//! yet started sidecar leaves a redirect to a port where nobody listens, and the kernel answers that
+//! with a reset. Nothing here ever removes a rule on exit. Address translation, however, only looks
+//! at packets that belong to a tracked connection: one that connection tracking calls invalid, or
+//! that a foreign `notrack` rule hides from it, would leave for its original destination as it is.
+//! `outbound_guard` drops exactly those. No such guard is needed inbound: a listening socket takes
+//! nothing but a well-formed SYN, and connection tracking never calls that invalid.
+//!
+//! What is *not* protected, so that nobody has to guess:
+//!
+//! - loopback and the pod's own addresses: they are routed over `lo` and never leave the pod;
+//! - UDP, SCTP and every protocol but TCP, in both directions. ICMP and neighbour discovery go on;
+//! - outbound TCP to `fe80::/10`: link-local is never mesh, and the zone that dialling it needs does
+//!   not survive the redirect. Inbound TCP to a link-local address *is* captured;
+//! - connections from before `apply`. If the kernel already tracked them they go on as they were;
+//!   if nothing in the namespace tracked connections before, their next packet is redirected and
+//!   they are reset. So: apply first, then start the workload;
+//! - whatever runs as the proxy UID and also sets the mark, and each excluded UID. This steers
+//!   workloads that cooperate; a hostile one with NET_RAW may set marks. The boundary is the peers.
+//! - forwarded traffic is captured too and refused by the sidecar: a router is no place for these rules.
+//!
+//! Reading needs CAP_NET_ADMIN as much as writing does: the kernel asks for it on every message.
+//!
+//! Never: a shell, `nft`, `iptables` or `ip`; another table than `inet myelin`; a half-written ruleset.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod args;
+mod decode;
+mod encode;
+mod error;
+mod netlink;
+mod plan;
+mod ruleset;
+mod text;
+
+pub use args::{ApplyArgs, InterceptArgs, InterceptCommand, RemoveArgs, ShowArgs};
+pub use error::InterceptError;
+pub use plan::{Config, Plan, parse_cidr};
+
+use netlink::NfSocket;
+use ruleset::Ruleset;
+
+/// The defaults that the sidecar, the installer and these rules agree on.
+pub mod defaults {
+    /// The UID that the sidecar runs as.
+    pub const PROXY_UID: u32 = 1337;
+    /// The mark (SO_MARK) that the sidecar sets on what it dials: "my" in ASCII.
+    pub const MARK: u32 = 0x6d79;
+    /// Where the sidecar listens for what the workload dials.
+    pub const OUTBOUND_PORT: u16 = 15001;
+    /// Where the sidecar listens for what others dial.
+    pub const INBOUND_PORT: u16 = 15006;
+    /// `/live`, `/ready` and `/metrics`: never captured inbound.
+    pub const OPS_PORT: u16 = 15020;
+}
+
+/// Another process may change nf_tables between two of our reads, which then do not fit together.
+/// Three attempts outlast a deployment tool's burst; a ruleset that never rests is reported.
+const READ_ATTEMPTS: u32 = 3;
+
+/// What [`apply`] found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applying {
+    /// There were none; now there are.
+    Written,
+    /// The table was there with other content and was replaced atomically.
+    Replaced,
+    /// Exactly these rules were there already; nothing was touched, counters go on.
+    Unchanged,
+}
+
+/// What [`remove`] found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The table is gone.
+    Removed,
+    /// It was not there.
+    WasAbsent,
+}
+
+/// How the kernel's rules compare with a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// They are exactly what the plan says (counters aside).
+    Applied,
+    /// There is no table of ours.
+    Absent,
+    /// There is one, but it says something else: the first difference, in one line.
+    Different(String),
+}
+
+/// Runs one `intercept` command and returns the text to print.
+///
+/// # Errors
+/// Whatever [`Plan::new`], [`apply`], [`remove`] or the reading of the rules refuses.
+pub fn run(args: &InterceptArgs) -> Result<String, InterceptError> {
+    match &args.command {
+        InterceptCommand::Apply(args) => {
+            let plan = Plan::new(args.config())?;
+            if args.dry_run {
+                return Ok(text::render(&plan.ruleset()));
+            }
+            Ok(text::applying(apply(&plan)?, &plan))
+        }
+        InterceptCommand::Remove(_) => Ok(text::removal(remove()?).to_owned()),
+        InterceptCommand::Show(args) => {
+            let found = read()?;
+            Ok(if args.json {
+                text::render_json(found.as_ref())
+            } else {
+                found.as_ref().map_or_else(|| text::ABSENT.to_owned(), text::render)
+            })
+        }
+    }
+}
+
+/// Makes the kernel's rules what the plan says, in one transaction: wholly, or not at all.
+/// Blocking, some 10 ms; acts on the network namespace of the calling thread.
+///
+/// # Errors
+/// The kernel's refusal, with what to do about it; the rules are then as they were before.
+pub fn apply(plan: &Plan) -> Result<Applying, InterceptError> {
+    let wanted = plan.ruleset();
+    let found = read()?;
+    if found.as_ref().is_some_and(|found| found.without_counts() == wanted) {
+        return Ok(Applying::Unchanged);
+    }
+    NfSocket::open()?.commit(encode::replace(&wanted))?;
+    Ok(if found.is_some() { Applying::Replaced } else { Applying::Written })
+}
+
+/// Deletes our table and nothing else.
+///
+/// # Errors
+/// The kernel's refusal; an absent table is none.
+pub fn remove() -> Result<Removal, InterceptError> {
+    match NfSocket::open()?.commit(vec![encode::delete_table()]) {
+        Ok(()) => Ok(Removal::Removed),
+        Err(refused) if refused.is_not_found() => Ok(Removal::WasAbsent),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Compares what is in the kernel with a plan. Blocking; needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// When the kernel does not let us read, or what it says cannot be read.
+pub fn state(plan: &Plan) -> Result<State, InterceptError> {
+    let Some(found) = read()? else {
+        return Ok(State::Absent);
+    };
+    let (found, wanted) = (found.without_counts(), plan.ruleset());
+    Ok(if found == wanted {
+        State::Applied
+    } else {
+        State::Different(text::first_difference(&found, &wanted))
+    })
+}
+
+/// The rules in the kernel: one consistent view, or `None` when there is no table of ours.
+fn read() -> Result<Option<Ruleset>, InterceptError> {
+    for _ in 0..READ_ATTEMPTS {
+        // A new socket each time: an abandoned answer may still be queued on the old one.
+        match NfSocket::open()?.read_table() {
+            Err(InterceptError::Unsettled) => {}
+            Err(refused) if refused.is_not_found() => return Ok(None),
+            Err(refused) => return Err(refused),
+            Ok(dump) => return decode::ruleset(&dump).map(Some),
+        }
+    }
+    Err(InterceptError::Unsettled)
+}
+
+#[cfg(test)]
+mod tests;
