@@ -9,4 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
-pub mod intercept;
+pub mod admin;
+pub mod directory;
+pub mod metrics;
+pub mod policy;

@@ -1,0 +1,87 @@
+//! Talking to the sidecar: an operator's Unix socket, and a TCP port that only tells whether it
+//! lives, whether it is ready, and its metrics. Called by `app`, on the admin runtime.
+//!
+//! Never: a TCP endpoint that changes anything or shows configuration, certificates or
+//! connections; a caller on the socket whose user the kernel has not told us; a secret in an
+//! answer.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod http;
+mod ops;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use serde_json::Value;
+
+pub use self::ops::OpsPort;
+pub use self::socket::{AdminSocket, AllowedUids};
+
+/// An answer that may have to be collected from other cores.
+pub type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What the operator's socket shows and changes. Implemented by `app`.
+pub trait View: Send + Sync + 'static {
+    fn config(&self) -> Value;
+    fn certs(&self) -> Value;
+    fn connections(&self) -> Answering<'_, Value>;
+    fn log_level(&self) -> String;
+    /// The error is one line for the operator.
+    fn set_log_level(&self, wanted: &str) -> Result<(), String>;
+    /// Reads the configuration file again. The error is one line for the operator.
+    fn reload(&self) -> Answering<'_, Result<(), String>>;
+}
+
+/// What the TCP port shows. A trait of its own, so that no mistake can serve a `View` there.
+pub trait Health: Send + Sync + 'static {
+    fn is_live(&self) -> bool;
+    /// Ready means that every condition is met.
+    fn conditions(&self) -> Vec<Condition>;
+    /// The registry in the Prometheus text format.
+    fn metrics(&self) -> String;
+}
+
+/// One thing that readiness needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub name: &'static str,
+    pub met: bool,
+    /// One reason word or line while it is not met.
+    pub why: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error(
+        "cannot listen on {address} for /live, /ready and /metrics: {source}: choose another `listen.ops`, or stop what holds it"
+    )]
+    Ops { address: SocketAddr, source: io::Error },
+    #[error(
+        "cannot make the admin socket {path}: {source}: choose a `listen.admin` whose directory this user may write"
+    )]
+    Socket { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot use the directory {path} of the admin socket: {source}: create it with mode 0755 or less, owned by root or this user"
+    )]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(
+        "the directory {path} of the admin socket has mode {mode:04o}, expected nobody but its owner to write there: chmod go-w it, or name a directory of its own in `listen.admin`"
+    )]
+    DirectoryOpen { path: PathBuf, mode: u32 },
+    #[error(
+        "the directory {path} of the admin socket belongs to uid {seen}, expected root or uid {own}: chown it, or choose another `listen.admin`"
+    )]
+    DirectoryOwner { path: PathBuf, seen: u32, own: u32 },
+    #[error(
+        "another process answers on the admin socket {path}: stop it, or choose another `listen.admin`"
+    )]
+    SocketTaken { path: PathBuf },
+    #[error("{path} exists and is no socket: remove it, or choose another `listen.admin`")]
+    NoSocket { path: PathBuf },
+}
