@@ -9,7 +9,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
-pub mod admin;
+pub mod detect;
 pub mod directory;
+pub mod drain;
 pub mod metrics;
+pub mod net;
 pub mod policy;
+pub mod relay;
+pub mod report;
+pub mod tls;
+pub mod wire;
