@@ -256,7 +256,7 @@ fn issued(attempt: &Attempt, response: &IssueResponse, link: &Link) -> Result<Is
 }
 
 /// A uniform draw from 0..1.
-fn uniform() -> f64 {
+pub(super) fn uniform() -> f64 {
     let mut bytes = [0; 4];
     // Without randomness there is no jitter; everything that needs it for safety fails by itself.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -1,0 +1,235 @@
+//! Tables for what the store takes over and what it refuses. Run by cargo.
+//!
+//! Never: sockets, sleeping, real time.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use myelin_identity::bundle::{DenyEntry, DenySubject};
+
+use super::*;
+use crate::credentials::testing::{NOW, Root};
+
+const WEB: &str = "spiffe://example.org/ns/shop/sa/web";
+const DB: &str = "spiffe://example.org/ns/shop/sa/db";
+
+fn store() -> Arc<Store> {
+    Store::new(Vec::new(), Clock::new(|| NOW))
+}
+
+fn id(text: &str) -> SpiffeId {
+    SpiffeId::parse(text).unwrap()
+}
+
+fn with_svid(root: &Root) -> Arc<Store> {
+    let store = store();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    store
+}
+
+fn deny(epoch: u64, said_at: u64, denied: &[&str]) -> DenyList {
+    let entries =
+        denied.iter().map(|text| DenyEntry { subject: DenySubject::Id(id(text)), until: NOW + 9 });
+    DenyList::new(epoch, said_at, entries).unwrap()
+}
+
+#[test]
+fn before_the_first_svid_identity_is_pending() {
+    let store = store();
+    assert!(store.load().is_none());
+    assert_eq!(store.usable(NOW).unwrap_err().word(), "identity_pending");
+}
+
+#[test]
+fn usable_follows_the_validity_to_the_second() {
+    let store = with_svid(&Root::new());
+    for (now, expected) in [
+        (NOW - 61, Some("identity_not_yet_valid")),
+        (NOW - 60, None),
+        (NOW + 300, None),
+        (NOW + 301, Some("identity_expired")),
+    ] {
+        assert_eq!(store.usable(now).err().map(|error| error.word()), expected, "{now}");
+    }
+}
+
+#[test]
+fn each_publish_is_told_once_and_generations_grow_by_one() {
+    let (root, other) = (Root::new(), Root::new());
+    let store = store();
+    let mut published = store.subscribe();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    assert_eq!(*published.borrow_and_update(), 1);
+    store.publish_bundle(Arc::new(root.bundle_with(&other, 2))).unwrap().unwrap();
+    assert_eq!(*published.borrow_and_update(), 2);
+    store.publish_deny(&deny(1, NOW, &[DB])).unwrap().unwrap();
+    assert_eq!(*published.borrow_and_update(), 3);
+    assert_eq!(store.load().unwrap().generation, 3);
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    let snapshot = store.load().unwrap();
+    assert_eq!(snapshot.generation, 4);
+    assert_eq!(snapshot.deny.epoch(), 1, "a renewal keeps the deny list");
+    assert_eq!(snapshot.bundle.generation(), 2, "a renewal does not go back to an older bundle");
+}
+
+#[test]
+fn a_renewal_replaces_serial_and_key() {
+    let root = Root::new();
+    let store = with_svid(&root);
+    let before = store.load().unwrap();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    let after = store.load().unwrap();
+    assert_ne!(before.svid.serial(), after.svid.serial());
+    assert_ne!(before.key().secret_der(), after.key().secret_der());
+}
+
+/// Each row is an SVID that must not be taken over, and leaves the one in use untouched.
+#[test]
+fn an_svid_that_is_not_what_was_asked_for_is_refused() {
+    let (root, foreign) = (Root::new(), Root::new());
+    let other_key = || Issued { spki: root.issue(WEB, 300).spki, ..root.issue(WEB, 300) };
+    let no_chain = || Issued { chain: Vec::new(), ..root.issue(WEB, 300) };
+    let foreign_chain = || Issued { bundle: root.bundle(1).into(), ..foreign.issue(WEB, 300) };
+    type Case<'a> = (&'a str, Issued, fn(&Rejected) -> bool, &'static str);
+    let cases: [Case<'_>; 7] = [
+        ("key", other_key(), |r| matches!(r, Rejected::WrongKey), "svid_rejected"),
+        ("shape", no_chain(), |r| matches!(r, Rejected::Malformed(_)), "svid_rejected"),
+        ("root", foreign_chain(), |r| matches!(r, Rejected::Untrusted(_)), "svid_rejected"),
+        ("id", root.issue(DB, 300), |r| matches!(r, Rejected::WrongId { .. }), "svid_rejected"),
+        (
+            "reserved",
+            root.issue("spiffe://example.org/myelin/ca", 300),
+            |r| matches!(r, Rejected::ReservedId { .. }),
+            "svid_rejected",
+        ),
+        ("past", root.issue(WEB, -1), |r| matches!(r, Rejected::Clock { .. }), "clock_wrong"),
+        (
+            "future",
+            root.issue_between(WEB, 3_600, 7_200),
+            |r| matches!(r, Rejected::Clock { .. }),
+            "clock_wrong",
+        ),
+    ];
+    for (name, issued, expected, word) in cases {
+        let store = with_svid(&root);
+        let before = store.load().unwrap();
+        let rejected = store.publish_svid(issued, None).unwrap_err();
+        assert!(expected(&rejected), "{name}: {rejected}");
+        assert_eq!(rejected.word(), word, "{name}");
+        assert!(Arc::ptr_eq(&before, &store.load().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn the_first_svid_must_have_the_configured_id() {
+    let root = Root::new();
+    let store = store();
+    let rejected = store.publish_svid(root.issue(DB, 300), Some(&id(WEB))).unwrap_err();
+    assert!(matches!(rejected, Rejected::WrongId { .. }), "{rejected}");
+    store.publish_svid(root.issue(WEB, 300), Some(&id(WEB))).unwrap();
+}
+
+#[test]
+fn a_wrong_clock_is_named_with_all_three_times() {
+    let rejected = store().publish_svid(Root::new().issue(WEB, -1), None).unwrap_err().to_string();
+    for time in [NOW, NOW - 60, NOW - 1] {
+        assert!(rejected.contains(&time.to_string()), "{rejected}");
+    }
+}
+
+#[test]
+fn a_bundle_goes_forward_and_never_back() {
+    let (root, other) = (Root::new(), Root::new());
+    let store = with_svid(&root);
+    assert!(store.publish_bundle(Arc::new(root.bundle(1))).unwrap().is_none(), "nothing new");
+    store.publish_bundle(Arc::new(root.bundle_with(&other, 3))).unwrap().unwrap();
+    let rejected = store.publish_bundle(Arc::new(root.bundle(2))).unwrap_err();
+    assert!(matches!(rejected, Rejected::OlderBundle { seen: 2, held: 3 }), "{rejected}");
+    assert_eq!(store.load().unwrap().bundle.roots().len(), 2);
+}
+
+#[test]
+fn a_bundle_without_our_own_root_waits_for_the_renewal_that_brings_both() {
+    let (old, new) = (Root::new(), Root::new());
+    let store = with_svid(&old);
+    let rejected = store.publish_bundle(Arc::new(new.bundle(2))).unwrap_err();
+    assert!(matches!(rejected, Rejected::RootRetired { generation: 2 }), "{rejected}");
+    let issued = Issued { bundle: Arc::new(new.bundle(2)), ..new.issue(WEB, 300) };
+    store.publish_svid(issued, None).unwrap();
+    assert_eq!(store.load().unwrap().bundle.generation(), 2);
+}
+
+#[test]
+fn deny_lists_go_forward_repeat_quietly_and_never_contradict_themselves() {
+    let store = with_svid(&Root::new());
+    // (epoch, said at, denied, published anew, refused)
+    for (epoch, said_at, denied, published, refused) in [
+        (0, NOW, &[][..], false, false),
+        (3, NOW, &[DB][..], true, false),
+        (3, NOW + 5, &[DB][..], false, false),
+        (3, NOW + 5, &[DB, WEB][..], false, true),
+        (2, NOW + 9, &[][..], false, true),
+        (4, NOW + 9, &[][..], true, false),
+    ] {
+        let before = store.load().unwrap();
+        let outcome = store.publish_deny(&deny(epoch, said_at, denied));
+        assert_eq!(outcome.is_err(), refused, "epoch {epoch}: {outcome:?}");
+        assert_eq!(outcome.is_ok_and(|new| new.is_some()), published, "epoch {epoch}");
+        assert_eq!(!Arc::ptr_eq(&before, &store.load().unwrap()), published, "epoch {epoch}");
+    }
+}
+
+#[test]
+fn a_snapshot_in_hand_does_not_change_under_its_holder() {
+    let root = Root::new();
+    let store = with_svid(&root);
+    let held = store.load().unwrap();
+    let serial = held.svid.serial().clone();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    assert_eq!(held.svid.serial(), &serial);
+    assert_ne!(store.load().unwrap().svid.serial(), &serial);
+}
+
+#[test]
+fn other_alpns_make_a_new_generation_and_the_same_ones_do_not() {
+    let store = with_svid(&Root::new());
+    store.declare_alpns(vec![b"h2".to_vec()]).unwrap();
+    assert_eq!(store.load().unwrap().generation, 2);
+    store.declare_alpns(vec![b"h2".to_vec()]).unwrap();
+    assert_eq!(store.load().unwrap().generation, 2);
+}
+
+/// Writers race; every reader sees whole snapshots whose generations only grow.
+#[test]
+fn readers_see_generations_grow_while_writers_race() {
+    const ROUNDS: u64 = 20;
+    let root = Root::new();
+    let store = with_svid(&root);
+    let running = AtomicU64::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                store.publish_svid(root.issue(WEB, 300), None).unwrap();
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            for epoch in 1..=ROUNDS {
+                store.publish_deny(&deny(epoch, NOW, &[DB])).unwrap();
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            let mut last = (0, 0);
+            while running.load(Ordering::SeqCst) > 0 {
+                let snapshot = store.load().unwrap();
+                let seen = (snapshot.generation, snapshot.deny.epoch());
+                assert!(seen.0 >= last.0 && seen.1 >= last.1, "{last:?} then {seen:?}");
+                last = seen;
+            }
+        });
+    });
+    let last = store.load().unwrap();
+    assert_eq!((last.generation, last.deny.epoch()), (1 + 2 * ROUNDS, ROUNDS));
+}
