@@ -3,7 +3,7 @@
 //!
 //! Rooms, each importing only from those after it:
 //! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `x509`; `seal` stands alone.
-//! Never: I/O, a clock (callers pass `now`), async, or a key kept beyond the call that uses it.
+//! Never: I/O, a clock (callers pass `now`), async, or the making and keeping of a private key.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -1,6 +1,7 @@
 //! How secrets rest on disk: AES-256-GCM-SIV (RFC 8452), which survives even a repeated nonce.
 //! Called by the CA for its keys and by the sidecar for the host key.
-//! Never: passwords, key files (the caller has the bytes), or a workload's key: that one is not stored.
+//! Never: passwords, key files (the caller has the bytes), or a workload's key: that one is not
+//! stored.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -31,7 +32,8 @@ pub enum SealError {
     #[error("these bytes are no sealed box of version {VERSION}; is it the right file?")]
     NotABox,
     #[error(
-        "the sealed box does not open: another key, another purpose, or damaged; restore it from backup"
+        "the sealed box does not open: another key, another purpose, or damaged; \
+         restore it from backup"
     )]
     WrongKeyOrDamaged,
     #[error("the operating system gave no random bytes")]
@@ -67,8 +69,8 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// Encrypts `plaintext`; `purpose` (what it is and whose) must be the same again to open it. The form is
-/// version, nonce, ciphertext with tag.
+/// Encrypts `plaintext`; `purpose` (what it is and whose) must be the same again to open it. The
+/// form is version, nonce, ciphertext with tag.
 pub fn seal(key: &SealKey, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
     if plaintext.len() > MAX_SEALED_BYTES {
         return Err(SealError::TooBig {

@@ -65,7 +65,8 @@ pub enum DenyError {
     )]
     UntrustedSigner { generation: u64 },
     #[error(
-        "the deny list's signer is not valid now: now {now}, notBefore {not_before}, notAfter {not_after}"
+        "the deny list's signer is not valid now: now {now}, \
+         notBefore {not_before}, notAfter {not_after}"
     )]
     SignerNotValid {
         now: u64,
@@ -155,8 +156,8 @@ impl DenyList {
 }
 
 impl SignedDenyList {
-    /// Yields the list if an intermediate CA directly under a root of `bundle`, valid at `now`, signed
-    /// it for this trust domain. Whether its epoch is new is the holder's question.
+    /// Yields the list if an intermediate CA directly under a root of `bundle`, valid at `now`,
+    /// signed it for this trust domain. Whether its epoch is new is the holder's question.
     pub fn verify(&self, bundle: &TrustBundle, now: UnixTime) -> Result<&DenyList, DenyError> {
         let signer = CaFacts::read(&self.signer).map_err(DenyError::Signer)?;
         if signer.is_self_issued() {

@@ -1,5 +1,6 @@
-//! A trust bundle on paper: PEM, and the SPIFFE trust bundle format (a JWKS; SPIFFE Trust Domain and
-//! Bundle, section 4). Called through `TrustBundle`'s methods by the CA's ops port and by configuration.
+//! A trust bundle on paper: PEM, and the SPIFFE trust bundle format (a JWKS; SPIFFE Trust Domain
+//! and Bundle, section 4). Called through `TrustBundle`'s methods by the CA's ops port and by
+//! configuration.
 //! Never: keys for anything but X.509-SVIDs; JWT entries of other issuers are passed over.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -13,8 +14,8 @@ use super::{BundleError, MAX_CERTIFICATE_BYTES, MAX_ROOTS, TrustBundle};
 use crate::id::TrustDomain;
 use crate::x509::{P256Spki, parse};
 
-/// The most that [`MAX_ROOTS`] certificates take in base64, with as much again for headers, JWT keys
-/// of other issuers and indentation.
+/// The most that [`MAX_ROOTS`] certificates take in base64, with as much again for headers, JWT
+/// keys of other issuers and indentation.
 const MAX_FORM_BYTES: usize = MAX_ROOTS * MAX_CERTIFICATE_BYTES * 3;
 
 /// The RFC 7468 line length.

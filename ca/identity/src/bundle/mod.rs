@@ -1,6 +1,8 @@
-//! The trust bundle: the roots of one trust domain, at one generation, with its hash and its forms on
-//! paper; and the deny list. Called by `verify`, by the CA that makes them and the sidecars that hold them.
-//! Never: a clock, or trust in the store that a bundle came from (who accepts one checks its hash or channel).
+//! The trust bundle: the roots of one trust domain, at one generation, with its hash and its forms
+//! on paper; and the deny list. Called by `verify`, by the CA that makes them and the sidecars that
+//! hold them.
+//! Never: a clock, or trust in the store that a bundle came from (who accepts one checks its hash
+//! or channel).
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -23,11 +25,12 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 use crate::id::TrustDomain;
 use crate::x509::{CaFacts, Validity, hex, sha256, unhex32};
 
-/// A rotation step holds two roots; federation and a botched ladder may double that a few times. Each
-/// root is one name to try in every verification, so the number is also a bound of CPU.
+/// A rotation step holds two roots; federation and a botched ladder may double that a few times.
+/// Each root is one name to try in every verification, so the number is also a bound of CPU.
 pub const MAX_ROOTS: usize = 16;
 
-/// The certificates that one trust domain's peers must chain to. Immutable; a change is a new bundle.
+/// The certificates that one trust domain's peers must chain to. Immutable; a change is a new
+/// bundle.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
@@ -39,8 +42,9 @@ pub struct TrustBundle {
 pub(crate) struct Root {
     pub(crate) id: RootId,
     pub(crate) validity: Validity,
+    pub(crate) path_length: Option<u32>,
+    pub(crate) anchor: TrustAnchor<'static>,
     der: CertificateDer<'static>,
-    anchor: TrustAnchor<'static>,
 }
 
 /// SHA-256 over the sorted SHA-256 of each root's DER. Displayed and parsed as lower-case hex.
@@ -120,11 +124,14 @@ impl TrustBundle {
     }
 
     pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'_>> {
-        self.roots.iter().map(|root| root.anchor.clone()).collect()
+        self.checked_roots()
+            .iter()
+            .map(|root| root.anchor.clone())
+            .collect()
     }
 
-    pub(crate) fn root_at(&self, index: usize) -> Option<&Root> {
-        self.roots.get(index)
+    pub(crate) fn checked_roots(&self) -> &[Root] {
+        &self.roots
     }
 }
 
@@ -142,6 +149,7 @@ impl Root {
         Ok(Self {
             id: RootId::of(&der),
             validity: facts.validity,
+            path_length: facts.path_length,
             anchor,
             der,
         })

@@ -1,6 +1,7 @@
 //! SPIFFE IDs and trust domains, parsed to the letter of the SPIFFE-ID specification (section 2).
 //! Called by every room that names somebody; policy compares the results whole.
-//! Never: patterns, prefixes, percent-decoding, case folding or any other second spelling of a name.
+//! Never: patterns, prefixes, percent-decoding, case folding or any other second spelling of a
+//! name.
 
 // SPDX-License-Identifier: Apache-2.0
 

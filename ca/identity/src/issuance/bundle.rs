@@ -1,6 +1,7 @@
 //! `WatchBundle`: bundles, deny lists and acknowledgements on the wire.
 //! Called by the CA's API and the sidecar's CA client.
-//! Never: belief; a deny list comes out of here still signed, to be verified against the held bundle.
+//! Never: belief; a deny list comes out of here still signed, to be verified against the held
+//! bundle.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -14,7 +15,8 @@ use crate::bundle::{
 use crate::id::{SpiffeId, TrustDomain};
 use crate::svid::P256_SIGNATURE_MAX_BYTES;
 
-/// A heartbeat slower than a day would tell nobody anything; faster than a second is not the use of it.
+/// A heartbeat slower than a day would tell nobody anything; faster than a second is not the use of
+/// it.
 const MAX_HEARTBEAT_SECONDS: u64 = 24 * 60 * 60;
 
 /// What a sidecar holds and trusts, said under its SVID.

@@ -1,6 +1,7 @@
-//! A certificate request, of which only the public key and the proof that its owner has the private one
-//! are taken. Called by `issue` for what came over the wire.
-//! Never: the names, usages or CA flag that a request asks for; they are not even read (CVE-2021-27098).
+//! A certificate request, of which only the public key and the proof that its owner has the private
+//! one are taken. Called by `issue` for what came over the wire.
+//! Never: the names, usages or CA flag that a request asks for; they are not even read
+//! (CVE-2021-27098).
 
 // SPDX-License-Identifier: Apache-2.0
 

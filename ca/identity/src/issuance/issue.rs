@@ -1,5 +1,5 @@
-//! `Issue`: request and answer as domain types, every field bounded and parsed.
-//! Called by the CA's API (reads requests, writes answers) and the sidecar's CA client (the reverse).
+//! `Issue`: request and answer as domain types, every field bounded and parsed. Called by the CA's
+//! API (reads requests, writes answers) and the sidecar's CA client (the reverse).
 //! Never: signatures by the host key; those need the connection's exporter, see `proof`.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -33,8 +33,8 @@ pub enum Attestation {
         secret: TokenSecret,
         host_spki: P256Spki,
     },
-    /// A known host. With a lineage it renews (the connection then carries the current SVID), without one
-    /// it starts a new lineage after a reboot or an expiry.
+    /// A known host. With a lineage it renews (the connection then carries the current SVID),
+    /// without one it starts a new lineage after a reboot or an expiry.
     Host {
         host_spki: P256Spki,
         lineage: Option<Lineage>,

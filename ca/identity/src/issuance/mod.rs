@@ -1,6 +1,6 @@
 //! The issuance protocol as sidecar and CA agree on it: the wire messages (generated from
-//! `proto/myelin.proto`), the domain types that they become with every bound checked, and what gets signed.
-//! Called by the CA's API and by the sidecar's CA client.
+//! `proto/myelin.proto`), the domain types that they become with every bound checked, and what gets
+//! signed. Called by the CA's API and by the sidecar's CA client.
 //! Never: decisions. Who gets a certificate, and what it says, is the CA's business alone.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -53,7 +53,8 @@ pub fn token_audience(trust_domain: &TrustDomain) -> String {
     format!("myelin-ca/{trust_domain}")
 }
 
-/// Why a message of the other side is refused. The other side is to blame, except in `NoRandomness`.
+/// Why a message of the other side is refused. The other side is to blame, except in
+/// `NoRandomness`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssuanceError {
     #[error("the message lacks `{0}`; sidecar and CA may be of different versions")]

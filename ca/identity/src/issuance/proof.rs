@@ -12,7 +12,8 @@ use crate::svid::{KeyError, P256Spki};
 use crate::x509::sha256;
 
 /// The TLS exporter's label (RFC 8446, section 7.5), with no context. The exported bytes differ for
-/// each connection and each end has them, so a signature over them cannot be carried to another one.
+/// each connection and each end has them, so a signature over them cannot be carried to another
+/// one.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-myelin-issue";
 
 /// How many bytes to export.

@@ -1,6 +1,7 @@
-//! The text form of a join token, `mjt1.<secret>.<bundle hash>`: what an operator carries from the CA to
-//! a host. Called by the CA that makes it and the sidecar that reads it.
-//! Never: the ID or the addresses that it stands for (the CA keeps those), or the secret by accident.
+//! The text form of a join token, `mjt1.<secret>.<bundle hash>`: what an operator carries from the
+//! CA to a host. Called by the CA that makes it and the sidecar that reads it.
+//! Never: the ID or the addresses that it stands for (the CA keeps those), or the secret by
+//! accident.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -17,8 +18,8 @@ const PREFIX: &str = "mjt1";
 /// `mjt1`, 43 characters, 64 characters and two dots.
 const TEXT_BYTES: usize = 4 + 1 + 43 + 1 + 64;
 
-/// A one-time secret, and the hash by which its holder knows the CA. `Display` and `Debug` leave the
-/// secret out; [`JoinToken::reveal`] shows it.
+/// A one-time secret, and the hash by which its holder knows the CA. `Display` and `Debug` leave
+/// the secret out; [`JoinToken::reveal`] shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     pub secret: TokenSecret,
@@ -29,11 +30,13 @@ pub struct JoinToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error(
-        "the join token does not begin with `{PREFIX}.`; copy it whole from `myelin-ca token create`"
+        "the join token does not begin with `{PREFIX}.`; \
+         copy it whole from `myelin-ca token create`"
     )]
     Prefix,
     #[error(
-        "the join token has {bytes} characters, not {TEXT_BYTES}; copy it whole, without line breaks"
+        "the join token has {bytes} characters, not {TEXT_BYTES}; \
+         copy it whole, without line breaks"
     )]
     Length { bytes: usize },
     #[error("the join token's secret is damaged; copy it again, or create a new token")]

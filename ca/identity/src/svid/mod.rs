@@ -1,5 +1,6 @@
 //! An X.509-SVID read strictly (X.509-SVID, sections 2 to 4): exactly one SPIFFE ID, usages, key,
-//! addresses. Called by `verify` for a peer's leaf and by the sidecar for what the CA has just issued.
+//! addresses. Called by `verify` for a peer's leaf and by the sidecar for what the CA has just
+//! issued.
 //! Never: trust. That the reading succeeded says nothing about who signed it; `verify` does.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -20,8 +21,8 @@ use x509_parser::extensions::GeneralName;
 use crate::id::{IdError, SpiffeId};
 use crate::x509::{parse, validity};
 
-/// Leaf, issuing intermediate, and two more for foreign hierarchies that insert a cross-signed step;
-/// each certificate more is one signature more that a stranger may make us check.
+/// Leaf, issuing intermediate, and two more for foreign hierarchies that insert a cross-signed
+/// step; each certificate more is one signature more that a stranger may make us check.
 pub const MAX_CHAIN_CERTIFICATES: usize = 4;
 
 /// A dual-stack pod has two; a host with every address of its interfaces stays below this.

@@ -1,5 +1,5 @@
-//! The verifier for connections to the CA: exactly `spiffe://<trust domain>/myelin/ca`, nobody else.
-//! Called by every client of the CA that already holds the bundle.
+//! The verifier for connections to the CA: exactly `spiffe://<trust domain>/myelin/ca`, nobody
+//! else. Called by every client of the CA that already holds the bundle.
 //! Never: any other valid mesh identity; a stolen workload SVID must not collect join tokens.
 
 // SPDX-License-Identifier: Apache-2.0

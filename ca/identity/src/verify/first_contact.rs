@@ -1,5 +1,5 @@
-//! The verifier for the very first connection to the CA, when only the bundle's hash is known (from a
-//! join token): the roots that the CA presents are believed if and only if they have that hash.
+//! The verifier for the very first connection to the CA, when only the bundle's hash is known (from
+//! a join token): the roots that the CA presents are believed if and only if they have that hash.
 //! Called by the sidecar once; afterwards it holds the bundle and uses `CaVerifier`.
 //! Never: trust on first use.
 
@@ -27,7 +27,8 @@ pub struct FirstContact {
 }
 
 impl FirstContact {
-    /// `trust_domain`, where it is configured, must be the CA's; otherwise it is learned with the bundle.
+    /// `trust_domain`, where it is configured, must be the CA's; otherwise it is learned with the
+    /// bundle.
     pub fn new(expected: BundleHash, trust_domain: Option<TrustDomain>) -> Self {
         Self {
             expected,

@@ -1,5 +1,6 @@
 //! Who is at the other end: a certificate chain becomes a [`Peer`], or a [`Refusal`] with one word.
-//! Called by the TLS rooms of sidecar and CA (through the rustls verifiers here) and at every later use.
+//! Called by the TLS rooms of sidecar and CA (through the rustls verifiers here) and at every later
+//! use.
 //! Never: a clock, revocation lists fetched from anywhere, a second try with weaker rules.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -35,8 +36,9 @@ pub enum Role {
     Server,
 }
 
-/// An authenticated other end. Only [`peer`] and the verifiers of this room make one, so whoever holds
-/// a `Peer` knows that its chain was good when it was made. Times are Unix seconds, both included.
+/// An authenticated other end. Only [`peer`] and the verifiers of this room make one, so whoever
+/// holds a `Peer` knows that its chain was good when it was made. Times are Unix seconds, both
+/// included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
@@ -51,8 +53,9 @@ pub struct Peer {
     pub root: RootId,
 }
 
-/// Verifies a chain as the peer presented it, leaf first. The order of the questions is: bounds, path to a
-/// root of `bundle` (times, usages and path length with it), what the leaf says, trust domain.
+/// Verifies a chain as the peer presented it, leaf first. The order of the questions is: bounds,
+/// path to a root of `bundle` (times, usages and path length with it), what the leaf says, trust
+/// domain.
 pub fn peer(
     chain: &[CertificateDer<'_>],
     bundle: &TrustBundle,
@@ -66,7 +69,8 @@ pub fn peer(
 }
 
 impl Peer {
-    /// The question of every later use: is this peer, whose handshake was good, still good at `now`?
+    /// The question of every later use: is this peer, whose handshake was good, still good at
+    /// `now`?
     pub fn still_trusted(
         &self,
         bundle: &TrustBundle,

@@ -1,6 +1,6 @@
 //! The path from a leaf to a root of the bundle: webpki builds and checks it, this room asks what
-//! webpki leaves out (key usage of issuers, the root's own times) and finds our word for its errors.
-//! Called by `verify` alone.
+//! webpki leaves out (key usage of issuers, the root's own times) and finds our word for its
+//! errors. Called by `verify` alone.
 //! Never: names; webpki is not asked whom a certificate is for.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::{Refusal, Role, usage_missing};
-use crate::bundle::{MAX_CERTIFICATE_BYTES, RootId, TrustBundle};
+use crate::bundle::{MAX_CERTIFICATE_BYTES, Root, RootId, TrustBundle};
 use crate::x509::{CaFacts, CaFault, Validity, parse, validity};
 
 /// ECDSA only: each hash with the curve of its size, as RFC 8446 pairs them.
@@ -51,50 +51,59 @@ pub(super) fn verify(
         .verify_for_usage(CHAIN_ALGORITHMS, &anchors, issuers, now, usage, None, None)
         .map_err(in_words)?;
 
-    let mut not_after = check_root(&anchors, path.anchor(), bundle, now)?;
+    let root = reached_root(bundle, path.anchor(), now)?;
+    let mut not_after = root.validity.not_after;
+    let mut intermediates = 0;
     for issuer in path.intermediate_certificates() {
         let der = issuer.der();
         let facts = CaFacts::read(&der).map_err(of_issuer)?;
-        not_after.1 = not_after.1.min(facts.validity.not_after);
+        not_after = not_after.min(facts.validity.not_after);
+        intermediates += 1;
+    }
+    // webpki checks the intermediates' path lengths, but takes none from an anchor.
+    if root.path_length.is_some_and(|most| intermediates > most) {
+        return Err(Refusal::PathLength);
     }
     Ok(Path {
-        root: not_after.0,
-        not_after: not_after.1,
+        root: root.id,
+        not_after,
     })
 }
 
 /// webpki holds an anchor to be timeless; a root whose own time is over vouches for nobody here.
-fn check_root(
-    anchors: &[TrustAnchor<'_>],
+/// Two roots may share name and key (one re-issued with later dates): the one that is valid counts.
+fn reached_root<'b>(
+    bundle: &'b TrustBundle,
     reached: &TrustAnchor<'_>,
-    bundle: &TrustBundle,
     now: UnixTime,
-) -> Result<(RootId, u64), Refusal> {
-    let root = anchors
+) -> Result<&'b Root, Refusal> {
+    let now = now.as_secs();
+    let mut candidates = bundle
+        .checked_roots()
         .iter()
-        .position(|anchor| anchor == reached)
-        .and_then(|index| bundle.root_at(index))
-        .expect("the anchor that webpki reached is one of those that it was given");
+        .filter(|root| root.anchor == *reached)
+        .peekable();
+    let first = *candidates
+        .peek()
+        .expect("the anchor that webpki reached is one of those it was given");
+    let valid = |root: &&Root| (root.validity.not_before..=root.validity.not_after).contains(&now);
     let Validity {
         not_before,
         not_after,
-    } = root.validity;
-    let now = now.as_secs();
-    if now > not_after {
-        return Err(Refusal::Expired {
+    } = first.validity;
+    candidates.find(valid).ok_or(if now > not_after {
+        Refusal::Expired {
             now,
             not_before,
             not_after,
-        });
-    }
-    if now < not_before {
-        return Err(Refusal::NotYetValid {
+        }
+    } else {
+        Refusal::NotYetValid {
             now,
             not_before,
             not_after,
-        });
-    }
-    Ok((root.id, not_after))
+        }
+    })
 }
 
 fn of_issuer(fault: CaFault) -> Refusal {
@@ -166,7 +175,8 @@ fn refusal(
     }
 }
 
-/// webpki names only the end that was missed; the log shall have both (and which certificate it was).
+/// webpki names only the end that was missed; the log shall have both (and which certificate it
+/// was).
 fn times_of<'a>(
     chain: impl Iterator<Item = &'a CertificateDer<'a>>,
     meant: impl Fn(&Validity) -> bool,

@@ -1,5 +1,5 @@
-//! Why a peer is refused: one variant, one line and one word each. The word is the same in log, metric
-//! and `explain`; the sidecar's outcome words take it from here.
+//! Why a peer is refused: one variant, one line and one word each. The word is the same in log,
+//! metric and `explain`; the sidecar's outcome words take it from here.
 //! Never: certificate bytes or names that the peer made up without their having been parsed.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -37,7 +37,8 @@ pub enum Refusal {
         not_after: u64,
     },
     #[error(
-        "the peer's chain is not valid yet: now {now}, notBefore {not_before}, notAfter {not_after}; \
+        "the peer's chain is not valid yet: now {now}, notBefore {not_before}, \
+         notAfter {not_after}; \
          a clock is wrong, ours or the issuer's"
     )]
     NotYetValid {
@@ -141,8 +142,9 @@ impl Refusal {
         }
     }
 
-    /// The refusal that a TLS error of *our* side stands for, if our verifier (or the lack of something
-    /// to verify) caused it. An alert that the peer sent is its own decision and yields `None`.
+    /// The refusal that a TLS error of *our* side stands for, if our verifier (or the lack of
+    /// something to verify) caused it. An alert that the peer sent is its own decision and yields
+    /// `None`.
     pub fn of(error: &rustls::Error) -> Option<Self> {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
@@ -154,8 +156,9 @@ impl Refusal {
             rustls::Error::NoCertificatesPresented => Some(Self::NoCertificate),
             rustls::Error::PeerIncompatible(
                 rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
-                | rustls::PeerIncompatible::SupportedVersionsExtensionRequired
-                | rustls::PeerIncompatible::Tls13RequiredForQuic,
+                | rustls::PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+                | rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | rustls::PeerIncompatible::SupportedVersionsExtensionRequired,
             ) => Some(Self::OldTls),
             _ => None,
         }

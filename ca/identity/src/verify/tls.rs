@@ -17,8 +17,8 @@ use super::path::CHAIN_ALGORITHMS;
 use super::{Refusal, Role, leaf_and_issuers};
 use crate::bundle::TrustBundle;
 
-/// The handshake's own signature. The leaf's key is P-256 (checked as the chain is), so of these only
-/// the first is ever used by a Myelin peer.
+/// The handshake's own signature. The leaf's key is P-256 (checked as the chain is), so of these
+/// only the first is ever used by a Myelin peer.
 static HANDSHAKE_ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: CHAIN_ALGORITHMS,
     mapping: &[

@@ -20,6 +20,8 @@ use super::{Malformed, P256Spki, Validity, parse, validity};
 pub(crate) struct CaFacts<'a> {
     certificate: X509Certificate<'a>,
     pub(crate) validity: Validity,
+    /// How many intermediates may stand between it and a leaf; `None` is any number.
+    pub(crate) path_length: Option<u32>,
 }
 
 /// Why a certificate is not that of a CA that we can use.
@@ -40,13 +42,13 @@ pub enum CaFault {
 impl<'a> CaFacts<'a> {
     pub(crate) fn read(der: &'a [u8]) -> Result<Self, CaFault> {
         let certificate = parse(der)?;
-        let is_ca = certificate
+        let path_length = certificate
             .basic_constraints()
             .map_err(|_| Malformed::Extension("basic constraints"))?
-            .is_some_and(|constraints| constraints.value.ca);
-        if !is_ca {
-            return Err(CaFault::NotCa);
-        }
+            .filter(|constraints| constraints.value.ca)
+            .ok_or(CaFault::NotCa)?
+            .value
+            .path_len_constraint;
         let signs = certificate
             .key_usage()
             .map_err(|_| Malformed::Extension("key usage"))?
@@ -59,6 +61,7 @@ impl<'a> CaFacts<'a> {
         Ok(Self {
             certificate,
             validity,
+            path_length,
         })
     }
 

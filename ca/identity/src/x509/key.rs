@@ -23,7 +23,8 @@ const P256_SPKI_PREFIX: [u8; 27] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
 ];
 
-/// A P-256 SubjectPublicKeyInfo. That the point is on the curve is found out at the first signature.
+/// A P-256 SubjectPublicKeyInfo. That the point is on the curve is found out at the first
+/// signature.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct P256Spki([u8; P256_SPKI_BYTES]);
 

@@ -36,7 +36,8 @@ impl Serial {
         &self.0
     }
 
-    /// From the raw content octets of a certificate, where a high first bit means a negative number.
+    /// From the raw content octets of a certificate, where a high first bit means a negative
+    /// number.
     pub(crate) fn from_der_integer(raw: &[u8]) -> Result<Self, Malformed> {
         match raw.first() {
             Some(first) if first & 0x80 == 0 => {
