@@ -30,16 +30,18 @@ pub enum InterceptCommand {
     /// refusal by the kernel leaves the old rules as they were. Needs CAP_NET_ADMIN and a kernel
     /// with nf_tables (5.2 or later).
     ///
-    /// If the sidecar does not run, captured connections are refused, not passed. Not captured: loopback
-    /// and the own addresses, UDP, outbound fe80::/10, and what is excluded here. Apply before the
-    /// workload starts: older connections either go on as they were or are reset.
+    /// If the sidecar does not run, captured connections are refused, not passed. Not captured:
+    /// loopback and the own addresses, UDP, outbound fe80::/10, and what is excluded here. Apply
+    /// before the workload starts: older connections either go on as they were or are reset.
     ///
-    /// On a machine that you reach by SSH, pass --exclude-inbound-port 22, or you lock yourself out.
+    /// On a machine that you reach by SSH, pass --exclude-inbound-port 22, or you lock yourself
+    /// out.
     Apply(ApplyArgs),
     /// Remove the rules; traffic is then no longer protected
     ///
-    /// Deletes the table `inet myelin` and nothing else. Not being there is no error. Connections
-    /// that were redirected before go on through the sidecar until they end.
+    /// Deletes the table `inet myelin` and nothing else. Not being there is no error. Stop the
+    /// workload first: connections that were redirected break, and what the workload still sends
+    /// on them leaves unprotected for the address that it dialled.
     Remove(RemoveArgs),
     /// Show the rules that are in the kernel, with their packet counters
     ///
@@ -74,21 +76,22 @@ pub struct ApplyArgs {
         value_parser = clap::value_parser!(u16).range(1..))]
     pub ops_port: u16,
 
-    /// Destination port that the workload reaches directly, unprotected (repeat, or separate by commas)
+    /// Destination port that the workload reaches directly, unprotected (repeat, or use commas)
     #[arg(long = "exclude-outbound-port", value_name = "PORT", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..))]
     pub exclude_outbound_ports: Vec<u16>,
 
-    /// Port of this pod or machine that is reached directly, unprotected (repeat, or separate by commas)
+    /// Port of this pod or machine that is reached directly, unprotected (repeat, or use commas)
     #[arg(long = "exclude-inbound-port", value_name = "PORT", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..))]
     pub exclude_inbound_ports: Vec<u16>,
 
-    /// Destination range that the workload reaches directly, unprotected (repeat, or separate by commas)
-    #[arg(long = "exclude-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = parse_cidr)]
+    /// Destination range that the workload reaches directly, unprotected (repeat, or use commas)
+    #[arg(long = "exclude-cidr", value_name = "CIDR", value_delimiter = ',',
+        value_parser = parse_cidr)]
     pub exclude_cidrs: Vec<IpNet>,
 
-    /// User whose outbound connections are not captured (repeat, or separate by commas)
+    /// User whose outbound connections are not captured (repeat, or use commas)
     #[arg(long = "exclude-uid", value_name = "UID", value_delimiter = ',')]
     pub exclude_uids: Vec<u32>,
 
@@ -104,7 +107,7 @@ pub struct RemoveArgs {}
 /// Values of `show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// Print JSON: {"present", "table", "sets": [...], "chains": [{"name", "hook", "rules": [...]}]}
+    /// Print JSON: {"present", "table", "sets": [..], "chains": [{"name", "hook", "rules": [..]}]}
     #[arg(long)]
     pub json: bool,
 }

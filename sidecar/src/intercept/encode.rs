@@ -222,7 +222,7 @@ fn expressions(step: &Step, sets: &[Set]) -> Vec<Expressions> {
     }
 }
 
-/// Loads what a set of this kind is keyed by. Headers are only read once it is known which they are.
+/// Loads what a set of this kind is keyed by. A header is only read once it is known which it is.
 fn load(key: Key) -> Vec<Expressions> {
     let (guard, base, offset) = match key {
         Key::SocketUid => return vec![meta_load(MetaKey::SocketUserId)],

@@ -19,12 +19,14 @@ pub enum InterceptError {
     // The configuration is to blame.
     /// A text that is no address range.
     #[error(
-        "excluded range `{0}` is neither an address nor a CIDR: write it like 10.1.0.0/16 or fd00::/8"
+        "excluded range `{0}` is neither an address nor a CIDR: write it like 10.1.0.0/16 or \
+         fd00::/8"
     )]
     NoCidr(String),
     /// `10.1.2.3/8`: one address or the whole network?
     #[error(
-        "excluded range `{given}` has bits set behind its prefix: write {network} for the network, or {address} for the one address"
+        "excluded range `{given}` has bits set behind its prefix: write {network} for the \
+         network, or {address} for the one address"
     )]
     HostBits {
         /// What was written.
@@ -41,7 +43,8 @@ pub enum InterceptError {
     MappedRange(IpNet),
     /// The exclusions cover an address family.
     #[error(
-        "the excluded ranges cover all of {0}, which would switch interception off: name smaller ranges, or use `intercept remove`"
+        "the excluded ranges cover all of {0}, which would switch interception off: name smaller \
+         ranges, or use `intercept remove`"
     )]
     WholeFamily(&'static str),
     /// A text that is no mark.
@@ -62,12 +65,14 @@ pub enum InterceptError {
     },
     /// One of the sidecar's own listeners is among the exclusions.
     #[error(
-        "excluded inbound port {0} is the sidecar's own listener, which must stay captured to be guarded against loops: leave it out"
+        "excluded inbound port {0} is the sidecar's own listener, which must stay captured to be \
+         guarded against loops: leave it out"
     )]
     OwnPort(u16),
     /// The proxy UID is among the excluded UIDs.
     #[error(
-        "excluded UID {0} is the proxy's own UID: its exemption is set by --proxy-uid together with --mark, so leave it out"
+        "excluded UID {0} is the proxy's own UID: its exemption is set by --proxy-uid together \
+         with --mark, so leave it out"
     )]
     OwnUid(u32),
     /// UID 4294967295 means "none".
@@ -75,7 +80,8 @@ pub enum InterceptError {
     NoUid(&'static str),
     /// Root would bypass the sidecar by its UID alone.
     #[error(
-        "--proxy-uid 0 with --mark 0 would exempt everything that runs as root: run the sidecar as its own UID, or set a mark"
+        "--proxy-uid 0 with --mark 0 would exempt everything that runs as root: run the sidecar \
+         as its own UID, or set a mark"
     )]
     RootWithoutMark,
     /// Too many exclusions of one kind.
@@ -90,7 +96,8 @@ pub enum InterceptError {
     // The host is to blame.
     /// EPERM, on reading as much as on writing.
     #[error(
-        "{doing}: not permitted (EPERM): nf_tables needs CAP_NET_ADMIN in this network namespace, for reading too; run as root or add the capability NET_ADMIN"
+        "{doing}: not permitted (EPERM): nf_tables needs CAP_NET_ADMIN in this network \
+         namespace, for reading too; run as root or add the capability NET_ADMIN"
     )]
     NotPermitted {
         /// What was being done.
@@ -98,7 +105,8 @@ pub enum InterceptError {
     },
     /// The kernel has no nf_tables at all.
     #[error(
-        "{doing}: this kernel has no nf_tables ({errno}): load the module nf_tables or use a kernel with CONFIG_NF_TABLES_INET (5.2 or later); iptables-only kernels are not supported"
+        "{doing}: this kernel has no nf_tables ({errno}): load the module nf_tables or use a \
+         kernel with CONFIG_NF_TABLES_INET (5.2 or later); iptables-only kernels are not supported"
     )]
     NoNfTables {
         /// What was being done.
@@ -108,7 +116,8 @@ pub enum InterceptError {
     },
     /// Some part of nf_tables is not there.
     #[error(
-        "{doing}: this kernel lacks a part of nf_tables ({errno}): load the modules nft_chain_nat, nft_redir and nft_ct, or use a kernel (5.2 or later) that has them built in"
+        "{doing}: this kernel lacks a part of nf_tables ({errno}): load the modules \
+         nft_chain_nat, nft_redir and nft_ct, or use a kernel (5.2 or later) that has them built in"
     )]
     MissingPart {
         /// What was being done.
@@ -118,7 +127,8 @@ pub enum InterceptError {
     },
     /// Any other refusal.
     #[error(
-        "{doing}: the kernel refused ({errno}{detail}): nothing was changed; see `nft list ruleset` for what else is there"
+        "{doing}: the kernel refused ({errno}{detail}): nothing was changed; see `nft list \
+         ruleset` for what else is there"
     )]
     Refused {
         /// What was being done.
@@ -130,7 +140,8 @@ pub enum InterceptError {
     },
     /// The netlink socket itself failed.
     #[error(
-        "{doing}: netlink socket failed ({source}): retry; if it persists, check the memory and file limits of this process"
+        "{doing}: netlink socket failed ({source}): retry; if it persists, check the memory and \
+         file limits of this process"
     )]
     Socket {
         /// What was being done.
@@ -140,19 +151,22 @@ pub enum InterceptError {
     },
     /// No answer in time.
     #[error(
-        "the kernel did not answer within {0} s: run `intercept show` to see what is there, then retry"
+        "the kernel did not answer within {0} s: run `intercept show` to see what is there, then \
+         retry"
     )]
     TimedOut(i64),
     /// Somebody else keeps changing nf_tables.
     #[error(
-        "nf_tables kept changing while it was read: another tool rewrites rules in this network namespace; retry when it rests"
+        "nf_tables kept changing while it was read: another tool rewrites rules in this network \
+         namespace; retry when it rests"
     )]
     Unsettled,
 
     // We are to blame (or the kernel speaks a dialect that we do not know).
     /// An answer that cannot be decoded.
     #[error(
-        "cannot read the kernel's answer ({0}): please report this with the kernel version; `nft list table inet myelin` shows the rules meanwhile"
+        "cannot read the kernel's answer ({0}): please report this with the kernel version; `nft \
+         list table inet myelin` shows the rules meanwhile"
     )]
     Unreadable(String),
 }
@@ -164,8 +178,8 @@ impl InterceptError {
     }
 
     /// A netlink error code, told apart by who has to act. `writes` says whether something was to
-    /// be created: only then does "no such thing" mean a missing part of the kernel. A question that the
-    /// kernel finds invalid went to a subsystem that it does not have (nfnetlink answers so).
+    /// be created: only then does "no such thing" mean a missing part of the kernel. A question that
+    /// the kernel finds invalid went to a subsystem that it does not have (nfnetlink answers so).
     pub(super) fn from_kernel(doing: &str, writes: bool, errno: Errno, detail: &str) -> Self {
         let doing = doing.to_owned();
         match errno {

@@ -9,32 +9,41 @@
 //! - chain `inbound` (nat, prerouting, dstnat): loopback and the named ports return; every other
 //!   port, the sidecar's own listeners included, is redirected to the inbound listener, which sees
 //!   the original port and refuses its own as a loop.
-//! - chain `outbound_guard` (filter, output): drops what address translation cannot touch, see below.
+//! - chain `outbound_guard` (filter, output): drops what address translation cannot touch,
+//!   see below.
 //!
-//! Why this is fail-closed. The rules live in the kernel, not in the sidecar: a dead, hung or not
-//! yet started sidecar leaves a redirect to a port where nobody listens, and the kernel answers that
-//! with a reset. Nothing here ever removes a rule on exit. Address translation, however, only looks
-//! at packets that belong to a tracked connection: one that connection tracking calls invalid, or
-//! that a foreign `notrack` rule hides from it, would leave for its original destination as it is.
-//! `outbound_guard` drops exactly those. No such guard is needed inbound: a listening socket takes
-//! nothing but a well-formed SYN, and connection tracking never calls that invalid.
+//! Why this is fail-closed. The rules live in the kernel, not in the sidecar: a dead or not yet
+//! started sidecar leaves a redirect to a port where nobody listens, and the kernel answers that
+//! with a reset; behind a hung one connections wait. Nothing here ever removes a rule on exit.
+//! Address translation, however, only looks at packets that belong to a tracked connection: one
+//! that connection tracking calls invalid, or that a foreign `notrack` rule hides from it, would
+//! leave for its original destination as it is. `outbound_guard` drops exactly those. No such guard
+//! is needed inbound: a listening socket takes nothing but a well-formed SYN, and connection
+//! tracking never calls that invalid.
 //!
 //! What is *not* protected, so that nobody has to guess:
 //!
 //! - loopback and the pod's own addresses: they are routed over `lo` and never leave the pod;
 //! - UDP, SCTP and every protocol but TCP, in both directions. ICMP and neighbour discovery go on;
-//! - outbound TCP to `fe80::/10`: link-local is never mesh, and the zone that dialling it needs does
-//!   not survive the redirect. Inbound TCP to a link-local address *is* captured;
+//! - outbound TCP to `fe80::/10`: link-local is never mesh, and the zone that dialling it needs
+//!   does not survive the redirect. Inbound TCP to a link-local address *is* captured;
 //! - connections from before `apply`. If the kernel already tracked them they go on as they were;
 //!   if nothing in the namespace tracked connections before, their next packet is redirected and
 //!   they are reset. So: apply first, then start the workload;
+//! - connections that were redirected when `remove` is called: translation ends with the table, so
+//!   what the workload still sends on them leaves as it is. Stop the workload first. Replacing
+//!   the rules by another plan's has no such gap;
 //! - whatever runs as the proxy UID and also sets the mark, and each excluded UID. This steers
-//!   workloads that cooperate; a hostile one with NET_RAW may set marks. The boundary is the peers.
-//! - forwarded traffic is captured too and refused by the sidecar: a router is no place for these rules.
+//!   workloads that cooperate; a hostile one with NET_RAW may set marks. The boundary is the peers'
+//!   strict inbound.
+//!
+//! Forwarded traffic is captured too, and refused by the sidecar: a router is no place for these
+//! rules.
 //!
 //! Reading needs CAP_NET_ADMIN as much as writing does: the kernel asks for it on every message.
 //!
-//! Never: a shell, `nft`, `iptables` or `ip`; another table than `inet myelin`; a half-written ruleset.
+//! Never: a shell, `nft`, `iptables` or `ip`; another table than `inet myelin`; a half-written
+//! ruleset.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -143,7 +152,8 @@ pub fn apply(plan: &Plan) -> Result<Applying, InterceptError> {
     Ok(if found.is_some() { Applying::Replaced } else { Applying::Written })
 }
 
-/// Deletes our table and nothing else.
+/// Deletes our table and nothing else. From then on nothing is protected, redirected connections
+/// included: see the room's header.
 ///
 /// # Errors
 /// The kernel's refusal; an absent table is none.

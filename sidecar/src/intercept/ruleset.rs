@@ -205,7 +205,8 @@ impl Key {
     }
 }
 
-/// What translation cannot touch must not leave: see the room's header.
+/// What translation cannot touch must not leave: see the room's header. The kernel's own reset in
+/// answer to an invalid packet is held back too; its receiver then times out instead.
 fn guard(direct: Vec<Rule>) -> Chain {
     // The first rule is passed by every packet of every connection, so it stands first and alone,
     // and does not count.

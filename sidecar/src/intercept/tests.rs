@@ -1,6 +1,6 @@
-//! Tests of the interception room from inside: what a plan refuses, which bytes a rule becomes, that
-//! reading back is the inverse of writing, and that a refused batch changes nothing. What `nft` and
-//! real connections say is tested in `tests/intercept_rules`.
+//! Tests of the interception room from inside: what a plan refuses, which bytes a rule becomes,
+//! that reading back is the inverse of writing, and that a refused batch changes nothing. What
+//! `nft` and real connections say is tested in `tests/intercept_rules`.
 //!
 //! Never: the namespace of the process.
 

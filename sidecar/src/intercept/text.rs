@@ -84,7 +84,8 @@ pub(super) fn applying(what: Applying, plan: &Plan) -> String {
         None => format!("UID {} with any mark", plan.proxy_uid),
     };
     format!(
-        "{how}: table inet {TABLE}, outbound TCP to port {}, inbound TCP to port {}, not captured: {exempt}\n",
+        "{how}: table inet {TABLE}, outbound TCP to port {}, inbound TCP to port {}, \
+         not captured: {exempt}\n",
         plan.outbound_port, plan.inbound_port
     )
 }

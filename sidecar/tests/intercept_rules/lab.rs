@@ -1,8 +1,8 @@
 //! A network namespace for one test, on a thread that dies with it, and the system's `nft` and `ip`
 //! run inside. Used by every test of this suite.
 //!
-//! Without privilege these tests fail and say what is missing: only `MYELIN_SKIP_NETNS=1` skips them,
-//! loudly, and never where `MYELIN_REQUIRE_NETNS=1` is set (as in CI).
+//! Without privilege these tests fail and say what is missing: only `MYELIN_SKIP_NETNS=1` skips
+//! them, loudly, and never where `MYELIN_REQUIRE_NETNS=1` is set (as in CI).
 //!
 //! Never: a change in the namespace of the process.
 

@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd as _;
 use std::thread;
 use std::time::Duration;
 
-use myelin_sidecar::intercept::{Config, Plan, apply, remove};
+use myelin_sidecar::intercept::{Applying, Config, Plan, apply, remove};
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -173,6 +173,33 @@ fn packets_that_cannot_be_redirected_do_not_leave() {
             }
         });
     }
+}
+
+/// Translation must not lapse between the old rules and the new, or plaintext would leave.
+#[test]
+fn redirected_connections_outlive_a_replacement_of_the_rules() {
+    in_pod(|peer| {
+        peer.run(|| {
+            sh("nft", "add table inet watch");
+            sh("nft", "add chain inet watch seen { type filter hook prerouting priority 0 ; }");
+            sh("nft", "add rule inet watch seen meta l4proto tcp counter");
+        });
+        apply(&plan(Config::default())).unwrap();
+        let sidecar = listen(15001);
+        for to in PEER {
+            let mut workload = dial(address(to, 80), None).unwrap();
+            let mut captured = accept(&sidecar).unwrap();
+            captured.set_read_timeout(Some(LIMIT)).unwrap();
+            for port in 1..20 {
+                let config = Config { exclude_outbound_ports: vec![port], ..Config::default() };
+                assert_eq!(apply(&plan(config)).unwrap(), Applying::Replaced);
+                workload.write_all(&[7]).unwrap();
+                captured.read_exact(&mut [0]).unwrap();
+            }
+        }
+        let watch = peer.run(|| sh("nft", "list table inet watch"));
+        assert!(watch.contains("counter packets 0 bytes 0"), "{watch}");
+    });
 }
 
 /// A namespace at the other end of the pod's veth.
