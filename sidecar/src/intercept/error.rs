@@ -179,7 +179,7 @@ impl InterceptError {
 
     /// A netlink error code, told apart by who has to act. `writes` says whether something was to
     /// be created: only then does "no such thing" mean a missing part of the kernel. A question
-    /// that the kernel finds invalid went to a subsystem that it does not have (nfnetlink answers so).
+    /// that the kernel finds invalid went to a subsystem that it does not have.
     pub(super) fn from_kernel(doing: &str, writes: bool, errno: Errno, detail: &str) -> Self {
         let doing = doing.to_owned();
         match errno {
