@@ -20,7 +20,10 @@ impl DataDir {
     /// Makes the directory (0700) if it is not there, then refuses it unless it and its files are ours alone.
     pub fn open_or_make(path: &Path) -> Result<Self, DataDirError> {
         if fs::symlink_metadata(path).is_err() {
-            DirBuilder::new().mode(0o700).create(path).map_err(|cause| DataDirError::at(path, cause))?;
+            DirBuilder::new()
+                .mode(0o700)
+                .create(path)
+                .map_err(|cause| DataDirError::at(path, cause))?;
         }
         Self::open(path)
     }
@@ -32,7 +35,9 @@ impl DataDir {
             return Err(DataDirError::NotADirectory(path.to_owned()));
         }
         ours_alone(path, &seen, "0700")?;
-        let directory = Self { path: path.to_owned() };
+        let directory = Self {
+            path: path.to_owned(),
+        };
         for file in [directory.store(), directory.default_seal_key()] {
             if let Ok(seen) = fs::symlink_metadata(&file) {
                 ours_alone(&file, &seen, "0600")?;
@@ -72,17 +77,32 @@ pub fn read_secret<const N: usize>(path: &Path) -> Result<[u8; N], DataDirError>
     if whole {
         Ok(secret)
     } else {
-        Err(DataDirError::SecretLength { path: path.to_owned(), expected: N })
+        Err(DataDirError::SecretLength {
+            path: path.to_owned(),
+            expected: N,
+        })
     }
 }
 
 /// Writes a new secret file (0600), durably; refuses to overwrite one.
 pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), DataDirError> {
     let at = |cause| DataDirError::at(path, cause);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at)?;
-    file.write_all(secret).and_then(|()| file.sync_all()).map_err(at)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(at)
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at)?;
+    file.write_all(secret)
+        .and_then(|()| file.sync_all())
+        .map_err(at)?;
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(at)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,27 +112,46 @@ pub enum DataDirError {
     #[error("{} is not a directory; name the CA's data directory with --data", .0.display())]
     NotADirectory(PathBuf),
     #[error("{} has mode {found:04o} but must be {expected} at most; run: chmod {expected} {}", path.display(), path.display())]
-    TooWide { path: PathBuf, found: u32, expected: &'static str },
+    TooWide {
+        path: PathBuf,
+        found: u32,
+        expected: &'static str,
+    },
     #[error("{} belongs to uid {found} but this process runs as uid {expected}; chown it, or run as its owner", path.display())]
-    OtherOwner { path: PathBuf, found: u32, expected: u32 },
+    OtherOwner {
+        path: PathBuf,
+        found: u32,
+        expected: u32,
+    },
     #[error("{} must hold exactly {expected} bytes; restore the file from your backup, nothing else opens the CA's keys", path.display())]
     SecretLength { path: PathBuf, expected: usize },
 }
 
 impl DataDirError {
     fn at(path: &Path, cause: io::Error) -> Self {
-        Self::Io { path: path.to_owned(), cause }
+        Self::Io {
+            path: path.to_owned(),
+            cause,
+        }
     }
 }
 
 fn ours_alone(path: &Path, seen: &Metadata, expected: &'static str) -> Result<(), DataDirError> {
     let ours = nix::unistd::geteuid().as_raw();
     if seen.uid() != ours {
-        return Err(DataDirError::OtherOwner { path: path.to_owned(), found: seen.uid(), expected: ours });
+        return Err(DataDirError::OtherOwner {
+            path: path.to_owned(),
+            found: seen.uid(),
+            expected: ours,
+        });
     }
     let mode = seen.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(DataDirError::TooWide { path: path.to_owned(), found: mode, expected });
+        return Err(DataDirError::TooWide {
+            path: path.to_owned(),
+            found: mode,
+            expected,
+        });
     }
     Ok(())
 }
@@ -149,8 +188,14 @@ mod tests {
         chmod(&path, 0o700);
         write_secret(&data.default_seal_key(), &[7; 32]).unwrap();
         chmod(&data.default_seal_key(), 0o640);
-        assert!(matches!(DataDir::open(&path), Err(DataDirError::TooWide { .. })));
-        assert!(matches!(read_secret::<32>(&data.default_seal_key()), Err(DataDirError::TooWide { .. })));
+        assert!(matches!(
+            DataDir::open(&path),
+            Err(DataDirError::TooWide { .. })
+        ));
+        assert!(matches!(
+            read_secret::<32>(&data.default_seal_key()),
+            Err(DataDirError::TooWide { .. })
+        ));
     }
 
     #[test]
@@ -158,10 +203,16 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(DataDir::open_or_make(&file), Err(DataDirError::NotADirectory(_))));
+        assert!(matches!(
+            DataDir::open_or_make(&file),
+            Err(DataDirError::NotADirectory(_))
+        ));
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
-        assert!(matches!(DataDir::open_or_make(&link), Err(DataDirError::NotADirectory(_))));
+        assert!(matches!(
+            DataDir::open_or_make(&link),
+            Err(DataDirError::NotADirectory(_))
+        ));
     }
 
     #[test]
@@ -170,8 +221,17 @@ mod tests {
         let path = scratch.path().join("secret");
         write_secret(&path, &[7; 32]).unwrap();
         assert_eq!(read_secret::<32>(&path).unwrap(), [7; 32]);
-        assert!(matches!(read_secret::<33>(&path), Err(DataDirError::SecretLength { .. })));
-        assert!(matches!(read_secret::<31>(&path), Err(DataDirError::SecretLength { .. })));
-        assert!(write_secret(&path, &[8; 32]).is_err(), "an existing secret is never overwritten");
+        assert!(matches!(
+            read_secret::<33>(&path),
+            Err(DataDirError::SecretLength { .. })
+        ));
+        assert!(matches!(
+            read_secret::<31>(&path),
+            Err(DataDirError::SecretLength { .. })
+        ));
+        assert!(
+            write_secret(&path, &[8; 32]).is_err(),
+            "an existing secret is never overwritten"
+        );
     }
 }

@@ -11,13 +11,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api;
+pub mod app;
 pub mod attest;
 pub mod authority;
 pub mod check;
 pub mod clock;
+pub mod config;
 pub mod datadir;
 pub mod journal;
 pub mod metrics;
+pub mod operator;
 pub mod random;
 pub mod rotation;
 pub mod signer;

@@ -1,2 +1,179 @@
-//! Placeholder.
-fn main() {}
+//! The process: command line, logs, signals, exit code. Everything else is the library's.
+//!
+//! Never: more than one line on stderr for one mistake.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the room that talks to the terminal"
+)]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use myelin_ca::app::{self, AppError};
+use myelin_ca::config::{
+    BundleCommand, Cli, Command, LogArgs, LogFormat, ServeArgs, SvidCommand, TokenCommand,
+};
+use myelin_ca::operator::{Answer, Ask};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A mistake of configuration, as sysexits.h numbers it.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(perform(cli.command)),
+        Err(error) => Err(format!(
+            "cannot start the runtime: {error}; are there threads and file descriptors left?"
+        )),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("myelin-ca: {line}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+async fn perform(command: Command) -> Result<(), String> {
+    match command {
+        Command::Serve(args) => serve(args).await,
+        Command::Token(TokenCommand::Create(args)) => {
+            let answer = ask(&args.operator.data, Ask::CreateToken(args.request())).await?;
+            print(&answer, args.operator.json)
+        }
+        Command::Token(TokenCommand::List(args)) => {
+            print(&ask(&args.data, Ask::ListTokens).await?, args.json)
+        }
+        Command::Svid(SvidCommand::List(args)) => {
+            print(&ask(&args.data, Ask::ListSvids).await?, args.json)
+        }
+        Command::Bundle(BundleCommand::Show(args)) => {
+            let Answer::Bundle(bundle) = ask(&args.data, Ask::ShowBundle).await? else {
+                return Err(
+                    "the server answered another question; use its version of myelin-ca".to_owned(),
+                );
+            };
+            if args.json {
+                println!("{}", bundle.spiffe_json)
+            } else {
+                print!("{}", bundle.pem)
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), String> {
+    start_logs(&args.logs)?;
+    let config = args.config().map_err(|error| error.to_string())?;
+    let (mut terminate, mut interrupt) = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    app::run(config, shutdown).await.map_err(one_line)
+}
+
+fn start_logs(args: &LogArgs) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&args.log_level).map_err(|error| {
+        format!(
+            "--log-level {:?}: {error}; expected error, warn, info, debug or trace",
+            args.log_level
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Human => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn ask(data: &Path, question: Ask) -> Result<Answer, String> {
+    app::ask_offline_or_online(data, question, &app::system_clock())
+        .await
+        .map_err(one_line)
+}
+
+fn print(answer: &Answer, json: bool) -> Result<(), String> {
+    if json {
+        let value = match answer {
+            Answer::Token(made) => serde_json::to_string(made),
+            Answer::Tokens(lines) => serde_json::to_string(lines),
+            Answer::Svids(lines) => serde_json::to_string(lines),
+            Answer::Bundle(shown) => serde_json::to_string(shown),
+            Answer::Refused(why) => serde_json::to_string(why),
+        };
+        println!(
+            "{}",
+            value.map_err(|error| format!("cannot print the answer: {error}"))?
+        );
+        return Ok(());
+    }
+    match answer {
+        // The token alone, so that a script can take it.
+        Answer::Token(made) => println!("{}", made.token),
+        Answer::Tokens(lines) => {
+            for line in lines {
+                println!(
+                    "{}  {:8}  {}  {:?}  until {}",
+                    &line.name[..16.min(line.name.len())],
+                    line.state,
+                    line.spiffe_id,
+                    line.addresses,
+                    at(line.expires)
+                );
+            }
+        }
+        Answer::Svids(lines) => {
+            for line in lines {
+                let port = line
+                    .port
+                    .map_or_else(|| "*".to_owned(), |port| port.to_string());
+                println!(
+                    "{} port {port}  {}  serial {}  until {}",
+                    line.address,
+                    line.spiffe_id,
+                    line.serial,
+                    at(line.not_after)
+                );
+            }
+        }
+        Answer::Bundle(shown) => print!("{}", shown.pem),
+        Answer::Refused(why) => return Err(why.clone()),
+    }
+    Ok(())
+}
+
+/// RFC 3339.
+fn at(seconds: u64) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(
+        std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
+    )
+}
+
+fn one_line(error: AppError) -> String {
+    error.to_string().replace('\n', " ")
+}

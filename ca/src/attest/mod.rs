@@ -38,7 +38,11 @@ pub enum Claimed {
     /// Holds a host key, and nothing else any more.
     HostAlone,
     /// Holds a host key and the SVID with this serial, and says which generation it is.
-    Renewal { lineage: Hex, generation: u64, serial: Hex },
+    Renewal {
+        lineage: Hex,
+        generation: u64,
+        serial: Hex,
+    },
 }
 
 /// A request whose every signature was verified. Only [`prove`] makes one.
@@ -56,9 +60,13 @@ pub struct Proven {
 pub enum AttestError {
     #[error(transparent)]
     Malformed(#[from] IssuanceError),
-    #[error("the host key's signature is not over this connection, this CSR and this request key: {0}; sign the exporter of the connection that the request is sent on")]
+    #[error(
+        "the host key's signature is not over this connection, this CSR and this request key: {0}; sign the exporter of the connection that the request is sent on"
+    )]
     HostSignature(KeyError),
-    #[error("a renewal must come on a connection that presents the current SVID; connect with it, or attest with the host key alone")]
+    #[error(
+        "a renewal must come on a connection that presents the current SVID; connect with it, or attest with the host key alone"
+    )]
     SvidNotPresented,
 }
 
@@ -67,15 +75,30 @@ pub fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, At
     let request = IssueRequest::try_from(request)?;
     let host_spki = request.attestation.host_spki();
     let csr_der = request.csr.der();
-    verify_host_proof(host_spki, &caller.exporter, csr_der, &request.request_key, &request.host_signature)
-        .map_err(AttestError::HostSignature)?;
+    verify_host_proof(
+        host_spki,
+        &caller.exporter,
+        csr_der,
+        &request.request_key,
+        &request.host_signature,
+    )
+    .map_err(AttestError::HostSignature)?;
     let claimed = match &request.attestation {
-        Attestation::Join { secret, .. } => Claimed::Token { secret_hash: Hex(secret.stored_hash().to_vec()) },
+        Attestation::Join { secret, .. } => Claimed::Token {
+            secret_hash: Hex(secret.stored_hash().to_vec()),
+        },
         Attestation::Host { lineage: None, .. } => Claimed::HostAlone,
-        Attestation::Host { lineage: Some(Lineage { id, generation }), .. } => {
+        Attestation::Host {
+            lineage: Some(Lineage { id, generation }),
+            ..
+        } => {
             let peer = caller.peer.as_ref().ok_or(AttestError::SvidNotPresented)?;
             let serial = Hex(peer.serial.as_bytes().to_vec());
-            Claimed::Renewal { lineage: Hex(id.as_bytes().to_vec()), generation: *generation, serial }
+            Claimed::Renewal {
+                lineage: Hex(id.as_bytes().to_vec()),
+                generation: *generation,
+                serial,
+            }
         }
     };
     Ok(Proven {
@@ -140,8 +163,19 @@ impl Proven {
 
     /// For tables of decisions, which need proofs without signatures.
     #[cfg(test)]
-    pub(crate) fn assumed(claimed: Claimed, host: Hex, csr_key: P256Spki, request_key: Hex) -> Self {
-        Self { claimed, host, csr_key, request_key, lifetime: Duration::ZERO }
+    pub(crate) fn assumed(
+        claimed: Claimed,
+        host: Hex,
+        csr_key: P256Spki,
+        request_key: Hex,
+    ) -> Self {
+        Self {
+            claimed,
+            host,
+            csr_key,
+            request_key,
+            lifetime: Duration::ZERO,
+        }
     }
 }
 
@@ -160,7 +194,9 @@ impl AttestError {
     /// One word of a closed set.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Malformed(IssuanceError::Key { field: "csr_der", .. }) => "csr_not_p256",
+            Self::Malformed(IssuanceError::Key {
+                field: "csr_der", ..
+            }) => "csr_not_p256",
             Self::Malformed(IssuanceError::CsrNotPossessed) => "csr_signature",
             Self::Malformed(IssuanceError::CsrMalformed) => "csr_malformed",
             Self::Malformed(_) => "malformed",

@@ -8,7 +8,9 @@
 use super::reason::Reason;
 use crate::attest::{Claimed, Proven};
 use crate::clock::UnixSeconds;
-use crate::journal::{AddressRecord, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord};
+use crate::journal::{
+    AddressRecord, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord,
+};
 
 /// Issues that a host may have in quick succession before the sustained rate binds: restarts of a sidecar that
 /// cannot start, retries after a network fault.
@@ -33,9 +35,14 @@ pub struct Known<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// A first certificate in a new lineage, which supersedes the host's current one.
-    Begin { grant: Grant },
+    Begin {
+        grant: Grant,
+    },
     /// The next generation of this lineage.
-    Advance { grant: Grant, generation: u64 },
+    Advance {
+        grant: Grant,
+        generation: u64,
+    },
     /// The reply was lost: the certificate of this very request again.
     Again,
     /// One SVID was renewed twice: somebody else holds it.
@@ -61,9 +68,13 @@ fn redeem(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
     };
     match (&token.used, known.lineage) {
         (None, _) if token.expires <= now => Decision::Refuse(Reason::TokenExpired),
-        (None, _) => Decision::Begin { grant: token.grant.clone() },
+        (None, _) => Decision::Begin {
+            grant: token.grant.clone(),
+        },
         (Some(used), Some(lineage))
-            if used.host == *proven.host() && lineage.generation == 1 && same_request(proven, lineage) =>
+            if used.host == *proven.host()
+                && lineage.generation == 1
+                && same_request(proven, lineage) =>
         {
             Decision::Again
         }
@@ -76,10 +87,18 @@ fn reattest(proven: &Proven, known: Known<'_>) -> Decision {
         return Decision::Refuse(Reason::HostUnknown);
     };
     match known.lineage {
-        Some(lineage) if lineage.generation == 1 && lineage.request_key == *proven.request_key() => {
-            if same_request(proven, lineage) { Decision::Again } else { Decision::Refuse(Reason::RequestKeyReused) }
+        Some(lineage)
+            if lineage.generation == 1 && lineage.request_key == *proven.request_key() =>
+        {
+            if same_request(proven, lineage) {
+                Decision::Again
+            } else {
+                Decision::Refuse(Reason::RequestKeyReused)
+            }
         }
-        _ => Decision::Begin { grant: host.grant.clone() },
+        _ => Decision::Begin {
+            grant: host.grant.clone(),
+        },
     }
 }
 
@@ -87,11 +106,15 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
     let Some(host) = known.host else {
         return Decision::Refuse(Reason::HostUnknown);
     };
-    let Some(lineage) = known.lineage.filter(|lineage| lineage.host == *proven.host()) else {
+    let Some(lineage) = known
+        .lineage
+        .filter(|lineage| lineage.host == *proven.host())
+    else {
         return Decision::Refuse(Reason::LineageUnknown);
     };
     // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about it.
-    let proves = |held: &HeldRecord| held.generation == claimed && proven.claimed().names(&held.lineage);
+    let proves =
+        |held: &HeldRecord| held.generation == claimed && proven.claimed().names(&held.lineage);
     if !known.held.is_some_and(proves) {
         return Decision::Refuse(Reason::SvidOfAnotherLineage);
     }
@@ -102,9 +125,10 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
         LineageState::Superseded => Decision::Alarm,
         LineageState::Live if retried && same_request(proven, lineage) => Decision::Again,
         LineageState::Live if retried => Decision::Refuse(Reason::RequestKeyReused),
-        LineageState::Live if lineage.generation == claimed => {
-            Decision::Advance { grant: host.grant.clone(), generation: claimed + 1 }
-        }
+        LineageState::Live if lineage.generation == claimed => Decision::Advance {
+            grant: host.grant.clone(),
+            generation: claimed + 1,
+        },
         LineageState::Live => Decision::Alarm,
     }
 }
@@ -114,10 +138,18 @@ fn same_request(proven: &Proven, lineage: &LineageRecord) -> bool {
 }
 
 /// Whether this host may have another certificate now; yields when its next one is due (GCRA).
-pub fn within_rate(host: Option<&HostRecord>, default_life: u64, now: UnixSeconds) -> Result<UnixSeconds, Reason> {
+pub fn within_rate(
+    host: Option<&HostRecord>,
+    default_life: u64,
+    now: UnixSeconds,
+) -> Result<UnixSeconds, Reason> {
     let interval = (default_life / ISSUES_PER_LIFETIME).max(1);
     let due = host.map_or(now, |host| host.next_due.max(now));
-    if due > now + interval * ISSUE_BURST { Err(Reason::TooOften) } else { Ok(due + interval) }
+    if due > now + interval * ISSUE_BURST {
+        Err(Reason::TooOften)
+    } else {
+        Ok(due + interval)
+    }
 }
 
 /// Whether this address is free for the host: nobody else's unexpired claim overlaps.
@@ -127,7 +159,12 @@ pub fn address_is_free(
     grant: &Grant,
     now: UnixSeconds,
 ) -> Result<(), Reason> {
-    let others = || record.claims.iter().filter(|claim| claim.not_after > now && claim.host != *proven.host());
+    let others = || {
+        record
+            .claims
+            .iter()
+            .filter(|claim| claim.not_after > now && claim.host != *proven.host())
+    };
     for port in grant.claimed_ports() {
         if others().any(|claim| claim.overlaps(port)) {
             return Err(Reason::AddressTaken);

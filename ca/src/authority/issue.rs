@@ -12,12 +12,12 @@ use rustls_pki_types::CertificateDer;
 
 use super::decide::{Decision, Known, address_is_free, decide, within_rate};
 use super::{Authority, IssueError, Reason, chain};
-use crate::attest::{Claimed, Proven};
+use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, IssuedRecord, LineageRecord,
-    LineageState, Redeemed, TokenRecord,
+    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, IssuedRecord,
+    LineageRecord, LineageState, Redeemed, TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -52,7 +52,11 @@ pub(super) struct Seen {
 
 impl Authority {
     /// Issues one certificate to a caller that `attest` has proven.
-    pub async fn issue(&self, proven: &Proven) -> Result<Issued, IssueError> {
+    pub async fn issue(&self, caller: &Caller, proven: &Proven) -> Result<Issued, IssueError> {
+        if let (Claimed::Renewal { .. }, Some(peer)) = (proven.claimed(), &caller.peer) {
+            // The handshake is over for a while: the SVID may have expired or been denied since.
+            self.judge(peer)?;
+        }
         for _ in 0..MAX_ATTEMPTS {
             let now = self.clock.seconds();
             let seen = self.look_up(proven).await?;
@@ -64,12 +68,19 @@ impl Authority {
                     Commit::Conflict => None,
                 },
                 Decision::Begin { grant } => {
-                    let lineage = Hex(random::bytes::<16>().map_err(|_| IssueError::NoRandomness)?.to_vec());
+                    let lineage = Hex(random::bytes::<16>()
+                        .map_err(|_| IssueError::NoRandomness)?
+                        .to_vec());
                     self.attempt(proven, &seen, grant, lineage, 1, now).await?
                 }
                 Decision::Advance { grant, generation } => {
-                    let lineage = proven.claimed().lineage().cloned().ok_or(IssueError::Refused(Reason::LineageUnknown))?;
-                    self.attempt(proven, &seen, grant, lineage, generation, now).await?
+                    let lineage = proven
+                        .claimed()
+                        .lineage()
+                        .cloned()
+                        .ok_or(IssueError::Refused(Reason::LineageUnknown))?;
+                    self.attempt(proven, &seen, grant, lineage, generation, now)
+                        .await?
                 }
             };
             if let Some(issued) = done {
@@ -81,16 +92,31 @@ impl Authority {
 
     async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
         let journal = &self.journal;
-        let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
-        let mut seen = Seen { token: None, host, lineage: None, held: None };
+        let host = journal
+            .read::<HostRecord>(&proven.host().to_string())
+            .await?;
+        let mut seen = Seen {
+            token: None,
+            host,
+            lineage: None,
+            held: None,
+        };
         let lineage = match proven.claimed() {
             Claimed::Token { secret_hash } => {
-                seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
-                seen.token.as_ref().and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
+                seen.token = journal
+                    .read::<TokenRecord>(&secret_hash.to_string())
+                    .await?;
+                seen.token
+                    .as_ref()
+                    .and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
             }
             Claimed::HostAlone => seen.host.as_ref().map(|host| host.record.lineage.clone()),
-            Claimed::Renewal { lineage, serial, .. } => {
-                seen.held = journal.read::<HeldRecord>(&held_name(proven.host(), serial)).await?;
+            Claimed::Renewal {
+                lineage, serial, ..
+            } => {
+                seen.held = journal
+                    .read::<HeldRecord>(&held_name(proven.host(), serial))
+                    .await?;
                 Some(lineage.clone())
             }
         };
@@ -131,14 +157,32 @@ impl Authority {
         };
         let mut batch = Batch::default();
         write_certificate(&mut batch, proven, &issued, &leaf, now);
-        self.write_lineage(&mut batch, proven, seen, &issued).await?;
-        let record = HostRecord { grant: grant.clone(), lineage: issued.lineage.clone(), denied: false, next_due };
+        self.write_lineage(&mut batch, proven, seen, &issued)
+            .await?;
+        let record = HostRecord {
+            grant: grant.clone(),
+            lineage: issued.lineage.clone(),
+            denied: false,
+            next_due,
+        };
         batch.put(&proven.host().to_string(), host, &record);
         if let Some(token) = &seen.token {
-            let used = Redeemed { at: now, host: proven.host().clone(), lineage: issued.lineage.clone() };
-            batch.replace(token, &TokenRecord { used: Some(used), ..token.record.clone() });
+            let used = Redeemed {
+                at: now,
+                host: proven.host().clone(),
+                lineage: issued.lineage.clone(),
+            };
+            batch.replace(
+                token,
+                &TokenRecord {
+                    used: Some(used),
+                    ..token.record.clone()
+                },
+            );
         }
-        let claimed = self.write_claims(&mut batch, proven, host, &grant, addresses, &issued, now).await?;
+        let claimed = self
+            .write_claims(&mut batch, proven, host, &grant, addresses, &issued, now)
+            .await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => Ok(None),
             Commit::Committed { .. } => {
@@ -150,13 +194,23 @@ impl Authority {
         }
     }
 
-    fn leaf(&self, proven: &Proven, grant: &Grant, signer: &Signer, now: UnixSeconds) -> Result<Leaf, IssueError> {
+    fn leaf(
+        &self,
+        proven: &Proven,
+        grant: &Grant,
+        signer: &Signer,
+        now: UnixSeconds,
+    ) -> Result<Leaf, IssueError> {
         Ok(Leaf {
             spiffe_id: grant.spiffe_id.clone(),
             addresses: grant.addresses.clone(),
             names: Vec::new(),
             serial: Serial::from_random(random::bytes().map_err(|_| IssueError::NoRandomness)?),
-            validity: self.settings.lifetimes.validity(proven.lifetime(), now, signer.validity())?,
+            validity: self.settings.lifetimes.validity(
+                proven.lifetime(),
+                now,
+                signer.validity(),
+            )?,
             public_key: proven.csr_key().as_bytes().to_vec(),
         })
     }
@@ -170,7 +224,10 @@ impl Authority {
     ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
         let mut found = Vec::new();
         for address in &grant.addresses {
-            let entry = self.journal.read::<AddressRecord>(&address.to_string()).await?;
+            let entry = self
+                .journal
+                .read::<AddressRecord>(&address.to_string())
+                .await?;
             if let Some(entry) = &entry {
                 address_is_free(&entry.record, proven, grant, now).map_err(IssueError::Refused)?;
             }
@@ -207,13 +264,22 @@ impl Authority {
             && let Some(former) = self.lineage(&host.record.lineage).await?
         {
             let state = LineageState::Superseded;
-            batch.replace(&former, &LineageRecord { state, ..former.record.clone() });
+            batch.replace(
+                &former,
+                &LineageRecord {
+                    state,
+                    ..former.record.clone()
+                },
+            );
         }
         Ok(())
     }
 
     /// The claims of this certificate in place of the host's former ones, wherever those were.
-    #[allow(clippy::too_many_arguments, reason = "one commit, whose parts are decided in different places")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one commit, whose parts are decided in different places"
+    )]
     async fn write_claims(
         &self,
         batch: &mut Batch,
@@ -231,17 +297,24 @@ impl Authority {
         }
         let mut written = Vec::new();
         for (address, entry) in addresses {
-            let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
-            record.claims.retain(|claim| claim.not_after > now && claim.host != *proven.host());
+            let mut record = entry
+                .as_ref()
+                .map(|entry| entry.record.clone())
+                .unwrap_or_default();
+            record
+                .claims
+                .retain(|claim| claim.not_after > now && claim.host != *proven.host());
             if grant.addresses.contains(&address) {
-                record.claims.extend(grant.claimed_ports().into_iter().map(|port| Claim {
-                    port,
-                    spiffe_id: grant.spiffe_id.clone(),
-                    protocol: grant.protocol.clone(),
-                    host: proven.host().clone(),
-                    serial: issued.serial.clone(),
-                    not_after: issued.not_after,
-                }));
+                record
+                    .claims
+                    .extend(grant.claimed_ports().into_iter().map(|port| Claim {
+                        port,
+                        spiffe_id: grant.spiffe_id.clone(),
+                        protocol: grant.protocol.clone(),
+                        host: proven.host().clone(),
+                        serial: issued.serial.clone(),
+                        not_after: issued.not_after,
+                    }));
             }
             batch.put(&address.to_string(), entry.as_ref(), &record);
             written.push((address, record));
@@ -285,7 +358,13 @@ pub(super) fn held_name(host: &Hex, serial: &Hex) -> String {
     format!("{host}/{serial}")
 }
 
-fn write_certificate(batch: &mut Batch, proven: &Proven, issued: &Issued, leaf: &Leaf, now: UnixSeconds) {
+fn write_certificate(
+    batch: &mut Batch,
+    proven: &Proven,
+    issued: &Issued,
+    leaf: &Leaf,
+    now: UnixSeconds,
+) {
     let record = IssuedRecord {
         spiffe_id: issued.spiffe_id.clone(),
         attestor: proven.claimed().attestor().to_owned(),
@@ -311,5 +390,7 @@ fn write_certificate(batch: &mut Batch, proven: &Proven, issued: &Issued, leaf: 
 /// The lineage's id out of its key in the journal.
 fn lineage_id(key: &str) -> Vec<u8> {
     let hex = key.trim_start_matches(<LineageRecord as crate::journal::Record>::PREFIX);
-    serde_json::from_value::<Hex>(hex.into()).map(|hex| hex.0).unwrap_or_default()
+    serde_json::from_value::<Hex>(hex.into())
+        .map(|hex| hex.0)
+        .unwrap_or_default()
 }

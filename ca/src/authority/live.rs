@@ -26,7 +26,10 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { claims: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
+        Self {
+            claims: RwLock::default(),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+        }
     }
 }
 
@@ -36,7 +39,9 @@ impl Live {
         let claims = self.read();
         let here = claims.get(&address)?;
         let live = |wanted: Option<u16>| {
-            here.iter().find(|claim| claim.port == wanted && claim.not_after > now).cloned()
+            here.iter()
+                .find(|claim| claim.port == wanted && claim.not_after > now)
+                .cloned()
         };
         live(Some(port)).or_else(|| live(None))
     }
@@ -48,13 +53,19 @@ impl Live {
 
     /// How many different SVIDs are live.
     pub fn count(&self, now: UnixSeconds) -> usize {
-        self.unexpired(now).into_iter().map(|(_, claim)| claim.serial).collect::<HashSet<Hex>>().len()
+        self.unexpired(now)
+            .into_iter()
+            .map(|(_, claim)| claim.serial)
+            .collect::<HashSet<Hex>>()
+            .len()
     }
 
     /// All live claims, in no order.
     pub fn unexpired(&self, now: UnixSeconds) -> Vec<(IpAddr, Claim)> {
         let claims = self.read();
-        let all = claims.iter().flat_map(|(address, here)| here.iter().map(|claim| (*address, claim.clone())));
+        let all = claims
+            .iter()
+            .flat_map(|(address, here)| here.iter().map(|claim| (*address, claim.clone())));
         all.filter(|(_, claim)| claim.not_after > now).collect()
     }
 
@@ -107,7 +118,14 @@ mod tests {
 
     fn claim(port: Option<u16>, id: &str, not_after: u64) -> Claim {
         let (host, serial) = (Hex(vec![1]), Hex(id.as_bytes().to_vec()));
-        Claim { port, spiffe_id: id.to_owned(), protocol: String::new(), host, serial, not_after }
+        Claim {
+            port,
+            spiffe_id: id.to_owned(),
+            protocol: String::new(),
+            host,
+            serial,
+            not_after,
+        }
     }
 
     #[test]
@@ -122,14 +140,22 @@ mod tests {
         assert_eq!(who(80, NOW + 1).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 5), None);
         assert_eq!(live.at("10.0.0.2".parse().unwrap(), 80, NOW), None);
-        assert_eq!((live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)), (2, 1, 0));
+        assert_eq!(
+            (live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)),
+            (2, 1, 0)
+        );
     }
 
     #[test]
     fn expiry_is_announced_once() {
         let live = Live::default();
         let address: IpAddr = "10.0.0.1".parse().unwrap();
-        live.publish(address, &AddressRecord { claims: vec![claim(None, "all", NOW)] });
+        live.publish(
+            address,
+            &AddressRecord {
+                claims: vec![claim(None, "all", NOW)],
+            },
+        );
         let mut changes = live.changes();
         assert_eq!(live.expire(NOW - 1), 0);
         assert_eq!(live.expire(NOW), 1);

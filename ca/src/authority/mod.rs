@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use myelin_identity::bundle::{DenyEntry, DenyError, DenyList, DenySubject, Serial, TrustBundle};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Clock, UnixSeconds};
@@ -27,14 +28,13 @@ mod own;
 mod reason;
 mod statement;
 mod sweep;
-mod tokens;
+pub mod tokens;
 
 pub use issue::Issued;
 pub use live::Live;
 pub use own::OwnSvid;
 pub use reason::{Blame, IssueError, Reason};
-pub use statement::Statement;
-pub use tokens::{NewToken, TokenError, TokenRequest};
+pub use statement::{HEARTBEAT, Statement};
 
 /// What an authority is told at start.
 #[derive(Clone, Debug)]
@@ -66,7 +66,9 @@ pub enum AuthorityError {
     Issue(#[from] IssueError),
     #[error("the stored deny list cannot be used: {0}")]
     Denied(#[from] DenyError),
-    #[error("address {address} claims serial {serial}, which the journal never issued; the store is damaged: restore a backup")]
+    #[error(
+        "address {address} claims serial {serial}, which the journal never issued; the store is damaged: restore a backup"
+    )]
     Disagreement { address: String, serial: String },
 }
 
@@ -78,7 +80,11 @@ impl Authority {
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, AuthorityError> {
-        let denied = journal.read::<DenyRecord>(CURRENT).await?.map(|entry| entry.record).unwrap_or_default();
+        let denied = journal
+            .read::<DenyRecord>(CURRENT)
+            .await?
+            .map(|entry| entry.record)
+            .unwrap_or_default();
         let authority = Self {
             journal,
             rotation,
@@ -125,11 +131,28 @@ impl Authority {
     /// The deny list as it is now, said at `now`.
     pub fn deny_list(&self, now: UnixSeconds) -> Result<DenyList, DenyError> {
         let record = self.deny_record();
-        let entries = record.serials.iter().filter(|denied| denied.until >= now).filter_map(|denied| {
-            let serial = Serial::from_bytes(&denied.serial.0).ok()?;
-            Some(DenyEntry { subject: DenySubject::Serial(serial), until: denied.until })
-        });
+        let entries = record
+            .serials
+            .iter()
+            .filter(|denied| denied.until >= now)
+            .filter_map(|denied| {
+                let serial = Serial::from_bytes(&denied.serial.0).ok()?;
+                Some(DenyEntry {
+                    subject: DenySubject::Serial(serial),
+                    until: denied.until,
+                })
+            });
         DenyList::new(record.epoch, now, entries)
+    }
+
+    /// Whether a peer whose handshake was good is still good.
+    pub fn judge(&self, peer: &Peer) -> Result<(), IssueError> {
+        let now = self.clock.now();
+        let denied = self
+            .deny_list(now.as_secs())
+            .map_err(|_| IssueError::Refused(Reason::Contended))?;
+        peer.still_trusted(&self.bundle(), &denied, now)
+            .map_err(IssueError::Untrusted)
     }
 
     /// Renews the issuing intermediate when it is due; says whether it did.
@@ -139,11 +162,18 @@ impl Authority {
 
     /// Longest that the default asks for; the yardstick of rates.
     fn default_life(&self) -> u64 {
-        self.settings.lifetimes.default.min(crate::template::MAX_LIFETIME).as_secs()
+        self.settings
+            .lifetimes
+            .default
+            .min(crate::template::MAX_LIFETIME)
+            .as_secs()
     }
 
     fn deny_record(&self) -> Arc<DenyRecord> {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.denied
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn publish_denied(&self, record: DenyRecord) {
@@ -159,18 +189,33 @@ impl Authority {
         let now = self.clock.seconds();
         for entry in self.journal.all::<AddressRecord>().await? {
             let name = entry.key.trim_start_matches("address/").to_owned();
-            for claim in entry.record.claims.iter().filter(|claim| claim.not_after > now) {
-                let issued = self.journal.read::<crate::journal::IssuedRecord>(&claim.serial.to_string()).await?;
+            for claim in entry
+                .record
+                .claims
+                .iter()
+                .filter(|claim| claim.not_after > now)
+            {
+                let issued = self
+                    .journal
+                    .read::<crate::journal::IssuedRecord>(&claim.serial.to_string())
+                    .await?;
                 if issued.is_none() {
                     let serial = claim.serial.to_string();
-                    return Err(AuthorityError::Disagreement { address: name, serial });
+                    return Err(AuthorityError::Disagreement {
+                        address: name,
+                        serial,
+                    });
                 }
             }
             match name.parse() {
                 Ok(address) => self.live.publish(address, &entry.record),
                 Err(error) => {
                     let why = format!("{error}");
-                    return Err(JournalError::Unreadable { key: entry.key, why }.into());
+                    return Err(JournalError::Unreadable {
+                        key: entry.key,
+                        why,
+                    }
+                    .into());
                 }
             }
         }
@@ -185,7 +230,10 @@ impl Authority {
 
 /// The chain as callers get it: leaf, then its issuer.
 fn chain(leaf_der: &[u8], issuer_der: &[u8]) -> Vec<CertificateDer<'static>> {
-    vec![CertificateDer::from(leaf_der.to_vec()), CertificateDer::from(issuer_der.to_vec())]
+    vec![
+        CertificateDer::from(leaf_der.to_vec()),
+        CertificateDer::from(issuer_der.to_vec()),
+    ]
 }
 
 /// How long an entry stays in the journal after the certificate or token ended.

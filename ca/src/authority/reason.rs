@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::verify::Refusal;
+
 use crate::attest::AttestError;
 use crate::check::Mismatch;
 use crate::journal::JournalError;
@@ -17,27 +19,39 @@ pub enum Reason {
     TokenUnknown,
     #[error("the join token has expired; make another with: myelin-ca token create")]
     TokenExpired,
-    #[error("the join token was used before; make another, and find out who used it if it was not this machine")]
+    #[error(
+        "the join token was used before; make another, and find out who used it if it was not this machine"
+    )]
     TokenUsed,
     #[error("this host key never redeemed a join token here; join with a token first")]
     HostUnknown,
-    #[error("this host key was denied after an alarm; find out how its SVID was copied, then join with a new host key and token")]
+    #[error(
+        "this host key was denied after an alarm; find out how its SVID was copied, then join with a new host key and token"
+    )]
     HostDenied,
     #[error("no such lineage belongs to this host key; attest with the host key alone")]
     LineageUnknown,
     #[error("this lineage was denied after an alarm; join with a new host key and token")]
     LineageDenied,
-    #[error("the connection's SVID is not of the lineage and generation that are to be renewed; connect with the current SVID")]
+    #[error(
+        "the connection's SVID is not of the lineage and generation that are to be renewed; connect with the current SVID"
+    )]
     SvidOfAnotherLineage,
-    #[error("the connection's SVID is on the deny list; join with a new host key and token")]
-    SvidDenied,
-    #[error("one SVID was renewed twice: it was copied, and both lineages are denied now; treat the machine as compromised")]
+    #[error(
+        "one SVID was renewed twice: it was copied, and both lineages are denied now; treat the machine as compromised"
+    )]
     Alarm,
-    #[error("this request key was used for another public key; use a new random request key for a new request")]
+    #[error(
+        "this request key was used for another public key; use a new random request key for a new request"
+    )]
     RequestKeyReused,
-    #[error("another host holds a live SVID for this address; wait for its end, or let that host attest again")]
+    #[error(
+        "another host holds a live SVID for this address; wait for its end, or let that host attest again"
+    )]
     AddressTaken,
-    #[error("too many single-port claims on this address; give its workloads one SVID, or addresses of their own")]
+    #[error(
+        "too many single-port claims on this address; give its workloads one SVID, or addresses of their own"
+    )]
     AddressCrowded,
     #[error("this host asked for too many certificates; find out why it restarts, and wait")]
     TooOften,
@@ -56,7 +70,6 @@ impl Reason {
             Self::LineageUnknown => "lineage_unknown",
             Self::LineageDenied => "lineage_denied",
             Self::SvidOfAnotherLineage => "svid_of_another_lineage",
-            Self::SvidDenied => "svid_denied",
             Self::Alarm => "alarm",
             Self::RequestKeyReused => "request_key_reused",
             Self::AddressTaken => "address_taken",
@@ -74,6 +87,8 @@ pub enum IssueError {
     Unproven(#[from] AttestError),
     #[error("{0}")]
     Refused(Reason),
+    #[error("the connection's SVID no longer counts: {0}")]
+    Untrusted(Refusal),
     #[error(transparent)]
     Lifetime(#[from] LifetimeRefusal),
     #[error(transparent)]
@@ -104,6 +119,7 @@ impl IssueError {
         match self {
             Self::Unproven(error) => error.word(),
             Self::Refused(reason) => reason.word(),
+            Self::Untrusted(refusal) => refusal.word(),
             Self::Lifetime(LifetimeRefusal::TooShort { .. }) => "lifetime_too_short",
             Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) => "issuer_expiring",
             Self::Journal(_) => "store_failed",
@@ -116,12 +132,17 @@ impl IssueError {
         match self {
             Self::Unproven(error) if error.is_malformed() => Blame::Request,
             Self::Unproven(_) => Blame::Caller,
-            Self::Refused(Reason::AddressTaken | Reason::AddressCrowded | Reason::TooOften | Reason::Contended) => {
+            Self::Refused(
+                Reason::AddressTaken
+                | Reason::AddressCrowded
+                | Reason::TooOften
+                | Reason::Contended,
+            ) => Blame::Circumstances,
+            Self::Refused(_) | Self::Untrusted(_) => Blame::Caller,
+            Self::Lifetime(LifetimeRefusal::TooShort { .. }) => Blame::Request,
+            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) | Self::Journal(_) => {
                 Blame::Circumstances
             }
-            Self::Refused(_) => Blame::Caller,
-            Self::Lifetime(LifetimeRefusal::TooShort { .. }) => Blame::Request,
-            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) | Self::Journal(_) => Blame::Circumstances,
             Self::Signer(_) | Self::Mismatch(_) | Self::NoRandomness => Blame::Ourselves,
         }
     }

@@ -5,11 +5,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use myelin_identity::bundle::{SignedDenyList, TrustBundle};
 use tokio::sync::watch;
 
 use super::{Authority, AuthorityError, IssueError};
+
+/// How often the CA says the same again: with a staleness of twice this, a watcher knows that it hears nothing.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// One saying. A later one replaces it.
 #[derive(Clone, Debug)]
@@ -24,10 +28,16 @@ impl Authority {
         let bundle = self.rotation.bundle();
         let list = self.deny_list(self.clock.seconds())?;
         let signer = self.rotation.signer();
-        let signature =
-            signer.sign_statement(&list.signed_bytes(bundle.trust_domain())).map_err(IssueError::from)?;
-        let denied = SignedDenyList { list, signature, signer: signer.certificate().clone() };
-        self.statements.send_replace(Some(Arc::new(Statement { bundle, denied })));
+        let signature = signer
+            .sign_statement(&list.signed_bytes(bundle.trust_domain()))
+            .map_err(IssueError::from)?;
+        let denied = SignedDenyList {
+            list,
+            signature,
+            signer: signer.certificate().clone(),
+        };
+        self.statements
+            .send_replace(Some(Arc::new(Statement { bundle, denied })));
         Ok(())
     }
 

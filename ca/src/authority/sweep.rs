@@ -7,8 +7,8 @@
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Entry, HeldRecord, HostRecord, IssuedRecord, JournalError, LineageRecord, Record,
-    TokenRecord,
+    AddressRecord, Batch, Entry, HeldRecord, HostRecord, IssuedRecord, JournalError, LineageRecord,
+    Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -25,30 +25,52 @@ impl Authority {
     pub async fn sweep(&self) -> Result<usize, JournalError> {
         let now = self.clock.seconds();
         let long_ago = |end: UnixSeconds| end + KEPT_AFTER_END.as_secs() <= now;
-        let mut gone = self.sweep_kind(|token: &TokenRecord| long_ago(token.expires)).await?;
-        gone += self.sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after)).await?;
-        gone += self.sweep_kind(|held: &HeldRecord| long_ago(held.not_after)).await?;
+        let mut gone = self
+            .sweep_kind(|token: &TokenRecord| long_ago(token.expires))
+            .await?;
         gone += self
-            .sweep_kind(|address: &AddressRecord| address.claims.iter().all(|claim| long_ago(claim.not_after)))
+            .sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after))
+            .await?;
+        gone += self
+            .sweep_kind(|held: &HeldRecord| long_ago(held.not_after))
+            .await?;
+        gone += self
+            .sweep_kind(|address: &AddressRecord| {
+                address.claims.iter().all(|claim| long_ago(claim.not_after))
+            })
             .await?;
         gone += self.sweep_lineages(long_ago).await?;
         Ok(gone)
     }
 
     /// A lineage goes when its last certificate ended long ago; the host's current one stays with the host.
-    async fn sweep_lineages(&self, long_ago: impl Fn(UnixSeconds) -> bool) -> Result<usize, JournalError> {
+    async fn sweep_lineages(
+        &self,
+        long_ago: impl Fn(UnixSeconds) -> bool,
+    ) -> Result<usize, JournalError> {
         let hosts = self.journal.all::<HostRecord>().await?;
-        let current: std::collections::HashSet<String> =
-            hosts.into_iter().map(|host| format!("{}{}", LineageRecord::PREFIX, host.record.lineage)).collect();
+        let current: std::collections::HashSet<String> = hosts
+            .into_iter()
+            .map(|host| format!("{}{}", LineageRecord::PREFIX, host.record.lineage))
+            .collect();
         let ended = self.journal.all::<LineageRecord>().await?;
-        let ended =
-            ended.into_iter().filter(|entry| long_ago(entry.record.not_after) && !current.contains(&entry.key));
+        let ended = ended
+            .into_iter()
+            .filter(|entry| long_ago(entry.record.not_after) && !current.contains(&entry.key));
         self.remove(ended.collect()).await
     }
 
-    async fn sweep_kind<R: Record>(&self, ended: impl Fn(&R) -> bool) -> Result<usize, JournalError> {
+    async fn sweep_kind<R: Record>(
+        &self,
+        ended: impl Fn(&R) -> bool,
+    ) -> Result<usize, JournalError> {
         let all = self.journal.all::<R>().await?;
-        self.remove(all.into_iter().filter(|entry| ended(&entry.record)).collect()).await
+        self.remove(
+            all.into_iter()
+                .filter(|entry| ended(&entry.record))
+                .collect(),
+        )
+        .await
     }
 
     async fn remove<R: Record>(&self, entries: Vec<Entry<R>>) -> Result<usize, JournalError> {

@@ -41,11 +41,15 @@ pub struct NewToken {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("{id:?} is no SPIFFE ID: {why}; expected spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
+    #[error(
+        "{id:?} is no SPIFFE ID: {why}; expected spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
+    )]
     Id { id: String, why: IdError },
     #[error("{0} is reserved for the CA itself; choose a path outside /myelin")]
     Reserved(SpiffeId),
-    #[error("{id} is of another trust domain than this CA ({expected}); use spiffe://{expected}/...")]
+    #[error(
+        "{id} is of another trust domain than this CA ({expected}); use spiffe://{expected}/..."
+    )]
     OtherTrustDomain { id: SpiffeId, expected: String },
     #[error("a token has {found} addresses, but must have 1 to {MAX_ADDRESSES}, each once")]
     Addresses { found: usize },
@@ -53,7 +57,9 @@ pub enum TokenError {
     Address(IpAddr),
     #[error("a token has at most {MAX_PORTS} ports, each once and not 0")]
     Ports,
-    #[error("protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . / -, such as myelin/1")]
+    #[error(
+        "protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . / -, such as myelin/1"
+    )]
     Protocol(String),
     #[error("a ttl of {0} s is outside 1 s to 7 days; machines that join later get a new token")]
     Ttl(u64),
@@ -78,9 +84,24 @@ pub async fn create(
     let name = Hex(secret.stored_hash().to_vec());
     let expires = now + request.ttl_seconds;
     let mut batch = Batch::default();
-    batch.create(&name.to_string(), &TokenRecord { grant, created: now, expires, used: None });
+    batch.create(
+        &name.to_string(),
+        &TokenRecord {
+            grant,
+            created: now,
+            expires,
+            used: None,
+        },
+    );
     match journal.commit(batch).await? {
-        Commit::Committed { .. } => Ok(NewToken { token: JoinToken { secret, bundle_hash: bundle.hash() }, expires, name }),
+        Commit::Committed { .. } => Ok(NewToken {
+            token: JoinToken {
+                secret,
+                bundle_hash: bundle.hash(),
+            },
+            expires,
+            name,
+        }),
         // 256 random bits were there before: the generator is broken.
         Commit::Conflict => Err(TokenError::NoRandomness),
     }
@@ -88,10 +109,15 @@ pub async fn create(
 
 /// The grant of a request, checked whole.
 fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenError> {
-    let id = SpiffeId::parse(&request.spiffe_id)
-        .map_err(|why| TokenError::Id { id: request.spiffe_id.clone(), why })?;
+    let id = SpiffeId::parse(&request.spiffe_id).map_err(|why| TokenError::Id {
+        id: request.spiffe_id.clone(),
+        why,
+    })?;
     if id.trust_domain() != bundle.trust_domain() {
-        return Err(TokenError::OtherTrustDomain { id, expected: bundle.trust_domain().to_string() });
+        return Err(TokenError::OtherTrustDomain {
+            id,
+            expected: bundle.trust_domain().to_string(),
+        });
     }
     if id.is_reserved() {
         return Err(TokenError::Reserved(id));
@@ -99,10 +125,16 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
     let mut addresses: Vec<IpAddr> = request.addresses.iter().map(IpAddr::to_canonical).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    if addresses.len() != request.addresses.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len()) {
-        return Err(TokenError::Addresses { found: request.addresses.len() });
+    if addresses.len() != request.addresses.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len())
+    {
+        return Err(TokenError::Addresses {
+            found: request.addresses.len(),
+        });
     }
-    if let Some(address) = addresses.iter().find(|address| address.is_unspecified() || address.is_multicast()) {
+    if let Some(address) = addresses
+        .iter()
+        .find(|address| address.is_unspecified() || address.is_multicast())
+    {
         return Err(TokenError::Address(*address));
     }
     let mut ports = request.ports.clone();
@@ -111,11 +143,17 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
     if ports.len() != request.ports.len() || ports.len() > MAX_PORTS || ports.first() == Some(&0) {
         return Err(TokenError::Ports);
     }
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
+    let fits =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
     if request.protocol.len() > MAX_PROTOCOL_BYTES || !request.protocol.bytes().all(fits) {
         return Err(TokenError::Protocol(request.protocol.clone()));
     }
-    Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol: request.protocol.clone() })
+    Ok(Grant {
+        spiffe_id: id.to_string(),
+        addresses,
+        ports,
+        protocol: request.protocol.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -198,7 +198,11 @@ impl Claim {
 impl Grant {
     /// The ports as claims: every port stands for itself, no port stands for all.
     pub fn claimed_ports(&self) -> Vec<Option<u16>> {
-        if self.ports.is_empty() { vec![None] } else { self.ports.iter().copied().map(Some).collect() }
+        if self.ports.is_empty() {
+            vec![None]
+        } else {
+            self.ports.iter().copied().map(Some).collect()
+        }
     }
 }
 
@@ -238,7 +242,9 @@ impl<'de> Deserialize<'de> for Hex {
                 _ => None,
             })
             .collect();
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
+        bytes
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
     }
 }
 
@@ -253,7 +259,10 @@ impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use base64::Engine as _;
         let text = String::deserialize(deserializer)?;
-        base64::engine::general_purpose::STANDARD.decode(text).map(Self).map_err(serde::de::Error::custom)
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map(Self)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -264,7 +273,14 @@ mod tests {
     fn claim(port: Option<u16>) -> Claim {
         let hex = Hex(vec![1]);
         let (spiffe_id, protocol) = ("spiffe://t/ns/a/sa/b".into(), String::new());
-        Claim { port, spiffe_id, protocol, host: hex.clone(), serial: hex, not_after: 1 }
+        Claim {
+            port,
+            spiffe_id,
+            protocol,
+            host: hex.clone(),
+            serial: hex,
+            not_after: 1,
+        }
     }
 
     #[test]
@@ -277,7 +293,11 @@ mod tests {
             (Some(80), Some(81), false),
         ];
         for (ours, theirs, expected) in table {
-            assert_eq!(claim(ours).overlaps(theirs), expected, "{ours:?} {theirs:?}");
+            assert_eq!(
+                claim(ours).overlaps(theirs),
+                expected,
+                "{ours:?} {theirs:?}"
+            );
         }
     }
 
@@ -285,7 +305,10 @@ mod tests {
     fn hexadecimal_reads_what_it_wrote_and_refuses_the_rest() {
         let text = serde_json::to_string(&Hex(vec![0, 0xab, 255])).unwrap();
         assert_eq!(text, "\"00abff\"");
-        assert_eq!(serde_json::from_str::<Hex>(&text).unwrap(), Hex(vec![0, 0xab, 255]));
+        assert_eq!(
+            serde_json::from_str::<Hex>(&text).unwrap(),
+            Hex(vec![0, 0xab, 255])
+        );
         for wrong in ["\"0\"", "\"0g\"", "\"é\"", "7"] {
             assert!(serde_json::from_str::<Hex>(wrong).is_err(), "{wrong}");
         }

@@ -5,13 +5,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 mod process;
 
 /// An issue is a few signatures and one fsync: a millisecond on a good disk, a second on a bad one.
-const ISSUE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const ISSUE_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
 
 /// Every metric of the CA. Cheap to clone; clones count together.
 #[derive(Clone)]
@@ -51,26 +54,59 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::new(),
             issued: IntCounterVec::new(
-                Opts::new("myelin_ca_issued_total", "Issue requests by outcome word (issued, repeated, or the reason of a refusal) and attestor."),
+                Opts::new(
+                    "myelin_ca_issued_total",
+                    "Issue requests by outcome word (issued, repeated, or the reason of a refusal) and attestor.",
+                ),
                 &["outcome", "attestor"],
             )?,
             issue_duration: Histogram::with_opts(issue_duration.buckets(ISSUE_BUCKETS.to_vec()))?,
-            signer_not_after: Gauge::new("myelin_ca_signer_not_after_seconds", "End of the issuing intermediate, in Unix time.")?,
-            own_svid_not_after: Gauge::new("myelin_ca_own_svid_not_after_seconds", "End of the CA's own SVID, in Unix time.")?,
-            live_svids: IntGauge::new("myelin_ca_live_svids", "Workloads with an unexpired current SVID.")?,
-            bundle_generation: IntGauge::new("myelin_ca_bundle_generation", "Generation of the trust bundle.")?,
-            deny_epoch: IntGauge::new("myelin_ca_deny_epoch", "Epoch of the deny list; grows at each alarm.")?,
-            alarms: IntCounter::new("myelin_ca_alarms_total", "Copied SVIDs that were detected and denied.")?,
-            connections: IntGauge::new("myelin_ca_connections", "Open TLS connections to the gRPC port.")?,
+            signer_not_after: Gauge::new(
+                "myelin_ca_signer_not_after_seconds",
+                "End of the issuing intermediate, in Unix time.",
+            )?,
+            own_svid_not_after: Gauge::new(
+                "myelin_ca_own_svid_not_after_seconds",
+                "End of the CA's own SVID, in Unix time.",
+            )?,
+            live_svids: IntGauge::new(
+                "myelin_ca_live_svids",
+                "Workloads with an unexpired current SVID.",
+            )?,
+            bundle_generation: IntGauge::new(
+                "myelin_ca_bundle_generation",
+                "Generation of the trust bundle.",
+            )?,
+            deny_epoch: IntGauge::new(
+                "myelin_ca_deny_epoch",
+                "Epoch of the deny list; grows at each alarm.",
+            )?,
+            alarms: IntCounter::new(
+                "myelin_ca_alarms_total",
+                "Copied SVIDs that were detected and denied.",
+            )?,
+            connections: IntGauge::new(
+                "myelin_ca_connections",
+                "Open TLS connections to the gRPC port.",
+            )?,
             handshakes: IntCounterVec::new(
-                Opts::new("myelin_ca_handshakes_total", "TLS handshakes on the gRPC port by outcome."),
+                Opts::new(
+                    "myelin_ca_handshakes_total",
+                    "TLS handshakes on the gRPC port by outcome.",
+                ),
                 &["outcome"],
             )?,
             watches: prometheus::IntGaugeVec::new(
-                Opts::new("myelin_ca_watches", "Open watch streams by kind (bundle or directory)."),
+                Opts::new(
+                    "myelin_ca_watches",
+                    "Open watch streams by kind (bundle or directory).",
+                ),
                 &["kind"],
             )?,
-            signer_renewals: IntCounter::new("myelin_ca_signer_renewals_total", "Times that the issuing intermediate was renewed.")?,
+            signer_renewals: IntCounter::new(
+                "myelin_ca_signer_renewals_total",
+                "Times that the issuing intermediate was renewed.",
+            )?,
             short_lifetimes: IntGauge::new(
                 "myelin_ca_short_lifetimes_allowed",
                 "1 if the test flag that allows lifetimes below 5 minutes is set, which production must not do.",
@@ -81,8 +117,16 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let build = GaugeVec::new(Opts::new("myelin_ca_build_info", "Always 1; the label says which version runs."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let build = GaugeVec::new(
+            Opts::new(
+                "myelin_ca_build_info",
+                "Always 1; the label says which version runs.",
+            ),
+            &["version"],
+        )?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
         let registry = &self.registry;
         registry.register(Box::new(build))?;
         registry.register(Box::new(self.issued.clone()))?;
@@ -127,7 +171,11 @@ pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
             _ => "gauge",
         },
         labels: family.get_metric().first().map_or_else(Vec::new, |metric| {
-            metric.get_label().iter().map(|label| label.name().to_owned()).collect()
+            metric
+                .get_label()
+                .iter()
+                .map(|label| label.name().to_owned())
+                .collect()
         }),
     });
     Ok(described.collect())
@@ -140,12 +188,23 @@ mod tests {
     #[test]
     fn every_metric_is_described_with_its_labels() {
         let described = describe().unwrap();
-        let issued = described.iter().find(|metric| metric.name == "myelin_ca_issued_total").unwrap();
+        let issued = described
+            .iter()
+            .find(|metric| metric.name == "myelin_ca_issued_total")
+            .unwrap();
         assert_eq!(issued.labels, ["attestor", "outcome"]);
         assert_eq!(issued.kind, "counter");
-        for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total", "myelin_ca_build_info"] {
+        for name in [
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_cpu_seconds_total",
+            "myelin_ca_build_info",
+        ] {
             assert!(described.iter().any(|metric| metric.name == name), "{name}");
         }
-        assert!(described.iter().all(|metric| metric.help.ends_with('.')), "{described:?}");
+        assert!(
+            described.iter().all(|metric| metric.help.ends_with('.')),
+            "{described:?}"
+        );
     }
 }

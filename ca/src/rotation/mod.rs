@@ -23,7 +23,9 @@ use crate::journal::{
 use crate::random;
 use crate::signer::{SealedIssuer, Signer, SignerError};
 use crate::store::Commit;
-use crate::template::{ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity};
+use crate::template::{
+    ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity,
+};
 
 /// What to do about an issuer at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +45,13 @@ pub enum RotationError {
     Mismatch(#[from] Mismatch),
     #[error("the stored bundle cannot be used: {0}; restore the data directory from a backup")]
     Bundle(#[from] BundleError),
-    #[error("this data directory belongs to trust domain {found}, but --trust-domain says {expected}; name the right one of the two")]
+    #[error(
+        "this data directory belongs to trust domain {found}, but --trust-domain says {expected}; name the right one of the two"
+    )]
     OtherTrustDomain { found: String, expected: String },
-    #[error("the store holds no CA yet; start the server once: myelin-ca serve --data <this directory>")]
+    #[error(
+        "the store holds no CA yet; start the server once: myelin-ca serve --data <this directory>"
+    )]
     NoCa,
     #[error("the root certificate has expired; a new root must be made and its bundle distributed")]
     RootExpired,
@@ -87,8 +93,12 @@ impl Rotation {
         }
         let issuing = sealed(&journal, ISSUING).await?;
         let signer = Signer::open(&from_record(&issuing.record), &seal_key)?;
-        let rotation =
-            Self { journal, seal_key, bundle: Arc::new(bundle), signer: ArcSwap::from_pointee(signer) };
+        let rotation = Self {
+            journal,
+            seal_key,
+            bundle: Arc::new(bundle),
+            signer: ArcSwap::from_pointee(signer),
+        };
         rotation.tick(now).await?;
         Ok(rotation)
     }
@@ -106,9 +116,13 @@ impl Rotation {
         if stage(self.signer.load().validity(), now) == Stage::Fresh {
             return Ok(false);
         }
-        let root = Signer::open(&from_record(&sealed(&self.journal, ROOT).await?.record), &self.seal_key)?;
+        let root = Signer::open(
+            &from_record(&sealed(&self.journal, ROOT).await?.record),
+            &self.seal_key,
+        )?;
         let current = sealed(&self.journal, ISSUING).await?;
-        let (signer, successor) = make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
+        let (signer, successor) =
+            make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
         let mut batch = Batch::default();
         batch.replace(&current, &to_record(&successor));
         match self.journal.commit(batch).await? {
@@ -125,11 +139,21 @@ pub async fn read_bundle(journal: &Journal) -> Result<Option<TrustBundle>, Rotat
         return Ok(None);
     };
     let record = entry.record;
-    let trust_domain = TrustDomain::parse(&record.trust_domain).map_err(|error| {
-        JournalError::Unreadable { key: entry.key, why: error.to_string() }
-    })?;
-    let roots = record.roots_der.into_iter().map(|der| CertificateDer::from(der.0)).collect();
-    Ok(Some(TrustBundle::new(trust_domain, record.generation, roots)?))
+    let trust_domain =
+        TrustDomain::parse(&record.trust_domain).map_err(|error| JournalError::Unreadable {
+            key: entry.key,
+            why: error.to_string(),
+        })?;
+    let roots = record
+        .roots_der
+        .into_iter()
+        .map(|der| CertificateDer::from(der.0))
+        .collect();
+    Ok(Some(TrustBundle::new(
+        trust_domain,
+        record.generation,
+        roots,
+    )?))
 }
 
 async fn make_ca(
@@ -151,7 +175,11 @@ async fn make_ca(
     let bundle = TrustBundle::new(trust_domain.clone(), 1, vec![root.certificate().clone()])?;
     let mut batch = Batch::default();
     let roots_der = vec![Blob(root.certificate().to_vec())];
-    let record = BundleRecord { trust_domain: trust_domain.to_string(), generation: 1, roots_der };
+    let record = BundleRecord {
+        trust_domain: trust_domain.to_string(),
+        generation: 1,
+        roots_der,
+    };
     batch.create(CURRENT, &record);
     batch.create(ROOT, &to_record(&sealed_root));
     batch.create(ISSUING, &to_record(&sealed_issuing));
@@ -183,7 +211,9 @@ fn make_issuing(
 }
 
 fn fresh_serial() -> Result<Serial, RotationError> {
-    random::bytes().map(Serial::from_random).map_err(|_| RotationError::NoRandomness)
+    random::bytes()
+        .map(Serial::from_random)
+        .map_err(|_| RotationError::NoRandomness)
 }
 
 async fn sealed(journal: &Journal, name: &str) -> Result<Entry<IssuerRecord>, RotationError> {
@@ -198,7 +228,10 @@ fn to_record(sealed: &SealedIssuer) -> IssuerRecord {
 }
 
 fn from_record(record: &IssuerRecord) -> SealedIssuer {
-    SealedIssuer { certificate_der: record.certificate_der.0.clone(), sealed_key: record.sealed_key.0.clone() }
+    SealedIssuer {
+        certificate_der: record.certificate_der.0.clone(),
+        sealed_key: record.sealed_key.0.clone(),
+    }
 }
 
 #[cfg(test)]

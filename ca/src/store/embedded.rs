@@ -39,12 +39,20 @@ impl Embedded {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|cause| StoreError::Open { path: shown.clone(), cause })?;
-        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(shown),
-            other => StoreError::Disk(other.to_string()),
-        })?;
-        let store = Self { database: Arc::new(database) };
+            .map_err(|cause| StoreError::Open {
+                path: shown.clone(),
+                cause,
+            })?;
+        let database = redb::Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(shown),
+                other => StoreError::Disk(other.to_string()),
+            })?;
+        let store = Self {
+            database: Arc::new(database),
+        };
         store.make_tables()?;
         Ok(store)
     }
@@ -95,21 +103,30 @@ impl Embedded {
                     Expect::Absent(key) => (key, None),
                     Expect::Revision(key, revision) => (key, Some(*revision)),
                 };
-                let found = values.get(key.as_str()).map_err(disk)?.map(|guard| parse(guard.value()).revision);
+                let found = values
+                    .get(key.as_str())
+                    .map_err(disk)?
+                    .map(|guard| parse(guard.value()).revision);
                 if found != wanted {
                     // Dropped without commit: nothing is written.
                     return Ok(Commit::Conflict);
                 }
             }
             let mut counter = transaction.open_table(REVISION).map_err(disk)?;
-            let revision = counter.get(()).map_err(disk)?.map_or(0, |guard| guard.value()) + 1;
+            let revision = counter
+                .get(())
+                .map_err(disk)?
+                .map_or(0, |guard| guard.value())
+                + 1;
             counter.insert((), revision).map_err(disk)?;
             for write in writes {
                 match write {
                     Write::Put(key, value) => {
                         let mut bytes = revision.to_le_bytes().to_vec();
                         bytes.extend_from_slice(value);
-                        values.insert(key.as_str(), bytes.as_slice()).map_err(disk)?;
+                        values
+                            .insert(key.as_str(), bytes.as_slice())
+                            .map_err(disk)?;
                     }
                     Write::Delete(key) => {
                         values.remove(key.as_str()).map_err(disk)?;
@@ -151,8 +168,13 @@ impl Store for Embedded {
 }
 
 fn parse(bytes: &[u8]) -> Versioned {
-    let (revision, value) = bytes.split_first_chunk::<8>().expect("every value was written with its revision");
-    Versioned { revision: u64::from_le_bytes(*revision), value: value.to_vec() }
+    let (revision, value) = bytes
+        .split_first_chunk::<8>()
+        .expect("every value was written with its revision");
+    Versioned {
+        revision: u64::from_le_bytes(*revision),
+        value: value.to_vec(),
+    }
 }
 
 fn disk(error: impl Into<redb::Error>) -> StoreError {

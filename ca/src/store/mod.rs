@@ -74,23 +74,34 @@ pub trait Store: Send + Sync + 'static {
     /// All of `writes` at once and durably if every expectation holds, else nothing.
     ///
     /// The commit happens to its end even if the returned future is dropped.
-    fn commit(&self, expects: Vec<Expect>, writes: Vec<Write>)
-    -> BoxFuture<'static, Result<Commit, StoreError>>;
+    fn commit(
+        &self,
+        expects: Vec<Expect>,
+        writes: Vec<Write>,
+    ) -> BoxFuture<'static, Result<Commit, StoreError>>;
 }
 
 /// Why the store could not answer. The blame is in the variant.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The machine: disk full, disk broken, file system read-only.
-    #[error("the store failed: {0}; free or repair the disk that holds the data directory, then it goes on by itself")]
+    #[error(
+        "the store failed: {0}; free or repair the disk that holds the data directory, then it goes on by itself"
+    )]
     Disk(String),
-    #[error("another process holds {0}; stop the other myelin-ca, or use its admin socket in the same data directory")]
+    #[error(
+        "another process holds {0}; stop the other myelin-ca, or use its admin socket in the same data directory"
+    )]
     HeldElsewhere(String),
     #[error("cannot open the store {path}: {cause}")]
     Open { path: String, cause: io::Error },
     /// Us: a caller broke a bound of this room.
     #[error("{what} has {found} but the bound is {bound}")]
-    Bound { what: &'static str, found: usize, bound: usize },
+    Bound {
+        what: &'static str,
+        found: usize,
+        bound: usize,
+    },
     #[error("the store's worker ended before it answered; the process is shutting down")]
     Ended,
 }
@@ -98,7 +109,11 @@ pub enum StoreError {
 /// Checks the bounds that every implementation owes to the next one.
 pub(crate) fn within_bounds(expects: &[Expect], writes: &[Write]) -> Result<(), StoreError> {
     let bounded = |what, found, bound| {
-        if found > bound { Err(StoreError::Bound { what, found, bound }) } else { Ok(()) }
+        if found > bound {
+            Err(StoreError::Bound { what, found, bound })
+        } else {
+            Ok(())
+        }
     };
     bounded("a commit's expectations", expects.len(), MAX_WRITES)?;
     bounded("a commit's writes", writes.len(), MAX_WRITES)?;

@@ -1,0 +1,99 @@
+//! `WatchBundle`: the latest statement at once, every later one as it is said, heartbeats included.
+//!
+//! Never: queues old statements for a slow watcher; it gets the newest when it reads again.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use myelin_identity::issuance::{BundleUpdate, proto};
+use myelin_identity::verify::Peer;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, WATCH_BUFFER, stopped};
+use crate::authority::{HEARTBEAT, Statement};
+
+pub(super) type Updates = ReceiverStream<Result<proto::BundleUpdate, Status>>;
+
+impl Api {
+    pub(super) fn answer_watch_bundle(
+        &self,
+        request: Request<Streaming<proto::BundleAck>>,
+    ) -> Result<Response<Updates>, Status> {
+        let peer = self.peer(&request)?;
+        let permit = self.bundle_watches.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            Status::resource_exhausted("too many watches on this CA; try another replica")
+        })?;
+        let (sender, updates) = mpsc::channel(WATCH_BUFFER);
+        tokio::spawn(
+            self.clone()
+                .tell_bundle(peer, request.into_inner(), sender, permit),
+        );
+        Ok(Response::new(ReceiverStream::new(updates)))
+    }
+
+    async fn tell_bundle(
+        self,
+        peer: Peer,
+        acks: Streaming<proto::BundleAck>,
+        sender: mpsc::Sender<Result<proto::BundleUpdate, Status>>,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        let _counted =
+            super::listen::Counted::new(self.metrics.watches.with_label_values(&["bundle"]));
+        let mut statements = self.authority.statements();
+        tokio::select! {
+            () = self.send_statements(&peer, &mut statements, &sender) => {}
+            () = log_acks(&peer, acks) => {}
+            () = sender.closed() => {}
+            () = stopped(self.stopping.clone()) => {}
+        }
+    }
+
+    /// Ends when the watcher is no longer trusted.
+    async fn send_statements(
+        &self,
+        peer: &Peer,
+        statements: &mut watch::Receiver<Option<Arc<Statement>>>,
+        sender: &mpsc::Sender<Result<proto::BundleUpdate, Status>>,
+    ) {
+        statements.mark_changed();
+        while statements.changed().await.is_ok() {
+            if let Err(refused) = self.judge(peer) {
+                let _ = sender.send(Err(refused)).await;
+                return;
+            }
+            let said = statements.borrow_and_update().clone();
+            let Some(statement) = said else { continue };
+            if sender.send(Ok(update(&statement))).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn update(statement: &Statement) -> proto::BundleUpdate {
+    (&BundleUpdate {
+        bundle: Some((*statement.bundle).clone()),
+        deny_list: Some(statement.denied.clone()),
+        heartbeat_seconds: HEARTBEAT.as_secs(),
+    })
+        .into()
+}
+
+/// The ladder of root rotation will count these. A watcher that only listens is fine: the future then never ends.
+async fn log_acks(peer: &Peer, mut acks: Streaming<proto::BundleAck>) {
+    while let Some(ack) = acks.next().await {
+        match ack {
+            Ok(ack) => {
+                tracing::debug!(id = %peer.id, generation = ack.generation, deny_epoch = ack.deny_epoch, "bundle acknowledged");
+            }
+            Err(_) => return,
+        }
+    }
+    std::future::pending().await
+}

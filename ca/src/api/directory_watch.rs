@@ -1,0 +1,211 @@
+//! `WatchDirectory`: a caller asks who lives at the addresses it dials, and is told now and at each change.
+//!
+//! Never: lists the mesh; a caller learns only what it names.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use myelin_identity::id::SpiffeId;
+use myelin_identity::issuance::{DirectoryAnswer, DirectoryQuestion, MYELIN_PROTOCOL, proto};
+use myelin_identity::verify::Peer;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, WATCH_BUFFER, stopped};
+use crate::authority::HEARTBEAT;
+
+/// Addresses that one stream may ask about: what one workload dials, many times over (as the proto file says).
+pub const MAX_ADDRESSES: usize = 4096;
+/// Ports that one stream may ask about on one address.
+pub const MAX_PORTS: usize = 64;
+
+pub(super) type Answers = ReceiverStream<Result<proto::DirectoryAnswer, Status>>;
+type Sender = mpsc::Sender<Result<proto::DirectoryAnswer, Status>>;
+
+/// What a stream asked, and what it was told last.
+#[derive(Default)]
+struct Asked(HashMap<IpAddr, HashMap<u16, Option<DirectoryAnswer>>>);
+
+impl Api {
+    pub(super) fn answer_watch_directory(
+        &self,
+        request: Request<Streaming<proto::DirectoryQuestion>>,
+    ) -> Result<Response<Answers>, Status> {
+        let peer = self.peer(&request)?;
+        let permit = self.directory_watches.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| {
+            Status::resource_exhausted("too many watches on this CA; try another replica")
+        })?;
+        let (sender, answers) = mpsc::channel(WATCH_BUFFER);
+        tokio::spawn(
+            self.clone()
+                .tell_directory(peer, request.into_inner(), sender, permit),
+        );
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn tell_directory(
+        self,
+        peer: Peer,
+        questions: Streaming<proto::DirectoryQuestion>,
+        sender: Sender,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        let _counted =
+            super::listen::Counted::new(self.metrics.watches.with_label_values(&["directory"]));
+        let ended = tokio::select! {
+            ended = self.converse(&peer, questions, &sender) => ended,
+            () = stopped(self.stopping.clone()) => Ok(()),
+        };
+        if let Err(status) = ended {
+            let _ = sender.send(Err(status)).await;
+        }
+    }
+
+    async fn converse(
+        &self,
+        peer: &Peer,
+        mut questions: Streaming<proto::DirectoryQuestion>,
+        sender: &Sender,
+    ) -> Result<(), Status> {
+        let mut asked = Asked::default();
+        let mut changes = self.authority.live().changes();
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        let mut open = true;
+        loop {
+            let touched: Vec<IpAddr> = tokio::select! {
+                question = questions.next(), if open => match question {
+                    Some(question) => asked.note(question?)?.into_iter().collect(),
+                    // Half-closed: no more questions, but the answers go on.
+                    None => { open = false; Vec::new() }
+                },
+                change = changes.recv() => match change {
+                    Ok(address) => vec![address],
+                    Err(RecvError::Lagged(_)) => asked.0.keys().copied().collect(),
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                _ = beat.tick() => Vec::new(),
+                () = sender.closed() => return Ok(()),
+            };
+            self.judge(peer)?;
+            for address in touched.into_iter().collect::<HashSet<_>>() {
+                for answer in self.news(&mut asked, address) {
+                    if sender.send(Ok(answer.into())).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answers about one address that differ from what was said last.
+    fn news(&self, asked: &mut Asked, address: IpAddr) -> Vec<DirectoryAnswer> {
+        let now = self.authority.clock().seconds();
+        let mut news = Vec::new();
+        for (&port, told) in asked.0.get_mut(&address).into_iter().flatten() {
+            let claim = self.authority.live().at(address, port, now);
+            let protocol = claim
+                .as_ref()
+                .map(|claim| claim.protocol.clone())
+                .filter(|named| !named.is_empty());
+            let answer = DirectoryAnswer {
+                address,
+                port,
+                id: claim.and_then(|claim| SpiffeId::parse(&claim.spiffe_id).ok()),
+                protocol: protocol.unwrap_or_else(|| MYELIN_PROTOCOL.to_owned()),
+            };
+            if told.as_ref() != Some(&answer) {
+                *told = Some(answer.clone());
+                news.push(answer);
+            }
+        }
+        news
+    }
+}
+
+impl Asked {
+    /// Takes a question; yields the address that must be looked up for it.
+    fn note(&mut self, question: proto::DirectoryQuestion) -> Result<Option<IpAddr>, Status> {
+        let question = DirectoryQuestion::try_from(question)
+            .map_err(|error| Status::invalid_argument(format!("malformed: {error}")))?;
+        let DirectoryQuestion {
+            address,
+            port,
+            forget,
+        } = question;
+        if forget {
+            if let Some(ports) = self.0.get_mut(&address) {
+                ports.remove(&port);
+                if ports.is_empty() {
+                    self.0.remove(&address);
+                }
+            }
+            return Ok(None);
+        }
+        let known = self.0.contains_key(&address);
+        if !known && self.0.len() >= MAX_ADDRESSES {
+            return Err(Status::resource_exhausted(
+                "more than 4096 addresses on one stream; forget some",
+            ));
+        }
+        let ports = self.0.entry(address).or_default();
+        if !ports.contains_key(&port) && ports.len() >= MAX_PORTS {
+            return Err(Status::resource_exhausted(
+                "more than 64 ports of one address; forget some",
+            ));
+        }
+        // Asked again: answered again.
+        ports.insert(port, None);
+        Ok(Some(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(address: [u8; 4], port: u32, forget: bool) -> proto::DirectoryQuestion {
+        proto::DirectoryQuestion {
+            address: address.to_vec(),
+            port,
+            forget,
+        }
+    }
+
+    #[test]
+    fn questions_are_bounded_and_forgetting_makes_room() {
+        let mut asked = Asked::default();
+        for index in 0..MAX_ADDRESSES as u32 {
+            let [_, _, high, low] = index.to_be_bytes();
+            asked.note(question([10, 0, high, low], 80, false)).unwrap();
+        }
+        assert!(asked.note(question([10, 1, 0, 0], 80, false)).is_err());
+        assert!(
+            asked.note(question([10, 0, 0, 0], 80, false)).is_ok(),
+            "asked before"
+        );
+        asked.note(question([10, 0, 0, 0], 80, true)).unwrap();
+        assert!(asked.note(question([10, 1, 0, 0], 80, false)).is_ok());
+        for port in 81..80 + MAX_PORTS as u32 {
+            asked.note(question([10, 1, 0, 0], port, false)).unwrap();
+        }
+        assert!(asked.note(question([10, 1, 0, 0], 9999, false)).is_err());
+    }
+
+    #[test]
+    fn malformed_question_is_refused() {
+        let mut asked = Asked::default();
+        let short = proto::DirectoryQuestion {
+            address: vec![1, 2, 3],
+            port: 80,
+            forget: false,
+        };
+        assert!(asked.note(short).is_err());
+        assert!(asked.note(question([10, 0, 0, 1], 70_000, false)).is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! How the CA's gRPC port speaks TLS: 1.3 only, ephemeral post-quantum key exchange first, its own SVID, and callers
+//! that either have no certificate yet or a valid one.
+//!
+//! Never: resumes a session (a caller is verified at every connection), or accepts early data.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use myelin_identity::bundle::TrustBundle;
+use myelin_identity::verify::CallerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ServerConfig, version::TLS13};
+use rustls_pki_types::PrivateKeyDer;
+
+use crate::authority::OwnSvid;
+use crate::clock::Clock;
+
+/// The configuration of all handshakes from now on.
+pub fn server_config(
+    own: OwnSvid,
+    bundle: Arc<TrustBundle>,
+    clock: Clock,
+) -> Result<ServerConfig, rustls::Error> {
+    let kx_groups = vec![
+        kx_group::X25519MLKEM768,
+        kx_group::X25519,
+        kx_group::SECP256R1,
+    ];
+    let provider = CryptoProvider {
+        kx_groups,
+        ..default_provider()
+    };
+    let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(clock))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(CallerVerifier::new(bundle)))
+        .with_single_cert(own.chain, PrivateKeyDer::Pkcs8(own.key))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}

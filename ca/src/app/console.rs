@@ -1,0 +1,45 @@
+//! An operator's question from another process: through the admin socket when a server runs, else on the store itself.
+//!
+//! Never: opens a store that a server holds.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::AppError;
+use crate::api::admin;
+use crate::clock::Clock;
+use crate::datadir::DataDir;
+use crate::journal::Journal;
+use crate::operator::{Answer, Ask, answer};
+use crate::rotation::{RotationError, read_bundle};
+use crate::store::embedded::Embedded;
+
+/// Asks whoever can answer for this data directory.
+pub async fn ask_offline_or_online(
+    data: &Path,
+    question: Ask,
+    clock: &Clock,
+) -> Result<Answer, AppError> {
+    let data = DataDir::open(data)?;
+    let path = data.admin_socket();
+    let told = admin::ask(&path, &question)
+        .await
+        .map_err(|cause| AppError::Ask { path, cause })?;
+    let answered = match told {
+        Some(answered) => answered,
+        None => {
+            if !data.store().exists() {
+                return Err(RotationError::NoCa.into());
+            }
+            let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
+            let bundle = read_bundle(&journal).await?.ok_or(RotationError::NoCa)?;
+            answer(&journal, &bundle, clock.seconds(), question).await?
+        }
+    };
+    match answered {
+        Answer::Refused(why) => Err(AppError::Refused(why)),
+        answered => Ok(answered),
+    }
+}

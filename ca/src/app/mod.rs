@@ -1,0 +1,260 @@
+//! Builds the CA and ties its rooms together: the only room that knows them all, and the only one that reads the
+//! system's clock. `main` runs it; tests start it in their own process through [`Builder`].
+//!
+//! Never: decides anything about a certificate.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use myelin_identity::seal::{SealError, SealKey};
+use rustls_pki_types::UnixTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{Api, admin, listen, ops, tls};
+use crate::authority::{Authority, AuthorityError, IssueError};
+use crate::clock::Clock;
+use crate::config::{ConfigError, ServeConfig};
+use crate::datadir::{DataDir, DataDirError, read_secret, write_secret};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::operator::{Answer, Ask, OperatorError, answer};
+use crate::rotation::{Rotation, RotationError};
+use crate::store::StoreError;
+use crate::store::embedded::Embedded;
+use crate::template::MIN_LIFETIME;
+
+mod console;
+mod upkeep;
+
+pub use console::ask_offline_or_online;
+
+/// How long open requests may take to finish after SIGTERM: twice the longest request.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// The machine's clock.
+pub fn system_clock() -> Clock {
+    Clock::new(UnixTime::now)
+}
+
+/// Why the CA cannot start or go on: configuration and machine, each with the fix in its line.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the store is there but the seal key {} is not; restore it from your backup, nothing else opens the CA's keys", .0.display())]
+    SealKeyMissing(PathBuf),
+    #[error("cannot make a seal key: {0}")]
+    SealKey(#[from] SealError),
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("cannot issue the CA's own SVID: {0}")]
+    OwnSvid(#[from] IssueError),
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("cannot listen on {address} ({flag}): {cause}; free the port or choose another")]
+    Listen {
+        flag: &'static str,
+        address: SocketAddr,
+        cause: io::Error,
+    },
+    #[error("cannot make the admin socket {}: {cause}", path.display())]
+    Admin { path: PathBuf, cause: io::Error },
+    #[error("cannot ask the server on {}: {cause}; is it this version of myelin-ca?", path.display())]
+    Ask { path: PathBuf, cause: io::Error },
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error("the gRPC port failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A CA about to start.
+pub struct Builder {
+    config: ServeConfig,
+    clock: Clock,
+}
+
+/// A CA that serves.
+pub struct Running {
+    /// Where sidecars connect; the port is the real one even if 0 was asked for.
+    pub grpc: SocketAddr,
+    /// Where probes and scrapers connect.
+    pub ops: SocketAddr,
+    authority: Arc<Authority>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Builder {
+    pub fn new(config: ServeConfig) -> Self {
+        Self {
+            config,
+            clock: system_clock(),
+        }
+    }
+
+    /// Another clock than the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts everything; when this returns, the ports answer.
+    pub async fn start(self) -> Result<Running, AppError> {
+        let Self { config, clock } = self;
+        let data = DataDir::open_or_make(&config.data)?;
+        let seal_key = seal_key(&data, config.seal_key_file.as_deref())?;
+        let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
+        let rotation = Rotation::start(
+            journal.clone(),
+            &config.trust_domain,
+            seal_key,
+            clock.seconds(),
+        )
+        .await?;
+        let metrics = Metrics::new()?;
+        if config.authority.lifetimes.shortest < MIN_LIFETIME {
+            metrics.short_lifetimes.set(1);
+            tracing::warn!(
+                "SHORT LIFETIMES ARE ALLOWED: this is for tests; production must not set --allow-short-lifetimes"
+            );
+        }
+        let authority =
+            Authority::start(journal, rotation, config.authority.clone(), clock.clone()).await?;
+        let authority = Arc::new(authority);
+        let own = authority.issue_own().await?;
+        let renew_at = upkeep::renew_at(&own, clock.seconds());
+        metrics
+            .own_svid_not_after
+            .set(own.validity.not_after as f64);
+        let tls = tls::server_config(own, authority.bundle(), clock)?;
+        let tls = Arc::new(ArcSwap::from_pointee(tls));
+
+        let (grpc_listener, grpc) = listen_on("--listen", config.listen).await?;
+        let (ops_listener, ops) = listen_on("--ops-listen", config.ops_listen).await?;
+        let socket = data.admin_socket();
+        let admin_listener = admin::bind(&socket).map_err(|cause| AppError::Admin {
+            path: socket,
+            cause,
+        })?;
+
+        let (stop, stopping) = watch::channel(false);
+        let (say_ready, readiness) = watch::channel(Ok(()));
+        let mut tasks = JoinSet::new();
+        let api = Api::new(authority.clone(), metrics.clone(), stopping.clone());
+        let upkeep = upkeep::Upkeep {
+            authority: authority.clone(),
+            metrics: metrics.clone(),
+            tls: tls.clone(),
+            renew_at,
+            ready: say_ready,
+        };
+        tasks.spawn(async move {
+            if let Err(error) = listen::serve(grpc_listener, tls, api).await {
+                tracing::error!(%error, "the gRPC port failed");
+            }
+        });
+        let shown = ops::Ops {
+            authority: authority.clone(),
+            metrics,
+            readiness,
+        };
+        tasks.spawn(ops::serve(ops_listener, shown, stopping.clone()));
+        tasks.spawn(admin::serve(
+            admin_listener,
+            authority.clone(),
+            stopping.clone(),
+        ));
+        tasks.spawn(upkeep.run(stopping));
+        tracing::info!(trust_domain = %authority.trust_domain(), bundle = %authority.bundle().hash(), %grpc, %ops, "serving");
+        Ok(Running {
+            grpc,
+            ops,
+            authority,
+            stop,
+            tasks,
+        })
+    }
+}
+
+impl Running {
+    /// The authority itself, for tests and embedders: tokens, bundle, live SVIDs.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Asks what an operator may ask.
+    pub async fn ask(&self, question: Ask) -> Result<Answer, AppError> {
+        let authority = &self.authority;
+        let now = authority.clock().seconds();
+        Ok(answer(authority.journal(), &authority.bundle(), now, question).await?)
+    }
+
+    /// Stops taking requests, lets open ones finish, and closes the store.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, finished).await.is_err() {
+            tracing::warn!("some connections did not finish in time and are cut");
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+/// Serves until `shutdown` resolves.
+pub async fn run(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+    let running = Builder::new(config).start().await?;
+    shutdown.await;
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(())
+}
+
+/// The key that seals the CA keys: read from its file, or made when the store is made.
+fn seal_key(data: &DataDir, file: Option<&std::path::Path>) -> Result<SealKey, AppError> {
+    let path = file.map_or_else(|| data.default_seal_key(), std::path::Path::to_path_buf);
+    if path.exists() {
+        return Ok(SealKey::from_bytes(read_secret::<{ SealKey::BYTES }>(
+            &path,
+        )?));
+    }
+    if data.store().exists() {
+        return Err(AppError::SealKeyMissing(path));
+    }
+    let key = SealKey::random()?;
+    write_secret(&path, key.reveal())?;
+    Ok(key)
+}
+
+async fn listen_on(
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), AppError> {
+    let at = |cause| AppError::Listen {
+        flag,
+        address,
+        cause,
+    };
+    let listener = TcpListener::bind(address).await.map_err(at)?;
+    let bound = listener.local_addr().map_err(at)?;
+    Ok((listener, bound))
+}

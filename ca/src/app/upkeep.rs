@@ -1,0 +1,104 @@
+//! What happens by the clock: heartbeats, renewal of the CA's own SVID and of the issuing intermediate, expiry, the sweep.
+//!
+//! Never: lets a failure end it; it is said, counted into readiness, and tried again.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::AppError;
+use crate::api::{Stopping, tls};
+use crate::authority::{Authority, HEARTBEAT, OwnSvid};
+use crate::clock::UnixSeconds;
+use crate::metrics::Metrics;
+
+/// Expiry is announced to directory watchers within this.
+const TICK: Duration = Duration::from_secs(1);
+/// The journal's old entries may wait: they only cost disk.
+const SWEEP: Duration = Duration::from_secs(600);
+
+pub(super) struct Upkeep {
+    pub(super) authority: Arc<Authority>,
+    pub(super) metrics: Metrics,
+    pub(super) tls: Arc<ArcSwap<ServerConfig>>,
+    pub(super) renew_at: UnixSeconds,
+    pub(super) ready: watch::Sender<Result<(), String>>,
+}
+
+/// Half of what is left of an SVID that was just issued.
+pub(super) fn renew_at(own: &OwnSvid, now: UnixSeconds) -> UnixSeconds {
+    now + own.validity.not_after.saturating_sub(now) / 2
+}
+
+impl Upkeep {
+    pub(super) async fn run(mut self, mut stopping: Stopping) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut said, mut swept) = (Instant::now(), Instant::now());
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+            self.authority.expire();
+            let mut state = self.renew().await;
+            if said.elapsed() >= HEARTBEAT {
+                said = Instant::now();
+                state = state.and(self.authority.say().await.map_err(AppError::from));
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                match self.authority.sweep().await {
+                    Ok(gone) => tracing::debug!(gone, "swept the journal"),
+                    Err(error) => tracing::error!(%error, "cannot sweep the journal"),
+                }
+            }
+            self.tell(state.map_err(|error| error.to_string()));
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), AppError> {
+        if self.authority.tick_rotation().await? {
+            self.metrics.signer_renewals.inc();
+            tracing::info!(
+                not_after = self.authority.signer_not_after(),
+                "renewed the issuing intermediate"
+            );
+        }
+        let now = self.authority.clock().seconds();
+        if now < self.renew_at {
+            return Ok(());
+        }
+        let own = self.authority.issue_own().await?;
+        self.metrics
+            .own_svid_not_after
+            .set(own.validity.not_after as f64);
+        let due = renew_at(&own, now);
+        let config =
+            tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;
+        self.tls.store(Arc::new(config));
+        self.renew_at = due;
+        Ok(())
+    }
+
+    /// Says a change of readiness once, not at every tick.
+    fn tell(&self, state: Result<(), String>) {
+        self.ready.send_if_modified(|ready| {
+            let changed = *ready != state;
+            if changed {
+                match &state {
+                    Ok(()) => tracing::info!("ready again"),
+                    Err(why) => tracing::error!(%why, "not ready"),
+                }
+                *ready = state.clone();
+            }
+            changed
+        });
+    }
+}

@@ -1,0 +1,332 @@
+//! The command line: flags in, each room's settings out, every mistake in one line with its fix.
+//!
+//! Never: opens a file or a socket.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use myelin_identity::id::TrustDomain;
+
+use crate::authority::Settings;
+use crate::authority::tokens::TokenRequest;
+use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
+
+/// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
+#[derive(Debug, Parser)]
+#[command(name = "myelin-ca", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the CA: gRPC for sidecars, HTTP for probes and metrics.
+    Serve(ServeArgs),
+    /// Make and list join tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show the trust bundle.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// List live SVIDs.
+    #[command(subcommand)]
+    Svid(SvidCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Trust domain of the mesh, such as prod.example. Fixed for the life of the data directory.
+    #[arg(long, env = "MYELIN_TRUST_DOMAIN")]
+    pub trust_domain: String,
+    /// Data directory (0700): the store, the seal key, the admin socket. Made if its parent is there.
+    #[arg(long, env = "MYELIN_CA_DATA")]
+    pub data: PathBuf,
+    /// Where sidecars connect (gRPC over mutual TLS).
+    #[arg(long, default_value = "[::]:15010", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// Where probes and scrapers connect (plain HTTP, read only).
+    #[arg(long, default_value = "[::]:15011", value_name = "ADDRESS:PORT")]
+    pub ops_listen: SocketAddr,
+    /// Address or name under which sidecars reach this CA; goes into its own certificate. May be repeated.
+    #[arg(long = "ca-address", value_name = "IP-OR-NAME")]
+    pub ca_address: Vec<String>,
+    /// File with the 32-byte key that seals the CA keys at rest (0600). Default: <DATA>/seal.key, made at first start.
+    /// Keep it on another disk than the data; a KMS or an HSM takes its place in a later version.
+    #[arg(long, value_name = "FILE")]
+    pub seal_key_file: Option<PathBuf>,
+    /// Lifetime of an SVID when the sidecar asks for none, 5m to 24h.
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub default_lifetime: Duration,
+    /// FOR TESTS ONLY: issue SVIDs that live less than 5 minutes (at least 4 s).
+    #[arg(long)]
+    pub allow_short_lifetimes: bool,
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value = "human")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,audit=warn.
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    pub log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+/// What every operator command takes.
+#[derive(Clone, Debug, Args)]
+pub struct OperatorArgs {
+    /// Data directory of the CA. With a running server its admin socket is used, else the store itself.
+    #[arg(long, env = "MYELIN_CA_DATA")]
+    pub data: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a one-time join token and print it: the only time that it is shown.
+    Create(TokenArgs),
+    /// List tokens (never their text).
+    List(OperatorArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// SPIFFE ID that the token's holder will get: spiffe://<trust domain>/ns/<namespace>/sa/<service account>.
+    #[arg(long, value_name = "SPIFFE-ID")]
+    pub id: String,
+    /// Address at which peers dial the workload; goes into the certificate. May be repeated.
+    #[arg(long, required = true, value_name = "IP")]
+    pub address: Vec<IpAddr>,
+    /// Ports of the workload, if several workloads share the address. Default: every port.
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    pub port: Vec<u16>,
+    /// What the workload's side speaks, if not myelin/1.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub protocol: String,
+    /// How long the token may wait to be used, at most 7 days.
+    #[arg(long, default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Print the trust bundle.
+    Show(BundleArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// Data directory of the CA.
+    #[arg(long, env = "MYELIN_CA_DATA")]
+    pub data: PathBuf,
+    /// Print the SPIFFE trust bundle (JWKS).
+    #[arg(long, conflicts_with = "pem")]
+    pub json: bool,
+    /// Print PEM (the default).
+    #[arg(long)]
+    pub pem: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SvidCommand {
+    /// List who has a live SVID, and where.
+    List(OperatorArgs),
+}
+
+/// What `app` needs to run a CA.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    pub trust_domain: TrustDomain,
+    pub data: PathBuf,
+    pub seal_key_file: Option<PathBuf>,
+    pub listen: SocketAddr,
+    pub ops_listen: SocketAddr,
+    pub authority: Settings,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("--trust-domain {name:?}: {why}; expected a name such as prod.example")]
+    TrustDomain {
+        name: String,
+        why: myelin_identity::id::IdError,
+    },
+    #[error(
+        "--ca-address {0:?} is neither an IP address nor a DNS name; expected one under which sidecars reach this CA"
+    )]
+    CaAddress(String),
+    #[error(
+        "--default-lifetime {0} is outside 5m to 24h; choose one within, or for tests add --allow-short-lifetimes"
+    )]
+    Lifetime(humantime::Duration),
+}
+
+/// Most bytes of a DNS name, RFC 1035 section 2.3.4.
+const MAX_NAME_BYTES: usize = 253;
+
+impl ServeArgs {
+    /// Checks what flags alone can say.
+    pub fn config(&self) -> Result<ServeConfig, ConfigError> {
+        let trust_domain =
+            TrustDomain::parse(&self.trust_domain).map_err(|why| ConfigError::TrustDomain {
+                name: self.trust_domain.clone(),
+                why,
+            })?;
+        let (mut own_addresses, mut own_names) = (Vec::new(), Vec::new());
+        for text in &self.ca_address {
+            match text.parse::<IpAddr>() {
+                Ok(address) => own_addresses.push(address),
+                Err(_) if is_name(text) => own_names.push(text.clone()),
+                Err(_) => return Err(ConfigError::CaAddress(text.clone())),
+            }
+        }
+        let shortest = if self.allow_short_lifetimes {
+            MIN_TEST_LIFETIME
+        } else {
+            MIN_LIFETIME
+        };
+        if !(shortest..=MAX_LIFETIME).contains(&self.default_lifetime) {
+            return Err(ConfigError::Lifetime(self.default_lifetime.into()));
+        }
+        let lifetimes = Lifetimes {
+            default: self.default_lifetime,
+            shortest,
+        };
+        Ok(ServeConfig {
+            trust_domain,
+            data: self.data.clone(),
+            seal_key_file: self.seal_key_file.clone(),
+            listen: self.listen,
+            ops_listen: self.ops_listen,
+            authority: Settings {
+                lifetimes,
+                own_addresses,
+                own_names,
+            },
+        })
+    }
+}
+
+impl TokenArgs {
+    pub fn request(&self) -> TokenRequest {
+        TokenRequest {
+            spiffe_id: self.id.clone(),
+            addresses: self.address.clone(),
+            ports: self.port.clone(),
+            protocol: self.protocol.clone(),
+            ttl_seconds: self.ttl.as_secs(),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; expected a duration such as 10m or 24h"))
+}
+
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= MAX_NAME_BYTES && text.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn serve(extra: &[&str]) -> Result<ServeConfig, String> {
+        let start = [
+            "myelin-ca",
+            "serve",
+            "--trust-domain",
+            "prod.example",
+            "--data",
+            "/d",
+        ];
+        let cli =
+            Cli::try_parse_from(start.iter().chain(extra)).map_err(|error| error.to_string())?;
+        match cli.command {
+            Command::Serve(serve) => serve.config().map_err(|error| error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = serve(&[]).unwrap();
+        assert_eq!(
+            (config.listen.port(), config.ops_listen.port()),
+            (15010, 15011)
+        );
+        assert_eq!(
+            config.authority.lifetimes,
+            Lifetimes {
+                default: MAX_LIFETIME,
+                shortest: MIN_LIFETIME
+            }
+        );
+    }
+
+    #[test]
+    fn addresses_and_names_of_the_ca_are_told_apart() {
+        let config = serve(&[
+            "--ca-address",
+            "10.0.0.1",
+            "--ca-address",
+            "ca.prod.example",
+        ])
+        .unwrap();
+        assert_eq!(
+            config.authority.own_addresses,
+            ["10.0.0.1".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(config.authority.own_names, ["ca.prod.example"]);
+    }
+
+    #[test]
+    fn wrong_values_are_one_line_with_the_fix() {
+        let table: [(&[&str], &str); 5] = [
+            (&["--ca-address", "not a name"], "--ca-address"),
+            (&["--default-lifetime", "1m"], "--allow-short-lifetimes"),
+            (&["--default-lifetime", "25h"], "24h"),
+            (
+                &["--default-lifetime", "3s", "--allow-short-lifetimes"],
+                "--default-lifetime",
+            ),
+            (&["--default-lifetime", "soon"], "10m or 24h"),
+        ];
+        for (extra, expected) in table {
+            let error = serve(extra).unwrap_err();
+            assert!(error.contains(expected), "{extra:?}: {error}");
+        }
+        assert!(serve(&["--default-lifetime", "15s", "--allow-short-lifetimes"]).is_ok());
+    }
+}

@@ -1,0 +1,178 @@
+//! What an operator may ask of the CA, apart from how the question arrives: through the admin socket of a running server,
+//! or on the store itself when none runs.
+//!
+//! Never: issues a certificate, or shows a token twice.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+
+use myelin_identity::bundle::TrustBundle;
+use serde::{Deserialize, Serialize};
+
+use crate::authority::tokens::{self, TokenError, TokenRequest};
+use crate::clock::UnixSeconds;
+use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    CreateToken(TokenRequest),
+    ListTokens,
+    ListSvids,
+    ShowBundle,
+}
+
+/// Its answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Token(TokenMade),
+    Tokens(Vec<TokenLine>),
+    Svids(Vec<SvidLine>),
+    Bundle(BundleShown),
+    /// One line: what failed, what was expected, how to fix it.
+    Refused(String),
+}
+
+/// A new token: the only time that its text is shown.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenMade {
+    pub token: String,
+    /// SHA-256 under which the token is listed and audited.
+    pub name: String,
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub expires: UnixSeconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenLine {
+    pub name: String,
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub ports: Vec<u16>,
+    pub expires: UnixSeconds,
+    /// `waiting`, `used` or `expired`.
+    pub state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SvidLine {
+    pub spiffe_id: String,
+    pub address: IpAddr,
+    /// None: every port.
+    pub port: Option<u16>,
+    pub serial: String,
+    pub not_after: UnixSeconds,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BundleShown {
+    pub trust_domain: String,
+    pub generation: u64,
+    pub hash: String,
+    pub pem: String,
+    pub spiffe_json: String,
+}
+
+impl std::fmt::Debug for TokenMade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenMade({})", self.name)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Answers one question.
+pub async fn answer(
+    journal: &Journal,
+    bundle: &TrustBundle,
+    now: UnixSeconds,
+    ask: Ask,
+) -> Result<Answer, OperatorError> {
+    match ask {
+        Ask::CreateToken(request) => create_token(journal, bundle, now, &request).await,
+        Ask::ListTokens => {
+            let all = journal.all::<TokenRecord>().await?;
+            Ok(Answer::Tokens(
+                all.into_iter()
+                    .map(|entry| token_line(&entry.key, entry.record, now))
+                    .collect(),
+            ))
+        }
+        Ask::ListSvids => list_svids(journal, now).await,
+        Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
+            trust_domain: bundle.trust_domain().to_string(),
+            generation: bundle.generation(),
+            hash: bundle.hash().to_string(),
+            pem: bundle.to_pem(),
+            spiffe_json: bundle.to_spiffe_json(),
+        })),
+    }
+}
+
+async fn create_token(
+    journal: &Journal,
+    bundle: &TrustBundle,
+    now: UnixSeconds,
+    request: &TokenRequest,
+) -> Result<Answer, OperatorError> {
+    let made = tokens::create(journal, bundle, request, now).await?;
+    tracing::info!(
+        target: "audit", outcome = "token_created", id = request.spiffe_id, addresses = ?request.addresses,
+        token = %made.name, expires = made.expires, "join token created"
+    );
+    Ok(Answer::Token(TokenMade {
+        token: made.token.reveal(),
+        name: made.name.to_string(),
+        spiffe_id: request.spiffe_id.clone(),
+        addresses: request.addresses.clone(),
+        expires: made.expires,
+    }))
+}
+
+fn token_line(key: &str, record: TokenRecord, now: UnixSeconds) -> TokenLine {
+    let state = match &record.used {
+        Some(_) => "used",
+        None if record.expires <= now => "expired",
+        None => "waiting",
+    };
+    TokenLine {
+        name: key.trim_start_matches("token/").to_owned(),
+        spiffe_id: record.grant.spiffe_id,
+        addresses: record.grant.addresses,
+        ports: record.grant.ports,
+        expires: record.expires,
+        state: state.to_owned(),
+    }
+}
+
+async fn list_svids(journal: &Journal, now: UnixSeconds) -> Result<Answer, OperatorError> {
+    let mut lines = Vec::new();
+    for entry in journal.all::<AddressRecord>().await? {
+        let Ok(address) = entry.key.trim_start_matches("address/").parse() else {
+            continue;
+        };
+        let live = entry
+            .record
+            .claims
+            .into_iter()
+            .filter(|claim| claim.not_after > now);
+        lines.extend(live.map(|claim| SvidLine {
+            spiffe_id: claim.spiffe_id,
+            address,
+            port: claim.port,
+            serial: claim.serial.to_string(),
+            not_after: claim.not_after,
+        }));
+    }
+    Ok(Answer::Svids(lines))
+}
