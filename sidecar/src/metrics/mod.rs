@@ -62,6 +62,7 @@ pub struct Metrics {
     closed: IntCounterVec,
     verdicts: IntCounterVec,
     renewals: IntCounterVec,
+    trust_updates: IntCounterVec,
     not_before: IntGauge,
     not_after: IntGauge,
     bundle_generation: IntGauge,
@@ -110,6 +111,7 @@ impl Metrics {
             closed: int_counter_vec(&registry, table::CLOSED),
             verdicts: int_counter_vec(&registry, table::VERDICTS),
             renewals: int_counter_vec(&registry, table::RENEWALS),
+            trust_updates: int_counter_vec(&registry, table::TRUST_UPDATES),
             not_before: int_gauge(&registry, table::NOT_BEFORE),
             not_after: int_gauge(&registry, table::NOT_AFTER),
             bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
@@ -171,6 +173,11 @@ impl Metrics {
 
     pub fn renewal(&self, outcome: &'static str) {
         self.renewals.with_label_values(&[outcome]).inc();
+    }
+
+    /// A trust bundle or deny list that the CA sent.
+    pub fn trust_update(&self, outcome: &'static str) {
+        self.trust_updates.with_label_values(&[outcome]).inc();
     }
 
     pub fn bundle_generation(&self, generation: u64) {

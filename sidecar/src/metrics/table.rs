@@ -67,6 +67,8 @@ rows! {
         "End of the current SVID's validity in seconds since the Unix epoch; 0 before the first.";
     RENEWALS = Counter "myelin_renewals_total" ["outcome"]
         "Attempts to get or renew the SVID.";
+    TRUST_UPDATES = Counter "myelin_trust_updates_total" ["outcome"]
+        "Trust bundles and deny lists that the CA sent, by what became of them.";
     BUNDLE_GENERATION = Gauge "myelin_bundle_generation" []
         "Generation of the trust bundle in use; 0 before the first.";
     DENY_EPOCH = Gauge "myelin_deny_list_epoch" []
