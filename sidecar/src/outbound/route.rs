@@ -7,6 +7,7 @@
 
 use super::Outbound;
 use crate::addr::OrigDst;
+use crate::credentials::Answer;
 use crate::directory::{Otherwise, Plain, Route, Target};
 use crate::report::Outcome;
 
@@ -30,7 +31,7 @@ impl Outbound {
             (Route::Mesh(target), _) => Ok(Way::Mesh(target)),
             (Route::Plain(plain), _) => Ok(Way::Plain(plain)),
             (Route::Ask { .. }, Otherwise::Plain) => Ok(Way::Plain(Plain::OutsideMesh)),
-            (Route::Ask { .. }, Otherwise::Refuse) => Err(no_way(to, answered.is_some())),
+            (Route::Ask { .. }, Otherwise::Refuse) => Err(no_way(to, answered == Answer::Learned)),
         }
     }
 }
