@@ -201,7 +201,10 @@ async fn channel_over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::trans
     let once = Arc::new(Mutex::new(Some(TokioIo::new(tls))));
     let connector = tower::service_fn(move |_: tonic::transport::Uri| {
         let once = Arc::clone(&once);
-        async move { once.lock().await.take().ok_or(io::ErrorKind::NotConnected) }
+        async move {
+            let stream = once.lock().await.take();
+            stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+        }
     });
     // The name is never resolved; it only fills HTTP/2's :authority.
     GrpcEndpoint::from_static("http://myelin-ca")

@@ -133,9 +133,11 @@ impl Watch<'_> {
 
     async fn session(&self, ca: Endpoint, held: &Snapshot, heard: &Cell<bool>) -> Broken {
         let within = renew::attempt_deadline(Some(life(held)));
-        let bundle = self.store.load().map_or_else(|| Arc::clone(&held.bundle), |s| Arc::clone(&s.bundle));
-        let link = self.connector.connect(ca, &Trust::Bundle(bundle), Some(held), within);
-        let link = match link.await {
+        // The newest bundle, which may be younger than the SVID.
+        let newest = self.store.load();
+        let bundle = &newest.as_deref().unwrap_or(held).bundle;
+        let trust = Trust::Bundle(Arc::clone(bundle));
+        let link = match self.connector.connect(ca, &trust, Some(held), within).await {
             Ok(link) => link,
             Err(error) => return error.into(),
         };
