@@ -50,7 +50,7 @@ impl Door {
             self.inside.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Place(Self::clone(self)))
+        Some(Place(Arc::clone(self)))
     }
 
     /// Tells everybody how far we are; there is no way back.

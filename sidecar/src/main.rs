@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! The process: arguments, signals (in `app`), exit code. Everything else is in the library.
+//!
+//! Never: logic that a test could want to call.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod args;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use myelin_sidecar::app::{self, Logs};
+use myelin_sidecar::{config, intercept};
+
+use args::{Args, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<String> {
+    match &args.command {
+        Command::Run { config: path } => {
+            let config = config::load(path)?;
+            let logs = Logs::start(&config.log.level, config.log.format)?;
+            app::run(path, logs)?;
+            Ok(String::new())
+        }
+        Command::Check { config: path } => {
+            config::load(path)?;
+            Ok(format!("{}: every key is understood\n", path.display()))
+        }
+        Command::Intercept(args) => Ok(intercept::run(args)?),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "one line that says what failed")]
+fn complain(text: &str) {
+    eprintln!("myelin-sidecar: {text}");
+}

@@ -232,6 +232,14 @@ impl Directory {
         self.meshed.contains(&address.to_canonical()) || learned.is_meshed(address)
     }
 
+    /// Whether configuration binds this identity to this address: an entry for a peer behind
+    /// address translation binds it to whatever address it comes from.
+    pub fn binds(&self, id: &SpiffeId, address: IpAddr) -> bool {
+        let of_peer = |peer: &&StaticPeer| peer.id == *id;
+        let mut entries = self.config.peers.iter().filter(of_peer);
+        entries.any(|peer| peer.nat || peer.place.0 == address.to_canonical())
+    }
+
     /// Refuses to start outside the mesh. Loopback and link-local addresses do not count.
     pub fn check_own(&self, own: &[IpAddr]) -> Result<(), OwnAddressError> {
         let mut counted = own

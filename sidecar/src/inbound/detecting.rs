@@ -12,16 +12,16 @@ use tokio::net::TcpStream;
 
 use super::Inbound;
 use crate::addr::PeerAddr;
-use crate::detect::{self, Detected};
+use crate::detect::{self, Detected, PREFIX_LIMIT, PortListing, Source, Verdict};
 use crate::policy::Demand;
 use crate::report::Outcome;
 use crate::wire;
 
-/// How much of a ClientHello is looked at: what `detect` itself allows.
-const LOOK: usize = detect::MAX_PREFIX;
-
 /// How long to wait for more of a ClientHello that came in part. Only unfinished ones wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The first look; a post-quantum ClientHello fits.
+const FIRST_LOOK: usize = 2_048;
 
 /// What the client turned out to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,56 +41,59 @@ impl Inbound {
         let Demand::Permissive { server_first, workload_tls } = demand else {
             return Ok(Spoken::Mesh);
         };
-        let meshed = self.is_meshed(from).await;
-        if server_first && !meshed {
-            // Listed as server-first and not a mesh source: it may hear the workload at once.
+        let listing = if server_first { PortListing::ServerFirst } else { PortListing::Unlisted };
+        let source = self.source(from).await;
+        if detect::on_silence(listing, source) == Verdict::Plaintext {
             return Ok(Spoken::Plaintext);
         }
-        let look = look(stream, workload_tls);
-        let spoken = match tokio::time::timeout(self.config.detect, look).await {
-            Ok(spoken) => spoken?,
-            Err(_) => return Err(Outcome::DetectTimeout),
-        };
-        if meshed && spoken == Spoken::Plaintext {
-            return Err(Outcome::Handshake("plaintext_refused"));
-        }
-        Ok(spoken)
+        let look = look(stream, source, workload_tls);
+        let deadline = self.config.detect;
+        tokio::time::timeout(deadline, look).await.unwrap_or(Err(Outcome::DetectTimeout))
     }
 
-    async fn is_meshed(&self, from: PeerAddr) -> bool {
-        let known = |inbound: &Self| {
-            inbound.directory.load().is_known_meshed(from.ip(), &inbound.desk.learned())
-        };
-        if known(self) {
-            return true;
+    /// Does the directory know somebody of the mesh at this address?
+    async fn source(&self, from: PeerAddr) -> Source {
+        let is_meshed = || self.directory.load().is_known_meshed(from.ip(), &self.learned.load());
+        if !is_meshed() {
+            // Port 0 asks for anybody at all who lives there.
+            self.desk.ask(from.ip(), 0).await;
         }
-        self.desk.ask_whether_meshed(from.ip()).await
+        if is_meshed() { Source::Meshed } else { Source::Unknown }
     }
 }
 
-async fn look(stream: &TcpStream, workload_tls: bool) -> Result<Spoken, Outcome> {
-    let mut prefix = vec![0; 1];
+async fn look(
+    stream: &TcpStream,
+    source: Source,
+    workload_tls: bool,
+) -> Result<Spoken, Outcome> {
+    let mut prefix = vec![0; FIRST_LOOK];
+    let mut before = 0;
     loop {
         let seen = stream.peek(&mut prefix).await.map_err(|_| Outcome::PeerVanished)?;
-        let Some(first) = prefix.first().filter(|_| seen > 0) else {
+        if seen == 0 {
             return Err(Outcome::PeerVanished);
-        };
-        if !detect::first_byte_is_tls(*first) {
+        }
+        let detected = detect::client_hello(&prefix[..seen]);
+        // The workload speaks TLS of its own here: only a hello that offers myelin/1 is ours.
+        let foreign = matches!(&detected, Detected::Tls(hello) if !hello.offers(wire::ALPN));
+        if workload_tls && foreign && source == Source::Unknown {
             return Ok(Spoken::Plaintext);
         }
-        if !workload_tls {
-            return Ok(Spoken::Mesh);
+        match detect::on_first_bytes(&detected, source) {
+            Verdict::Handshake => return Ok(Spoken::Mesh),
+            Verdict::Plaintext => return Ok(Spoken::Plaintext),
+            Verdict::Refuse("protocol_version") => return Err(Outcome::PeerRefused("old_tls")),
+            Verdict::Refuse("plaintext_from_meshed_source") => {
+                return Err(Outcome::Handshake("plaintext_refused"));
+            }
+            Verdict::Refuse(_) => return Err(Outcome::Handshake("tls_violation")),
+            Verdict::Hold if seen == prefix.len() && seen < PREFIX_LIMIT => {
+                prefix.resize(PREFIX_LIMIT, 0);
+            }
+            Verdict::Hold if seen == before => tokio::time::sleep(LOOK_AGAIN).await,
+            Verdict::Hold => {}
         }
-        // The workload speaks TLS of its own here: only a hello that offers myelin/1 is ours.
-        match detect::client_hello(&prefix[..seen]) {
-            Detected::Tls(hello) if hello.offers(wire::ALPN) => return Ok(Spoken::Mesh),
-            Detected::NeedMore if seen < LOOK => {}
-            _ => return Ok(Spoken::Plaintext),
-        }
-        if prefix.len() == seen {
-            prefix.resize((seen * 4).clamp(2048, LOOK), 0);
-        } else {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        before = seen;
     }
 }

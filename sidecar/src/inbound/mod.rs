@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
 use crate::credentials::{Desk, Store};
-use crate::directory::Directory;
+use crate::directory::{Directory, Learned};
 use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
@@ -54,7 +54,8 @@ pub struct Inbound {
     pub door: Arc<Door>,
     pub clock: Clock,
     pub store: Arc<Store>,
-    pub desk: Desk,
+    pub desk: Arc<Desk>,
+    pub learned: Arc<ArcSwap<Learned>>,
     pub policy: Arc<ArcSwap<Policy>>,
     pub directory: Arc<ArcSwap<Directory>>,
     /// Bumped whenever credentials, bundle, deny list or policy change.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::addr::{Clock, Endpoint, OrigDst};
 use crate::credentials::{Desk, Store};
-use crate::directory::{Directory, Plain};
+use crate::directory::{Directory, Learned, Plain};
 use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, DialError, Dialer, Origin, OwnAddresses, reset};
@@ -47,7 +47,8 @@ pub struct Outbound {
     pub door: Arc<Door>,
     pub clock: Clock,
     pub store: Arc<Store>,
-    pub desk: Desk,
+    pub desk: Arc<Desk>,
+    pub learned: Arc<ArcSwap<Learned>>,
     pub directory: Arc<ArcSwap<Directory>>,
     /// Bumped whenever credentials, bundle, deny list or configuration change.
     pub changes: watch::Receiver<u64>,

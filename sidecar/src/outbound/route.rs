@@ -19,7 +19,7 @@ pub(super) enum Way {
 
 impl Outbound {
     pub(super) async fn way(&self, to: OrigDst, spin: u32) -> Result<Way, (Outcome, String)> {
-        let route = self.directory.load().route(to, &self.desk.learned(), spin);
+        let route = self.directory.load().route(to, &self.learned.load(), spin);
         let otherwise = match route {
             Route::Mesh(target) => return Ok(Way::Mesh(target)),
             Route::Plain(plain) => return Ok(Way::Plain(plain)),
@@ -27,7 +27,7 @@ impl Outbound {
         };
         let answered = self.desk.ask(to.ip(), to.port()).await;
         // The answer, if there is one, has been learned by now: ask the directory once more.
-        match (self.directory.load().route(to, &self.desk.learned(), spin), otherwise) {
+        match (self.directory.load().route(to, &self.learned.load(), spin), otherwise) {
             (Route::Mesh(target), _) => Ok(Way::Mesh(target)),
             (Route::Plain(plain), _) => Ok(Way::Plain(plain)),
             (Route::Ask { .. }, Otherwise::Plain) => Ok(Way::Plain(Plain::OutsideMesh)),

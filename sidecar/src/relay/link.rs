@@ -6,7 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::duplex::{Carrier, Step};

@@ -19,7 +19,9 @@ pub use outcome::{Blame, Outcome};
 pub use roster::{Entry, Row, Roster};
 
 use crate::addr::{OrigDst, PeerAddr};
-use crate::metrics::{ByteCounters, Direction, Metrics, OpenConnection, Security};
+use crate::metrics::{
+    ByteCounters, Direction, Metrics, OpenConnection, PeerLabel, Security,
+};
 use crate::relay::{Ending, Meter};
 use crate::tls::Facts;
 
@@ -132,8 +134,9 @@ impl Report {
     fn close(&mut self, outcome: Outcome) {
         let Some(open) = self.open.take() else { return };
         let seconds = self.began.elapsed().as_secs_f64();
-        let label = self.peer.as_ref().map(|peer| self.metrics.peer_label(peer));
-        open.closed(outcome.word(), self.security, label.as_ref(), seconds);
+        let label = self.peer.as_ref();
+        let label = label.map_or_else(PeerLabel::none, |peer| self.metrics.peer_label(peer));
+        open.closed(outcome.word(), self.security, &label, seconds);
         let (received, sent) = self.entry.row().bytes();
         let peer = self.peer.as_ref().map_or("-", SpiffeId::as_str);
         let to = self.to.map(|to| to.to_string()).unwrap_or_default();

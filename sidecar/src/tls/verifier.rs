@@ -141,7 +141,7 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.rules.root_hint_subjects()
+        ClientCertVerifier::root_hint_subjects(&self.rules)
     }
 
     fn verify_client_cert(

@@ -1,0 +1,67 @@
+//! Are we live, are we ready, and if not, why? Asked by the ops port, answered from what is there
+//! this moment. Made by `app`.
+//!
+//! Never: says ready while a handshake would be refused, or while the rules are missing.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::admin::{Condition, Health};
+use crate::intercept::{self, Plan, State};
+
+pub(super) struct Readiness {
+    shared: Arc<Shared>,
+    /// The rules that must be there; `None` if configuration says not to look.
+    rules: Option<Plan>,
+}
+
+impl Readiness {
+    pub(super) fn new(shared: &Arc<Shared>, rules: Option<Plan>) -> Self {
+        Self { shared: Arc::clone(shared), rules }
+    }
+
+    fn identity(&self) -> Condition {
+        let usable = self.shared.store.usable(self.shared.clock.unix());
+        let why = usable.as_ref().err().map(|none| none.word().to_owned()).unwrap_or_default();
+        Condition { name: "identity", met: usable.is_ok(), why }
+    }
+
+    fn rules(&self) -> Condition {
+        let (met, why) = match self.rules.as_ref().map(intercept::state) {
+            None => (true, "not looked at (intercept.verify = false)".to_owned()),
+            Some(Ok(State::Applied)) => (true, String::new()),
+            Some(Ok(State::Absent)) => {
+                (false, "absent: run `myelin-sidecar intercept apply`".to_owned())
+            }
+            Some(Ok(State::Different(difference))) => (false, format!("different: {difference}")),
+            Some(Err(error)) => (false, error.to_string()),
+        };
+        Condition { name: "rules", met, why }
+    }
+
+    fn open(&self) -> Condition {
+        let leaving = self.shared.door.is_leaving();
+        let why = if leaving { "leaving".to_owned() } else { String::new() };
+        // The ops port is served only once every listener is bound.
+        Condition { name: "listeners", met: !leaving, why }
+    }
+}
+
+impl Health for Readiness {
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let conditions = vec![self.identity(), self.rules(), self.open()];
+        self.shared.metrics.ready(conditions.iter().all(|condition| condition.met));
+        conditions
+    }
+
+    fn metrics(&self) -> String {
+        self.conditions();
+        self.shared.metrics.render()
+    }
+}

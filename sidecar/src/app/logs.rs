@@ -1,0 +1,64 @@
+//! Logs to standard error, for people or as JSON lines, with a level that can be changed while we
+//! run. Called by `main` at start and by the operator's socket.
+//!
+//! Never: a key, a token or a payload byte; colour when nobody at a terminal reads.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config::LogFormat;
+
+type Apply = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
+
+/// The handle to change the level by.
+#[derive(Clone)]
+pub struct Logs {
+    apply: Arc<Apply>,
+    now: Arc<std::sync::Mutex<String>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("log level {seen:?} is not understood: {why}; write for example info, or connection=debug")]
+pub struct LogError {
+    seen: String,
+    why: String,
+}
+
+impl Logs {
+    /// Starts logging. `level` is a level or a list of `target=level`.
+    pub fn start(level: &str, format: LogFormat) -> Result<Self, LogError> {
+        let (filter, handle) = reload::Layer::new(parse(level)?);
+        let colour = std::io::stderr().is_terminal();
+        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+        let lines: Box<dyn Layer<_> + Send + Sync> = match format {
+            LogFormat::Human => lines.boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        };
+        // A second start in one process (tests) keeps the first.
+        let _ = Registry::default().with(lines.with_filter(filter)).try_init();
+        let apply = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        Ok(Self { apply: Arc::new(apply), now: Arc::new(std::sync::Mutex::new(level.to_owned())) })
+    }
+
+    pub fn level(&self) -> String {
+        self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub fn change(&self, level: &str) -> Result<(), String> {
+        (self.apply)(parse(level).map_err(|error| error.to_string())?)?;
+        level.clone_into(&mut self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        Ok(())
+    }
+}
+
+fn parse(level: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| LogError { seen: level.to_owned(), why: error.to_string() })
+}

@@ -1,0 +1,243 @@
+//! The only room that knows all rooms: builds them from a configuration, ties them together, and
+//! takes them down again. Called by `main`.
+//!
+//! Never: decides about a connection, parses a value, outlives its own grace period.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod health;
+mod logs;
+mod shared;
+mod view;
+mod worker;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::addr::Clock;
+use crate::admin::{AdminError, AdminSocket, AllowedUids, OpsPort};
+use crate::config::{self, Config, ConfigError};
+use crate::credentials::{self, Desk, StartError, Store};
+use crate::directory::{Directory, Learned, OwnAddressError};
+use crate::drain::{Closing, Door};
+use crate::metrics::Metrics;
+use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
+use crate::policy::Policy;
+use health::Readiness;
+pub use logs::{LogError, Logs};
+use shared::{Listen, Shared};
+use view::Operator;
+pub use worker::WorkerError;
+use worker::Worker;
+
+/// Descriptors that are not a connection's: listeners, admin, logs, the CA, and a margin.
+const OWN_DESCRIPTORS: u64 = 64;
+
+/// A connection holds two streams, and a third for a moment while one is reset.
+const DESCRIPTORS_A_CONNECTION: u64 = 3;
+
+/// How long the workers may take for their last words once the grace is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How often the pod's own addresses are read again: an address that is added later (IPv6 after
+/// duplicate detection, a second network) is served soon after.
+const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the sidecar does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    OwnAddress(#[from] OwnAddressError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(
+        "cannot set the mark {mark:#x} on sockets: {source}; grant CAP_NET_ADMIN, or set \
+         intercept.mark = 0 and apply rules that go by the UID alone"
+    )]
+    Mark { mark: u32, source: io::Error },
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+/// Runs the sidecar until a signal ends it.
+pub fn run(path: &Path, logs: Logs) -> Result<(), AppError> {
+    let config = config::load(path)?;
+    let clock = Clock::new(|| wall_clock().as_secs());
+    let shared = Arc::new(build(&config, &clock)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AppError::System { what: "start the admin runtime", source })?;
+    runtime.block_on(serve(config, path.to_owned(), shared, logs))
+}
+
+/// Everything from the first listener to the last connection.
+async fn serve(
+    config: Config,
+    path: PathBuf,
+    shared: Arc<Shared>,
+    logs: Logs,
+) -> Result<(), AppError> {
+    let mut signals = Signals::catch()?;
+    let socket = AdminSocket::bind(&config.listen.admin, AllowedUids::with_own(
+        config.listen.admin_uids.iter().copied(),
+    ))?;
+    let ops = OpsPort::bind(shared.listen.ops)?;
+    let workers = (0..config.listen.workers)
+        .map(|index| worker::start(index, &shared))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rosters = workers.iter().map(|worker| worker.questions.clone()).collect();
+    let readiness = Arc::new(Readiness::new(&shared, config.intercept.clone()));
+    let operator = Arc::new(Operator::new(&shared, &config, path, logs, rosters));
+    tracing::info!(workers = workers.len(), most = shared.door.most(), "listening");
+    let credentials = credentials::run(
+        config.credentials(shared.dialer),
+        Arc::clone(&shared.store),
+        Arc::clone(&shared.desk),
+        Arc::clone(&shared.metrics),
+        shared.clock.clone(),
+        std::future::pending(),
+    );
+    let ended = tokio::select! {
+        started = credentials => started.map_err(AppError::from),
+        never = socket.serve(Arc::<Operator>::clone(&operator)) => match never {},
+        never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
+        never = follow_changes(&shared) => match never {},
+        never = follow_addresses(&shared, &config) => match never {},
+        () = signals.until_told_to_end(&operator) => Ok(()),
+    };
+    leave(&shared, workers, config.limits.drain_timeout).await;
+    ended
+}
+
+/// Lets running connections finish for `grace`, then cuts what is left.
+async fn leave(shared: &Arc<Shared>, workers: Vec<Worker>, grace: Duration) {
+    tracing::info!(open = shared.door.inside(), ?grace, "leaving");
+    shared.door.close(Closing::Leaving);
+    let left = shared.door.emptied(grace).await;
+    if left > 0 {
+        tracing::warn!(left, "the grace is over; cutting what still runs");
+    }
+    shared.door.close(Closing::Cut);
+    shared.door.emptied(LAST_WORDS).await;
+    shared.over.store(true, Ordering::Relaxed);
+    for worker in workers {
+        // A worker that panicked has said so itself.
+        let _ = worker.thread.join();
+    }
+}
+
+fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
+    let descriptors = raise_descriptor_limit()
+        .map_err(|source| AppError::System { what: "read the descriptor limit", source })?;
+    let own = find_own(config)?;
+    let directory = Directory::new(config.directory.clone());
+    directory.check_own(own.as_slice())?;
+    let mark = config.mark();
+    let dialer = Dialer::new(mark, config.limits.connect_timeout);
+    dialer.probe().map_err(|source| AppError::Mark { mark: mark.unwrap_or_default(), source })?;
+    let affordable = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_A_CONNECTION;
+    let most = usize::try_from(affordable).unwrap_or(usize::MAX).min(config.limits.max_connections);
+    let policy = Policy::new(config.policy.clone());
+    let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
+    Ok(Shared {
+        listen: Listen {
+            inbound: config.listen.inbound,
+            outbound: config.listen.outbound,
+            ops: config.listen.ops,
+        },
+        inbound_config: config.inbound(),
+        outbound_config: config.outbound(),
+        metrics: Arc::new(Metrics::new()),
+        door: Door::new(most.max(1)),
+        clock: clock.clone(),
+        store: Store::new(config.alpns(), clock.clone()),
+        desk: Desk::new(Arc::clone(&learned)),
+        learned,
+        policy: Arc::new(ArcSwap::from_pointee(policy)),
+        directory: Arc::new(ArcSwap::from_pointee(directory)),
+        own: Arc::new(ArcSwap::from_pointee(own)),
+        dialer,
+        world: watch::Sender::new(0),
+        over: AtomicBool::new(false),
+    })
+}
+
+fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
+    match &config.addresses {
+        Some(named) => Ok(OwnAddresses::new(named.clone())),
+        None => own_addresses()
+            .map_err(|source| AppError::System { what: "read this pod's addresses", source }),
+    }
+}
+
+/// New credentials, bundles and deny lists are a reason to judge running uses again.
+async fn follow_changes(shared: &Shared) -> std::convert::Infallible {
+    let mut store = shared.store.subscribe();
+    loop {
+        if store.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        shared.world_changed();
+    }
+}
+
+async fn follow_addresses(shared: &Shared, config: &Config) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(OWN_ADDRESSES_EVERY).await;
+        match find_own(config) {
+            Ok(own) if own != **shared.own.load() => shared.own.store(Arc::new(own)),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "keeping the addresses known before"),
+        }
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, AppError> {
+        let catch = |kind| {
+            signal(kind).map_err(|source| AppError::System { what: "catch signals", source })
+        };
+        Ok(Self {
+            term: catch(SignalKind::terminate())?,
+            int: catch(SignalKind::interrupt())?,
+            hup: catch(SignalKind::hangup())?,
+        })
+    }
+
+    /// SIGHUP reads the configuration again; SIGTERM and SIGINT end.
+    async fn until_told_to_end(&mut self, operator: &Operator) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => operator.reload_and_log(),
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "app is where the wall clock enters")]
+fn wall_clock() -> Duration {
+    // A clock before 1970 reads as 1970: every certificate is then not yet valid, which says it.
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

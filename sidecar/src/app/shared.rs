@@ -1,0 +1,108 @@
+//! What all workers and the operator's side share: the swapped values, the door, the metrics. Made
+//! once by `app::run`; each worker takes its own `Inbound` and `Outbound` from it.
+//!
+//! Never: a lock on a connection's path; anything that is set twice except through its ArcSwap.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::addr::{Clock, ListenAddr};
+use crate::credentials::{Desk, Store};
+use crate::directory::{Directory, Learned};
+use crate::drain::Door;
+use crate::inbound::{self, Inbound};
+use crate::metrics::Metrics;
+use crate::net::{Dialer, OwnAddresses};
+use crate::outbound::{self, Outbound};
+use crate::policy::Policy;
+use crate::report::Roster;
+
+/// Where we listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    pub inbound: ListenAddr,
+    pub outbound: ListenAddr,
+    pub ops: ListenAddr,
+}
+
+pub(super) struct Shared {
+    pub(super) listen: Listen,
+    pub(super) inbound_config: inbound::Config,
+    pub(super) outbound_config: outbound::Config,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) door: Arc<Door>,
+    pub(super) clock: Clock,
+    pub(super) store: Arc<Store>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) learned: Arc<ArcSwap<Learned>>,
+    pub(super) policy: Arc<ArcSwap<Policy>>,
+    pub(super) directory: Arc<ArcSwap<Directory>>,
+    pub(super) own: Arc<ArcSwap<OwnAddresses>>,
+    pub(super) dialer: Dialer,
+    /// Bumped at each change that running uses are judged by again.
+    pub(super) world: watch::Sender<u64>,
+    pub(super) over: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn inbound(&self, roster: &Roster) -> Inbound {
+        Inbound {
+            config: self.inbound_config,
+            metrics: Arc::clone(&self.metrics),
+            roster: roster.clone(),
+            door: Arc::clone(&self.door),
+            clock: self.clock.clone(),
+            store: Arc::clone(&self.store),
+            desk: Arc::clone(&self.desk),
+            learned: Arc::clone(&self.learned),
+            policy: Arc::clone(&self.policy),
+            directory: Arc::clone(&self.directory),
+            changes: self.world.subscribe(),
+            own: Arc::clone(&self.own),
+            own_ports: self.own_ports(),
+            dialer: self.dialer,
+        }
+    }
+
+    pub(super) fn outbound(&self, roster: &Roster) -> Outbound {
+        Outbound {
+            config: self.outbound_config,
+            metrics: Arc::clone(&self.metrics),
+            roster: roster.clone(),
+            door: Arc::clone(&self.door),
+            clock: self.clock.clone(),
+            store: Arc::clone(&self.store),
+            desk: Arc::clone(&self.desk),
+            learned: Arc::clone(&self.learned),
+            directory: Arc::clone(&self.directory),
+            changes: self.world.subscribe(),
+            own: Arc::clone(&self.own),
+            own_ports: self.own_ports(),
+            dialer: self.dialer,
+        }
+    }
+
+    /// Running uses are judged again.
+    pub(super) fn world_changed(&self) {
+        self.world.send_modify(|generation| *generation += 1);
+    }
+
+    pub(super) fn out_of_descriptors(&self) {
+        self.metrics.turned_away();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn own_ports(&self) -> Vec<u16> {
+        [self.listen.inbound, self.listen.outbound, self.listen.ops]
+            .map(ListenAddr::port)
+            .to_vec()
+    }
+}

@@ -1,0 +1,138 @@
+//! What the operator's socket shows and changes: configuration, credentials, connections, log
+//! level, reload. Made by `app`.
+//!
+//! Never: shows a key or a token; applies half a configuration.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::logs::Logs;
+use super::shared::Shared;
+use super::worker::Question;
+use crate::admin::{Answering, View};
+use crate::config::{self, Config};
+use crate::directory::Directory;
+use crate::policy::Policy;
+
+/// A worker that is busy for longer than this is left out of the list, and named as such.
+const ROSTER_WITHIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Operator {
+    shared: Arc<Shared>,
+    /// As shown; replaced by a reload.
+    shown: Mutex<Value>,
+    path: PathBuf,
+    logs: Logs,
+    rosters: Vec<mpsc::Sender<Question>>,
+}
+
+impl Operator {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        config: &Config,
+        path: PathBuf,
+        logs: Logs,
+        rosters: Vec<mpsc::Sender<Question>>,
+    ) -> Self {
+        let shown = Mutex::new(config.show());
+        Self { shared: Arc::clone(shared), shown, path, logs, rosters }
+    }
+
+    /// Reads the file again. Policy, services, peers and exceptions take effect at once; what needs
+    /// a restart (listeners, limits, the CA) is compared and named.
+    pub(super) fn reload_now(&self) -> Result<(), String> {
+        let config = config::load(&self.path).map_err(|error| error.to_string())?;
+        let directory = Directory::new(config.directory.clone());
+        directory
+            .check_own(self.shared.own.load().as_slice())
+            .map_err(|error| error.to_string())?;
+        self.shared.store.declare_alpns(config.alpns()).map_err(|error| error.to_string())?;
+        self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
+        self.shared.directory.store(Arc::new(directory));
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config.show();
+        self.shared.world_changed();
+        Ok(())
+    }
+
+    pub(super) fn reload_and_log(&self) {
+        match self.reload_now() {
+            Ok(()) => tracing::info!(path = %self.path.display(), "configuration reloaded"),
+            Err(error) => tracing::error!(error, "configuration not reloaded; the old one stays"),
+        }
+    }
+
+    async fn ask(&self, roster: &mpsc::Sender<Question>) -> Option<Vec<Value>> {
+        let (question, answer) = oneshot::channel();
+        let asked = async {
+            roster.send(question).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(ROSTER_WITHIN, asked).await.ok().flatten()
+    }
+}
+
+impl View for Operator {
+    fn config(&self) -> Value {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn certs(&self) -> Value {
+        let Some(snapshot) = self.shared.store.load() else {
+            return json!({ "identity": Value::Null, "why": "identity_pending" });
+        };
+        let now = self.shared.clock.unix();
+        let svid = &snapshot.svid;
+        json!({
+            "identity": svid.id().to_string(),
+            "generation": snapshot.generation,
+            "serial": svid.serial().to_string(),
+            "addresses": svid.ip_sans().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "not_before": svid.not_before(),
+            "not_after": svid.not_after(),
+            "now": now,
+            "usable": self.shared.store.usable(now).is_ok(),
+            "bundle": {
+                "trust_domain": snapshot.bundle.trust_domain().to_string(),
+                "generation": snapshot.bundle.generation(),
+                "hash": snapshot.bundle.hash().to_string(),
+            },
+            "deny_list": { "epoch": snapshot.deny.epoch() },
+        })
+    }
+
+    fn connections(&self) -> Answering<'_, Value> {
+        Box::pin(async {
+            let mut rows = Vec::new();
+            let mut silent = 0;
+            for roster in &self.rosters {
+                match self.ask(roster).await {
+                    Some(more) => rows.extend(more),
+                    None => silent += 1,
+                }
+            }
+            json!({
+                "open": self.shared.door.inside(),
+                "connections": rows,
+                "workers_without_answer": silent,
+            })
+        })
+    }
+
+    fn log_level(&self) -> String {
+        self.logs.level()
+    }
+
+    fn set_log_level(&self, wanted: &str) -> Result<(), String> {
+        self.logs.change(wanted)
+    }
+
+    fn reload(&self) -> Answering<'_, Result<(), String>> {
+        Box::pin(async { self.reload_now() })
+    }
+}
