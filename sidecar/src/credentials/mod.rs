@@ -70,7 +70,7 @@ pub struct Config {
 pub async fn run(
     config: Config,
     store: Arc<Store>,
-    desk: Desk,
+    desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     clock: Clock,
     shutdown: impl Future<Output = ()>,

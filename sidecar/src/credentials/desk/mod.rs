@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -27,9 +27,6 @@ pub const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 const MAX_QUEUED: usize = 1_024;
 /// Places watched on one stream: the CA takes no more, and `Learned` holds no more.
 const MAX_WATCHED: usize = MAX_LEARNED;
-
-/// Asks for the resident of the address as a whole; no workload listens on port 0.
-const EVERY_PORT: u16 = 0;
 
 /// One address and port that a workload dialled.
 pub(super) type Place = (IpAddr, u16);
@@ -54,11 +51,10 @@ pub(super) enum Question {
     Forget(Place),
 }
 
-/// The asking side of the directory. Clones share everything.
-#[derive(Clone)]
+/// The asking side of the directory.
 pub struct Desk {
     learned: Arc<ArcSwap<Learned>>,
-    book: Arc<Mutex<Book>>,
+    book: Mutex<Book>,
 }
 
 struct Book {
@@ -82,18 +78,14 @@ struct Watched {
 }
 
 impl Desk {
-    pub fn new() -> Self {
+    /// `learned` is what `outbound` routes by; only this desk writes it.
+    pub fn new(learned: Arc<ArcSwap<Learned>>) -> Arc<Self> {
         let book = Book { line: Line::Connecting, watched: HashMap::new(), asked: 0 };
-        Self { learned: Arc::default(), book: Arc::new(Mutex::new(book)) }
-    }
-
-    /// What the CA has taught so far: what `outbound` routes by.
-    pub fn learned(&self) -> Guard<Arc<Learned>> {
-        self.learned.load()
+        Arc::new(Self { learned, book: Mutex::new(book) })
     }
 
     /// Asks the CA who lives there and waits for its answer, at most [`ANSWER_WITHIN`]; without a
-    /// connection to the CA it does not wait at all.
+    /// connection to the CA it does not wait at all. Port 0 asks for anybody at that address.
     pub async fn ask(&self, address: IpAddr, port: u16) -> Answer {
         let mut answered = match self.register((address.to_canonical(), port)) {
             Ok(answered) => answered,
@@ -104,13 +96,6 @@ impl Desk {
             Ok(Err(_)) => Answer::Unreachable,
             Err(_) => Answer::Silent,
         }
-    }
-
-    /// Whether anybody of the mesh is known to live at this address, on every port. Silence of the
-    /// CA teaches nothing: what was known stays known, and nobody else becomes so.
-    pub async fn ask_whether_meshed(&self, address: IpAddr) -> bool {
-        self.ask(address, EVERY_PORT).await;
-        self.learned().is_meshed(address)
     }
 
     /// A connection is being made: questions wait for it from now on.
@@ -193,12 +178,6 @@ impl Desk {
     fn book(&self) -> MutexGuard<'_, Book> {
         // A panic elsewhere leaves at worst a question without its answer, which times out.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Default for Desk {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -10,6 +10,10 @@ use myelin_identity::id::SpiffeId;
 
 const HERE: Place = (IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)), 5432);
 
+fn desk() -> Arc<Desk> {
+    Desk::new(Arc::new(ArcSwap::default()))
+}
+
 fn resident(place: Place) -> Entry {
     let id = SpiffeId::parse("spiffe://example.org/ns/shop/sa/db").unwrap();
     Entry { place: (place.0, Some(place.1)), resident: Some((id, Protocol::Myelin1)) }
@@ -26,7 +30,7 @@ fn numbered(number: usize) -> Place {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_reaches_everybody_who_asked_and_is_learned() {
-    let desk = Desk::new();
+    let desk = desk();
     let (first, mut questions) = desk.up();
     assert!(first.is_empty());
     let answer = async {
@@ -43,7 +47,7 @@ async fn an_answer_reaches_everybody_who_asked_and_is_learned() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_question_about_a_watched_place_is_answered_at_once() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, mut questions) = desk.up();
     let answer = async {
         questions.recv().await.unwrap();
@@ -57,7 +61,7 @@ async fn a_second_question_about_a_watched_place_is_answered_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_ca_costs_the_deadline_and_no_more() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, _questions) = desk.up();
     let before = tokio::time::Instant::now();
     assert_eq!(desk.ask(HERE.0, HERE.1).await, Answer::Silent);
@@ -66,7 +70,7 @@ async fn a_silent_ca_costs_the_deadline_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_line_nobody_waits() {
-    let desk = Desk::new();
+    let desk = desk();
     desk.down();
     let before = tokio::time::Instant::now();
     assert_eq!(desk.ask(HERE.0, HERE.1).await, Answer::Unreachable);
@@ -75,7 +79,7 @@ async fn without_a_line_nobody_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_is_told_when_the_line_goes_down() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, _questions) = desk.up();
     let before = tokio::time::Instant::now();
     let cut = async { desk.down() };
@@ -86,7 +90,7 @@ async fn whoever_waits_is_told_when_the_line_goes_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_question_asked_while_connecting_goes_out_when_the_line_is_up() {
-    let desk = Desk::new();
+    let desk = desk();
     desk.connecting();
     let connect = async {
         tokio::task::yield_now().await;
@@ -101,7 +105,7 @@ async fn a_question_asked_while_connecting_goes_out_when_the_line_is_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_stream_asks_again_and_old_knowledge_stays_meanwhile() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, mut questions) = desk.up();
     let answer = async {
         questions.recv().await.unwrap();
@@ -115,24 +119,8 @@ async fn a_new_stream_asks_again_and_old_knowledge_stays_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_is_meshed_only_if_the_ca_said_so() {
-    let desk = Desk::new();
-    desk.down();
-    assert!(!desk.ask_whether_meshed(HERE.0).await);
-    let (_, mut questions) = desk.up();
-    let answer = async {
-        assert_eq!(questions.recv().await, Some(Question::Watch((HERE.0, EVERY_PORT))));
-        desk.answered(resident((HERE.0, EVERY_PORT)));
-    };
-    let (meshed, ()) = tokio::join!(desk.ask_whether_meshed(HERE.0), answer);
-    assert!(meshed);
-    desk.down();
-    assert!(desk.ask_whether_meshed(HERE.0).await, "what was known stays known");
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_nobody_asked_about_is_not_learned() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, _questions) = desk.up();
     desk.answered(resident(HERE));
     assert!(desk.learned.load().is_empty());
@@ -140,7 +128,7 @@ async fn what_nobody_asked_about_is_not_learned() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_desk_forgets_the_oldest_empty_place_and_never_a_peer() {
-    let desk = Desk::new();
+    let desk = desk();
     desk.connecting();
     for number in 0..MAX_WATCHED {
         desk.register(numbered(number)).unwrap();
@@ -158,7 +146,7 @@ async fn a_full_desk_forgets_the_oldest_empty_place_and_never_a_peer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_does_not_move_refuses_further_questions() {
-    let desk = Desk::new();
+    let desk = desk();
     let (_, _questions) = desk.up();
     for number in 0..MAX_QUEUED {
         desk.register(numbered(number)).unwrap();
