@@ -69,6 +69,11 @@ impl Door {
         let _ = watch.wait_for(|now| *now >= closing).await;
     }
 
+    /// How many may be inside at once.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     pub fn inside(&self) -> usize {
         self.inside.load(Ordering::Relaxed)
     }

@@ -9,11 +9,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod credentials;
 pub mod detect;
 pub mod directory;
 pub mod drain;
+pub mod inbound;
+pub mod intercept;
 pub mod metrics;
 pub mod net;
+pub mod outbound;
 pub mod policy;
 pub mod relay;
 pub mod report;

@@ -34,7 +34,7 @@ fn run(args: &Args) -> anyhow::Result<String> {
     match &args.command {
         Command::Run { config: path } => {
             let config = config::load(path)?;
-            let logs = Logs::start(&config.log.level, config.log.format)?;
+            let logs = Logs::start(config.log.level.word(), config.log.format)?;
             app::run(path, logs)?;
             Ok(String::new())
         }

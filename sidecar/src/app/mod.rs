@@ -9,6 +9,7 @@ mod health;
 mod logs;
 mod shared;
 mod view;
+mod wiring;
 mod worker;
 
 use std::io;
@@ -25,6 +26,7 @@ use crate::addr::Clock;
 use crate::admin::{AdminError, AdminSocket, AllowedUids, OpsPort};
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::{self, Desk, StartError, Store};
+use crate::intercept::InterceptError;
 use crate::directory::{Directory, Learned, OwnAddressError};
 use crate::drain::{Closing, Door};
 use crate::metrics::Metrics;
@@ -34,6 +36,7 @@ use health::Readiness;
 pub use logs::{LogError, Logs};
 use shared::{Listen, Shared};
 use view::Operator;
+pub use wiring::TokenError;
 pub use worker::WorkerError;
 use worker::Worker;
 
@@ -63,6 +66,10 @@ pub enum AppError {
     Worker(#[from] WorkerError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Intercept(#[from] InterceptError),
     #[error(
         "cannot set the mark {mark:#x} on sockets: {source}; grant CAP_NET_ADMIN, or set \
          intercept.mark = 0 and apply rules that go by the UID alone"
@@ -96,15 +103,15 @@ async fn serve(
         config.listen.admin_uids.iter().copied(),
     ))?;
     let ops = OpsPort::bind(shared.listen.ops)?;
-    let workers = (0..config.listen.workers)
+    let workers = (0..wiring::workers(&config))
         .map(|index| worker::start(index, &shared))
         .collect::<Result<Vec<_>, _>>()?;
     let rosters = workers.iter().map(|worker| worker.questions.clone()).collect();
-    let readiness = Arc::new(Readiness::new(&shared, config.intercept.clone()));
+    let readiness = Arc::new(Readiness::new(&shared, wiring::rules(&config)?));
     let operator = Arc::new(Operator::new(&shared, &config, path, logs, rosters));
     tracing::info!(workers = workers.len(), most = shared.door.most(), "listening");
     let credentials = credentials::run(
-        config.credentials(shared.dialer),
+        wiring::credentials(&config, shared.dialer)?,
         Arc::clone(&shared.store),
         Arc::clone(&shared.desk),
         Arc::clone(&shared.metrics),
@@ -146,11 +153,11 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
     let own = find_own(config)?;
     let directory = Directory::new(config.directory.clone());
     directory.check_own(own.as_slice())?;
-    let mark = config.mark();
+    let mark = wiring::mark(config);
     let dialer = Dialer::new(mark, config.limits.connect_timeout);
     dialer.probe().map_err(|source| AppError::Mark { mark: mark.unwrap_or_default(), source })?;
     let affordable = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_A_CONNECTION;
-    let most = usize::try_from(affordable).unwrap_or(usize::MAX).min(config.limits.max_connections);
+    let most = affordable.min(config.limits.max_connections.into());
     let policy = Policy::new(config.policy.clone());
     let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
     Ok(Shared {
@@ -159,12 +166,12 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
             outbound: config.listen.outbound,
             ops: config.listen.ops,
         },
-        inbound_config: config.inbound(),
-        outbound_config: config.outbound(),
+        inbound_config: wiring::inbound(config),
+        outbound_config: wiring::outbound(config),
         metrics: Arc::new(Metrics::new()),
-        door: Door::new(most.max(1)),
+        door: Door::new(usize::try_from(most.max(1)).unwrap_or(usize::MAX)),
         clock: clock.clone(),
-        store: Store::new(config.alpns(), clock.clone()),
+        store: Store::new(wiring::alpns(config), clock.clone()),
         desk: Desk::new(Arc::clone(&learned)),
         learned,
         policy: Arc::new(ArcSwap::from_pointee(policy)),
@@ -177,11 +184,11 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
 }
 
 fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
-    match &config.addresses {
-        Some(named) => Ok(OwnAddresses::new(named.clone())),
-        None => own_addresses()
-            .map_err(|source| AppError::System { what: "read this pod's addresses", source }),
+    if config.addresses.is_empty() {
+        let what = "read this pod's addresses";
+        return own_addresses().map_err(|source| AppError::System { what, source });
     }
+    Ok(OwnAddresses::new(config.addresses.clone()))
 }
 
 /// New credentials, bundles and deny lists are a reason to judge running uses again.

@@ -16,11 +16,11 @@ use crate::credentials::{Desk, Store};
 use crate::directory::{Directory, Learned};
 use crate::drain::Door;
 use crate::inbound::{self, Inbound};
-use crate::metrics::Metrics;
+use crate::metrics::{Direction, Metrics, PeerLabel, Security};
 use crate::net::{Dialer, OwnAddresses};
 use crate::outbound::{self, Outbound};
 use crate::policy::Policy;
-use crate::report::Roster;
+use crate::report::{Outcome, Roster};
 
 /// Where we listen.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +92,11 @@ impl Shared {
         self.world.send_modify(|generation| *generation += 1);
     }
 
-    pub(super) fn out_of_descriptors(&self) {
-        self.metrics.turned_away();
+    /// A connection that was turned away before it could be looked at ends like any other.
+    pub(super) fn out_of_descriptors(&self, direction: Direction) {
+        let turned_away = self.metrics.connection(direction);
+        let word = Outcome::Overloaded.word();
+        turned_away.closed(word, Security::Unknown, &PeerLabel::none(), 0.0);
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::logs::Logs;
 use super::shared::Shared;
+use super::wiring;
 use super::worker::Question;
 use crate::admin::{Answering, View};
 use crate::config::{self, Config};
@@ -52,7 +53,7 @@ impl Operator {
         directory
             .check_own(self.shared.own.load().as_slice())
             .map_err(|error| error.to_string())?;
-        self.shared.store.declare_alpns(config.alpns()).map_err(|error| error.to_string())?;
+        self.shared.store.declare_alpns(wiring::alpns(&config)).map_err(|error| error.to_string())?;
         self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
         self.shared.directory.store(Arc::new(directory));
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config.show();

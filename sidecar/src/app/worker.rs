@@ -16,6 +16,7 @@ use super::shared::Shared;
 use crate::addr::ListenAddr;
 use crate::drain::Closing;
 use crate::inbound::{self, Inbound};
+use crate::metrics::Direction;
 use crate::net::{BindError, Listener};
 use crate::outbound::{self, Outbound};
 use crate::report::Roster;
@@ -109,7 +110,7 @@ async fn work(shared: &Arc<Shared>, listeners: Listeners, asked: mpsc::Receiver<
 
 async fn accept_inbound(shared: &Shared, port: &Listener, inbound: Rc<Inbound>) {
     loop {
-        let accepted = port.accept(|| shared.out_of_descriptors()).await;
+        let accepted = port.accept(|| shared.out_of_descriptors(Direction::Inbound)).await;
         let inbound = Rc::clone(&inbound);
         tokio::task::spawn_local(async move { inbound::serve(&inbound, accepted).await });
     }
@@ -119,7 +120,7 @@ async fn accept_outbound(shared: &Shared, port: &Listener, outbound: Rc<Outbound
     // Spreads the connections of a service over its endpoints, each worker from its own start.
     let mut spin: u32 = 0;
     loop {
-        let accepted = port.accept(|| shared.out_of_descriptors()).await;
+        let accepted = port.accept(|| shared.out_of_descriptors(Direction::Outbound)).await;
         let outbound = Rc::clone(&outbound);
         spin = spin.wrapping_add(1);
         let turn = spin;

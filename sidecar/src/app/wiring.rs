@@ -1,0 +1,146 @@
+//! From the file's sections to what each room wants to be built with. Called by `app::run` and at
+//! each reload.
+//!
+//! Never: a default of its own; the token in a message.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::io;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use myelin_identity::issuance::JoinToken;
+
+use crate::config::Config;
+use crate::credentials;
+use crate::directory::Protocol;
+use crate::inbound;
+use crate::intercept::{self, Plan};
+use crate::net::Dialer;
+use crate::outbound;
+use crate::wire::Budget;
+
+/// How long a recycled mesh connection may wait for its next use: long enough for a client's next
+/// request, short enough that idle peers cost nothing.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Payload of one mesh connection before a fresh handshake replaces it: 64 GiB, far below the
+/// limits of AES-GCM (RFC 8446, section 5.5) even without the key update between uses.
+const MAX_BYTES: NonZeroU64 = NonZeroU64::new(64 << 30).expect("not zero");
+
+/// A token file is one line; more is not one.
+const MAX_TOKEN_BYTES: u64 = 4 * 1024;
+
+/// The join token's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error(
+        "cannot read the join token {path}: {source}; write the output of \
+         `myelin-ca token create` there, readable by this user"
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path} holds no join token: {why}; make a new one with `myelin-ca token create`")]
+    Malformed { path: PathBuf, why: String },
+}
+
+/// The identity room's part. A token file that is gone is no error: it is needed only once.
+pub(super) fn credentials(
+    config: &Config,
+    dialer: Dialer,
+) -> Result<credentials::Config, TokenError> {
+    Ok(credentials::Config {
+        trust_domain: config.trust_domain.clone(),
+        id: config.id.clone(),
+        cas: config.ca.addresses.clone(),
+        state_dir: config.state_dir.clone(),
+        join_token: token(config)?,
+        lifetime: config.ca.lifetime,
+        dialer,
+    })
+}
+
+pub(super) fn inbound(config: &Config) -> inbound::Config {
+    let limits = &config.limits;
+    inbound::Config {
+        handshake: limits.handshake_timeout,
+        detect: limits.detect_timeout,
+        idle: limits.idle_timeout,
+        keep: KEEP.min(limits.idle_timeout),
+        use_after_expiry: limits.max_use_after_expiry,
+        budget: Budget {
+            max_uses: NonZeroU64::new(limits.max_uses.into()).unwrap_or(NonZeroU64::MIN),
+            max_bytes: MAX_BYTES,
+        },
+    }
+}
+
+pub(super) fn outbound(config: &Config) -> outbound::Config {
+    let limits = &config.limits;
+    outbound::Config {
+        handshake: limits.handshake_timeout,
+        // The acceptor dials its workload within its own limit, presumably the same as ours.
+        answer: limits.connect_timeout + limits.handshake_timeout,
+        idle: limits.idle_timeout,
+        use_after_expiry: limits.max_use_after_expiry,
+    }
+}
+
+/// The mark that exempts our sockets; `None` where the rules go by user alone.
+pub(super) fn mark(config: &Config) -> Option<u32> {
+    Some(config.intercept.mark).filter(|mark| *mark != 0)
+}
+
+/// The rules that must be there before we are ready.
+pub(super) fn rules(config: &Config) -> Result<Option<Plan>, intercept::InterceptError> {
+    if !config.intercept.verify {
+        return Ok(None);
+    }
+    let wanted = intercept::Config {
+        proxy_uid: config.intercept.proxy_uid,
+        mark: config.intercept.mark,
+        outbound_port: config.listen.outbound.port(),
+        inbound_port: config.listen.inbound.port(),
+        ops_port: config.listen.ops.port(),
+        ..intercept::Config::default()
+    };
+    Plan::new(wanted).map(Some)
+}
+
+/// Every ALPN that configuration declares for peers without `myelin/1`, in both directions.
+pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
+    let inbound = config.policy.ports.values().filter_map(|port| port.plain_mtls.as_ref());
+    let directory = &config.directory;
+    let outbound = directory.services.iter().map(|service| &service.protocol);
+    let outbound = outbound.chain(directory.peers.iter().map(|peer| &peer.protocol));
+    let outbound = outbound.filter_map(|protocol| match protocol {
+        Protocol::PlainMtls { alpn } => alpn.clone(),
+        Protocol::Myelin1 => None,
+    });
+    let mut alpns: Vec<_> = inbound.filter_map(|plain| plain.alpn.clone()).chain(outbound).collect();
+    alpns.sort();
+    alpns.dedup();
+    alpns
+}
+
+pub(super) fn workers(config: &Config) -> usize {
+    let one_each = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    config.listen.workers.unwrap_or_else(one_each).get()
+}
+
+fn token(config: &Config) -> Result<Option<JoinToken>, TokenError> {
+    let Some(path) = &config.ca.join_token_file else { return Ok(None) };
+    let unreadable = |source| TokenError::Unreadable { path: path.clone(), source };
+    let length = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(unreadable)?.len(),
+    };
+    let malformed = |why: String| TokenError::Malformed { path: path.clone(), why };
+    if length > MAX_TOKEN_BYTES {
+        return Err(malformed(format!("it is {length} bytes long, not one line")));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    text.trim().parse().map(Some).map_err(|why: <JoinToken as std::str::FromStr>::Err| {
+        malformed(why.to_string())
+    })
+}
