@@ -40,7 +40,11 @@ pub struct Place(Arc<Door>);
 impl Door {
     /// `most` connections at once.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { inside: AtomicUsize::new(0), most, closing: watch::Sender::new(Closing::Open) })
+        Arc::new(Self {
+            inside: AtomicUsize::new(0),
+            most,
+            closing: watch::Sender::new(Closing::Open),
+        })
     }
 
     /// A place, or `None` when the house is full.

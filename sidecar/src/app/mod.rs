@@ -26,9 +26,9 @@ use crate::addr::Clock;
 use crate::admin::{AdminError, AdminSocket, AllowedUids, OpsPort};
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::{self, Desk, StartError, Store};
-use crate::intercept::InterceptError;
 use crate::directory::{Directory, Learned, OwnAddressError};
 use crate::drain::{Closing, Door};
+use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
@@ -37,8 +37,8 @@ pub use logs::{LogError, Logs};
 use shared::{Listen, Shared};
 use view::Operator;
 pub use wiring::TokenError;
-pub use worker::WorkerError;
 use worker::Worker;
+pub use worker::WorkerError;
 
 /// Descriptors that are not a connection's: listeners, admin, logs, the CA, and a margin.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -99,9 +99,10 @@ async fn serve(
     logs: Logs,
 ) -> Result<(), AppError> {
     let mut signals = Signals::catch()?;
-    let socket = AdminSocket::bind(&config.listen.admin, AllowedUids::with_own(
-        config.listen.admin_uids.iter().copied(),
-    ))?;
+    let socket = AdminSocket::bind(
+        &config.listen.admin,
+        AllowedUids::with_own(config.listen.admin_uids.iter().copied()),
+    )?;
     let ops = OpsPort::bind(shared.listen.ops)?;
     let workers = (0..wiring::workers(&config))
         .map(|index| worker::start(index, &shared))

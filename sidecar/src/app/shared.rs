@@ -24,10 +24,10 @@ use crate::report::{Outcome, Roster};
 
 /// Where we listen.
 #[derive(Clone, Copy, Debug)]
-pub struct Listen {
-    pub inbound: ListenAddr,
-    pub outbound: ListenAddr,
-    pub ops: ListenAddr,
+pub(super) struct Listen {
+    pub(super) inbound: ListenAddr,
+    pub(super) outbound: ListenAddr,
+    pub(super) ops: ListenAddr,
 }
 
 pub(super) struct Shared {
@@ -104,8 +104,6 @@ impl Shared {
     }
 
     fn own_ports(&self) -> Vec<u16> {
-        [self.listen.inbound, self.listen.outbound, self.listen.ops]
-            .map(ListenAddr::port)
-            .to_vec()
+        [self.listen.inbound, self.listen.outbound, self.listen.ops].map(ListenAddr::port).to_vec()
     }
 }

@@ -53,7 +53,10 @@ impl Operator {
         directory
             .check_own(self.shared.own.load().as_slice())
             .map_err(|error| error.to_string())?;
-        self.shared.store.declare_alpns(wiring::alpns(&config)).map_err(|error| error.to_string())?;
+        self.shared
+            .store
+            .declare_alpns(wiring::alpns(&config))
+            .map_err(|error| error.to_string())?;
         self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
         self.shared.directory.store(Arc::new(directory));
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config.show();

@@ -117,7 +117,8 @@ pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
         Protocol::PlainMtls { alpn } => alpn.clone(),
         Protocol::Myelin1 => None,
     });
-    let mut alpns: Vec<_> = inbound.filter_map(|plain| plain.alpn.clone()).chain(outbound).collect();
+    let mut alpns: Vec<_> =
+        inbound.filter_map(|plain| plain.alpn.clone()).chain(outbound).collect();
     alpns.sort();
     alpns.dedup();
     alpns
@@ -140,7 +141,8 @@ fn token(config: &Config) -> Result<Option<JoinToken>, TokenError> {
         return Err(malformed(format!("it is {length} bytes long, not one line")));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    text.trim().parse().map(Some).map_err(|why: <JoinToken as std::str::FromStr>::Err| {
-        malformed(why.to_string())
-    })
+    text.trim()
+        .parse()
+        .map(Some)
+        .map_err(|why: <JoinToken as std::str::FromStr>::Err| malformed(why.to_string()))
 }

@@ -78,10 +78,7 @@ struct Listeners {
 impl Listeners {
     fn bind(shared: &Shared) -> Result<Self, BindError> {
         let bind = |address: ListenAddr| Listener::bind(address);
-        Ok(Self {
-            inbound: bind(shared.listen.inbound)?,
-            outbound: bind(shared.listen.outbound)?,
-        })
+        Ok(Self { inbound: bind(shared.listen.inbound)?, outbound: bind(shared.listen.outbound)? })
     }
 }
 

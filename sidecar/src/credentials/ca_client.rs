@@ -120,13 +120,12 @@ impl Connector {
         let tcp = tcp.map_err(timed_out)??;
         let handshake =
             TlsConnector::from(Arc::new(config)).connect(ServerName::from(ca.ip()), tcp);
-        let tls = tokio::time::timeout_at(deadline, handshake)
-            .await
-            .map_err(timed_out)?
-            .map_err(|source| match Refusal::of_io(&source) {
+        let tls = tokio::time::timeout_at(deadline, handshake).await.map_err(timed_out)?.map_err(
+            |source| match Refusal::of_io(&source) {
                 Some(refusal) => ConnectError::NotTheCa { ca, refusal },
                 None => ConnectError::Tls { ca, source },
-            })?;
+            },
+        )?;
         let exporter =
             tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
         let bundle = recogniser.bundle();

@@ -41,14 +41,14 @@ pub enum HostKeyError {
 }
 
 /// An ECDSA P-256 key that proves this host to the CA.
-pub struct HostKey {
+pub(super) struct HostKey {
     pair: EcdsaKeyPair,
     spki: P256Spki,
 }
 
 impl HostKey {
     /// The host key of an earlier run, or `None` where this host never had one.
-    pub fn load(state: &StateDir) -> Result<Option<Self>, HostKeyError> {
+    pub(super) fn load(state: &StateDir) -> Result<Option<Self>, HostKeyError> {
         let Some(sealed) = state.read(HOST_KEY_FILE, Secrecy::Secret)? else {
             return Ok(None);
         };
@@ -67,7 +67,7 @@ impl HostKey {
 
     /// Makes a host key and keeps it, sealed, before anybody hears of it: a crash after the first
     /// issue must not lose what the CA has already written down.
-    pub fn generate(state: &StateDir) -> Result<Self, HostKeyError> {
+    pub(super) fn generate(state: &StateDir) -> Result<Self, HostKeyError> {
         let seal_key = match load_seal_key(state)? {
             Some(key) => key,
             None => make_seal_key(state)?,
@@ -82,7 +82,7 @@ impl HostKey {
     }
 
     /// How the CA knows this host.
-    pub fn spki(&self) -> P256Spki {
+    pub(super) fn spki(&self) -> P256Spki {
         self.spki
     }
 

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn every_attempt_has_a_key_and_a_request_key_of_its_own() {
-        let (one, two) = (Attempt::new(attestation()).unwrap(), Attempt::new(attestation()).unwrap());
+        let (one, two) =
+            (Attempt::new(attestation()).unwrap(), Attempt::new(attestation()).unwrap());
         assert_ne!(one.csr.key(), two.csr.key());
         assert_ne!(one.request_key, two.request_key);
     }

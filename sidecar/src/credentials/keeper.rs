@@ -119,9 +119,7 @@ impl<'a> Keeper<'a> {
     fn attestation(&self, usable: bool) -> Attestation {
         let host_spki = self.start.host.spki();
         match (&self.start.token, self.lineage) {
-            (_, Some(lineage)) if usable => {
-                Attestation::Host { host_spki, lineage: Some(lineage) }
-            }
+            (_, Some(lineage)) if usable => Attestation::Host { host_spki, lineage: Some(lineage) },
             (Some(token), _) if !self.enrolled => {
                 Attestation::Join { secret: token.secret.clone(), host_spki }
             }
@@ -131,7 +129,7 @@ impl<'a> Keeper<'a> {
 
     /// Counts, logs and keeps what has just been published; says when it is to be renewed.
     fn taken_over(&self, snapshot: &Snapshot, outcome: &'static str) -> Schedule {
-        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.not_after());
+        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.usable_until());
         self.metrics.renewal(outcome);
         self.metrics.svid(not_before, not_after);
         self.metrics.bundle_generation(snapshot.bundle.generation());
@@ -218,9 +216,10 @@ fn trusts(start: &Start, store: &Store, config: &Config) -> Vec<Trust> {
         return vec![Trust::Bundle(Arc::clone(&snapshot.bundle))];
     }
     let held = start.bundle.as_ref().map(|bundle| Trust::Bundle(Arc::clone(bundle)));
-    let told = start.token.as_ref().map(|token| {
-        Trust::Hash(token.bundle_hash, Some(config.trust_domain.clone()))
-    });
+    let told = start
+        .token
+        .as_ref()
+        .map(|token| Trust::Hash(token.bundle_hash, Some(config.trust_domain.clone())));
     held.into_iter().chain(told).collect()
 }
 

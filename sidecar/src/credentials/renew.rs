@@ -30,7 +30,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(10);
 
 /// When one SVID was taken over, and how long it lives from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub(super) struct Schedule {
     renew_at: Instant,
     life: Duration,
 }
@@ -39,7 +39,13 @@ impl Schedule {
     /// `received` is the monotonic instant and `now` the wall clock (unix seconds) at which the
     /// SVID arrived; `jitter` is a uniform draw from 0..=1. The wall clock is read this once: what
     /// it does later does not matter. Backdating does not count as life.
-    pub fn new(received: Instant, now: u64, not_before: u64, not_after: u64, jitter: f64) -> Self {
+    pub(super) fn new(
+        received: Instant,
+        now: u64,
+        not_before: u64,
+        not_after: u64,
+        jitter: f64,
+    ) -> Self {
         let stated = not_after.saturating_sub(not_before);
         let life = Duration::from_secs(not_after.saturating_sub(now).min(stated));
         let spread = life * SPREAD_PERCENT / 100;
@@ -47,19 +53,19 @@ impl Schedule {
         Self { renew_at: received + wait, life }
     }
 
-    pub fn renew_at(&self) -> Instant {
+    pub(super) fn renew_at(&self) -> Instant {
         self.renew_at
     }
 
     /// How long the SVID lives, counted from its arrival.
-    pub fn life(&self) -> Duration {
+    pub(super) fn life(&self) -> Duration {
         self.life
     }
 }
 
 /// The waits between attempts: exponential with jitter, from [`FIRST_WAIT`] up to [`ceiling`].
 /// `life` is that of the SVID which is to be renewed; none before the first one.
-pub fn waits(life: Option<Duration>) -> ExponentialBackoff {
+pub(super) fn waits(life: Option<Duration>) -> ExponentialBackoff {
     // backon adds a random 0..=delay on top of each delay: half of the ceiling keeps the sum below.
     ExponentialBuilder::new()
         .with_jitter()
@@ -71,7 +77,7 @@ pub fn waits(life: Option<Duration>) -> ExponentialBackoff {
 
 /// The longest wait between two attempts, hence how late a CA that came back can be noticed: a
 /// tenth of the life, and never more than 30 s.
-pub fn ceiling(life: Option<Duration>) -> Duration {
+pub(super) fn ceiling(life: Option<Duration>) -> Duration {
     match life {
         Some(life) => (life / 10).clamp(SHORTEST_CEILING, LONGEST_WAIT),
         None => LONGEST_WAIT_AT_START,
@@ -79,7 +85,7 @@ pub fn ceiling(life: Option<Duration>) -> Duration {
 }
 
 /// How long one attempt may take in all.
-pub fn attempt_deadline(life: Option<Duration>) -> Duration {
+pub(super) fn attempt_deadline(life: Option<Duration>) -> Duration {
     life.map_or(LONGEST_ATTEMPT, |life| (life / 4).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT))
 }
 

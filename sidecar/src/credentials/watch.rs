@@ -255,7 +255,7 @@ impl Watch<'_> {
 }
 
 fn life(snapshot: &Snapshot) -> Duration {
-    Duration::from_secs(snapshot.not_after().saturating_sub(snapshot.svid.not_before()))
+    Duration::from_secs(snapshot.usable_until().saturating_sub(snapshot.svid.not_before()))
 }
 
 fn on_the_wire(question: Question) -> DirectoryQuestion {

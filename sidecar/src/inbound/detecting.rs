@@ -62,11 +62,7 @@ impl Inbound {
     }
 }
 
-async fn look(
-    stream: &TcpStream,
-    source: Source,
-    workload_tls: bool,
-) -> Result<Spoken, Outcome> {
+async fn look(stream: &TcpStream, source: Source, workload_tls: bool) -> Result<Spoken, Outcome> {
     let mut prefix = vec![0; FIRST_LOOK];
     let mut before = 0;
     loop {

@@ -51,16 +51,13 @@ impl Inbound {
         })?;
         peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now)).map_err(NotTaken::peer)?;
         if !peer.ip_sans.contains(&from.ip()) && !self.directory.load().binds(&peer.id, from.ip()) {
-            let refusal =
-                Refusal::WrongAddress { address: from.ip(), seen: peer.ip_sans.clone() };
+            let refusal = Refusal::WrongAddress { address: from.ip(), seen: peer.ip_sans.clone() };
             return Err(NotTaken::peer(refusal));
         }
         let verdict = self.policy.load().authorize(&peer.id, to.port());
         let word = if verdict.is_ok() { "allowed" } else { "denied" };
         self.metrics.verdict(Direction::Inbound, word);
-        verdict.map_err(|denied| {
-            NotTaken::new(Outcome::PolicyDenied, Refuse::PolicyDenied, denied)
-        })
+        verdict.map_err(|denied| NotTaken::new(Outcome::PolicyDenied, Refuse::PolicyDenied, denied))
     }
 
     /// Only the holder of the proof gets here, and only to the captured address.

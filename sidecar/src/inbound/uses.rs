@@ -59,7 +59,8 @@ impl Inbound {
                 }
                 Err(error) => {
                     let broke = Outcome::from(&error) == Outcome::PeerViolation;
-                    let report = report.or_else(|| broke.then(|| self.report_again(&peer, from, to)));
+                    let report =
+                        report.or_else(|| broke.then(|| self.report_again(&peer, from, to)));
                     return self.lost(link, report, &error);
                 }
             }

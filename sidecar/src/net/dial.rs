@@ -85,7 +85,7 @@ pub fn reset(stream: TcpStream) {
 /// EMFILE and ENFILE: the process or the machine has no descriptor left.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     use nix::errno::Errno;
-    error.raw_os_error().is_some_and(|code| {
-        matches!(Errno::from_raw(code), Errno::EMFILE | Errno::ENFILE)
-    })
+    error
+        .raw_os_error()
+        .is_some_and(|code| matches!(Errno::from_raw(code), Errno::EMFILE | Errno::ENFILE))
 }

@@ -91,8 +91,7 @@ impl Listener {
     /// the peer learns at once instead of hanging in the backlog.
     async fn turn_one_away(&self) {
         drop(self.reserve.borrow_mut().take());
-        if let Ok(Ok((stream, _))) =
-            tokio::time::timeout(Duration::ZERO, self.inner.accept()).await
+        if let Ok(Ok((stream, _))) = tokio::time::timeout(Duration::ZERO, self.inner.accept()).await
         {
             reset(stream);
         }

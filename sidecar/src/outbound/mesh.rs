@@ -161,8 +161,7 @@ impl Outbound {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         let left = peer.path_not_after.saturating_sub(self.clock.unix());
-        let last_moment =
-            Instant::now() + Duration::from_secs(left) + self.config.use_after_expiry;
+        let last_moment = Instant::now() + Duration::from_secs(left) + self.config.use_after_expiry;
         loop {
             if let Err(why) = self.still_meant(peer, target) {
                 return (Outcome::Withdrawn, why);

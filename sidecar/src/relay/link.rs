@@ -140,7 +140,9 @@ impl<M: Side> Link<M> {
                 let (done, consumed) = match self.machine.receive(chunk)? {
                     Received::Incomplete { .. } => return Poll::Ready(Err(LinkError::SplitFrame)),
                     Received::Undecided => return Poll::Ready(Err(self.undecided())),
-                    Received::Event { event, consumed } => (take.take().map(|take| take(event)), consumed),
+                    Received::Event { event, consumed } => {
+                        (take.take().map(|take| take(event)), consumed)
+                    }
                 };
                 self.records.consume(consumed);
                 return Poll::Ready(Ok(done));

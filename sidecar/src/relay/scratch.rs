@@ -11,13 +11,13 @@ use std::cell::RefCell;
 use crate::wire;
 
 /// Four frames: one read system call for four records of bulk data.
-pub const SCRATCH: usize = 4 * wire::MAX_PAYLOAD;
+pub(super) const SCRATCH: usize = 4 * wire::MAX_PAYLOAD;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
 /// Lends the thread's buffer to `work`.
-pub fn with<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(super) fn with<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
     BUFFER.with(|buffer| work(&mut buffer.borrow_mut()))
 }

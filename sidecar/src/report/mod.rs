@@ -16,12 +16,10 @@ use myelin_identity::id::SpiffeId;
 use tokio::time::Instant;
 
 pub use outcome::{Blame, Outcome};
-pub use roster::{Entry, Row, Roster};
+pub use roster::{Entry, Roster, Row};
 
 use crate::addr::{OrigDst, PeerAddr};
-use crate::metrics::{
-    ByteCounters, Direction, Metrics, OpenConnection, PeerLabel, Security,
-};
+use crate::metrics::{ByteCounters, Direction, Metrics, OpenConnection, PeerLabel, Security};
 use crate::relay::{Ending, Meter};
 use crate::tls::Facts;
 

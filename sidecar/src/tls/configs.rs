@@ -32,7 +32,9 @@ const GROUPS: [&dyn SupportedKxGroup; 3] = [
 
 /// The credential cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
-#[error("this credential cannot serve TLS: {0}; the CA must issue a P-256 SVID for the key we sent")]
+#[error(
+    "this credential cannot serve TLS: {0}; the CA must issue a P-256 SVID for the key we sent"
+)]
 pub struct TlsError(#[from] rustls::Error);
 
 /// Everything a handshake needs, for one credential generation.

@@ -172,4 +172,3 @@ impl io::Read for TryRead<'_> {
         self.0.try_read(into)
     }
 }
-

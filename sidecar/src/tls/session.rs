@@ -44,7 +44,8 @@ impl Session {
 
 /// Reads what a connection negotiated.
 pub(super) fn facts(tls: &rustls::Connection) -> Facts {
-    let group = tls.negotiated_key_exchange_group().map_or("none", |group| group_word(group.name()));
+    let group =
+        tls.negotiated_key_exchange_group().map_or("none", |group| group_word(group.name()));
     let cipher = tls.negotiated_cipher_suite().map_or("none", |suite| cipher_word(suite.suite()));
     Facts { group, cipher, resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed) }
 }

@@ -107,7 +107,7 @@ impl Store {
     /// The newest snapshot if our SVID is valid at `now` (unix seconds).
     pub fn usable(&self, now: u64) -> Result<Arc<Snapshot>, NoIdentity> {
         let snapshot = self.load().ok_or(NoIdentity::Pending)?;
-        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.not_after());
+        let (not_before, not_after) = (snapshot.svid.not_before(), snapshot.usable_until());
         if now > not_after {
             return Err(NoIdentity::Expired { now, not_after });
         }
@@ -233,7 +233,7 @@ impl Store {
 
 impl Snapshot {
     /// The end of our SVID, or of an issuer above it if that comes earlier (unix seconds, included).
-    pub fn not_after(&self) -> u64 {
+    pub fn usable_until(&self) -> u64 {
         self.own.path_not_after
     }
 
@@ -283,7 +283,6 @@ fn verified(
     }
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
     verify::peer(svid.chain(), bundle, at, Role::Client).map_err(Rejected::of_refusal)?;
-    let own =
-        verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
+    let own = verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
     Ok(Mine { svid, own, key: issued.key })
 }

@@ -1,0 +1,250 @@
+//! The sections that say who and where this sidecar is: the top of the file, `[ca]`, `[listen]`,
+//! `[intercept]` and `[log]`. Called by `config::parse`.
+//!
+//! Never: opens the files that it names.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use myelin_identity::id::TrustDomain;
+
+use super::error::ConfigError;
+use super::field::{Field, may_be_meshed};
+use super::section::{Section, nearest};
+use super::{Ca, Intercept, Listen, Log, LogFormat, LogLevel};
+use crate::addr::{CidrSet, Endpoint, ListenAddr};
+use crate::directory::MAX_MESH_RANGES;
+
+/// Addresses of one workload: both families on a few interfaces.
+const MAX_ADDRESSES: usize = 16;
+
+/// Replicas of the CA, tried in turn.
+const MAX_CA_ADDRESSES: usize = 16;
+
+/// Operators' users on one machine.
+const MAX_ADMIN_UIDS: usize = 32;
+
+/// More runtimes than this on one machine contend for its memory bandwidth, not its cores.
+const MAX_WORKERS: u64 = 256;
+
+/// `sun_path` holds 108 bytes, its final NUL included (unix(7)).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+const MIN_LIFETIME: Duration = Duration::from_secs(5 * 60);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Under `allow_short_lifetimes`: enough for a handshake, a renewal and a retry.
+const MIN_TEST_LIFETIME: Duration = Duration::from_secs(5);
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/myelin";
+const DEFAULT_ADMIN: &str = "/run/myelin/admin.sock";
+const DEFAULT_OUTBOUND: u16 = 15_001;
+const DEFAULT_INBOUND: u16 = 15_006;
+const DEFAULT_OPS: u16 = 15_020;
+const DEFAULT_PROXY_UID: u32 = 1_337;
+const DEFAULT_MARK: u32 = 0x6d79;
+
+pub(super) const CA_KEYS: &[&str] =
+    &["address", "join_token_file", "bundle_file", "lifetime", "allow_short_lifetimes"];
+pub(super) const LISTEN_KEYS: &[&str] =
+    &["outbound", "inbound", "ops", "admin", "admin_uids", "workers"];
+pub(super) const INTERCEPT_KEYS: &[&str] = &["proxy_uid", "mark", "verify"];
+pub(super) const LOG_KEYS: &[&str] = &["level", "format"];
+
+pub(super) fn trust_domain(root: &Section<'_>) -> Result<TrustDomain, ConfigError> {
+    let expected = "a name of a-z, 0-9, `.`, `-` and `_`, without a scheme";
+    let field = root.required("trust_domain", expected, "\"example.org\"")?;
+    field.text(expected, "example.org", |text| TrustDomain::parse(text).ok())
+}
+
+pub(super) fn mesh(root: &Section<'_>) -> Result<CidrSet, ConfigError> {
+    let expected = "the address ranges of pods, services and hosts in the mesh (no default)";
+    let field = root.required("mesh_cidrs", expected, "[\"10.0.0.0/8\"]")?;
+    let ranges = field.some(MAX_MESH_RANGES, expected, "\"10.0.0.0/8\"")?;
+    Ok(CidrSet::new(ranges.iter().map(range).collect::<Result<_, _>>()?))
+}
+
+pub(super) fn addresses(root: &Section<'_>, mesh: &CidrSet) -> Result<Vec<IpAddr>, ConfigError> {
+    let Some(field) = root.field("addresses") else { return Ok(Vec::new()) };
+    let read = |entry: &Field<'_>| {
+        let address = entry.ip()?;
+        if mesh.contains(address) {
+            return Ok(address);
+        }
+        Err(entry.wrong("an address within mesh_cidrs", "add its range to mesh_cidrs"))
+    };
+    let entries = field.some(MAX_ADDRESSES, "this workload's addresses", "\"10.1.2.3\"")?;
+    entries.iter().map(read).collect()
+}
+
+pub(super) fn state_dir(root: &Section<'_>) -> Result<PathBuf, ConfigError> {
+    path_or(root, "state_dir", DEFAULT_STATE_DIR)
+}
+
+pub(super) fn ca(root: &Section<'_>) -> Result<Ca, ConfigError> {
+    let section = root.child("ca", CA_KEYS)?;
+    let expected = "the CA's IP address and port, or a list of them";
+    let field = section.required("address", expected, "\"10.0.0.2:15010\"")?;
+    let entries = if field.value.is_array() {
+        field.some(MAX_CA_ADDRESSES, expected, "\"10.0.0.2:15010\"")?
+    } else {
+        vec![field]
+    };
+    let path = |key, example| section.field(key).map(|field| field.path(example)).transpose();
+    Ok(Ca {
+        addresses: entries
+            .iter()
+            .map(|entry| entry.endpoint().map(Endpoint))
+            .collect::<Result<_, _>>()?,
+        join_token_file: path("join_token_file", "/etc/myelin/join-token")?,
+        bundle_file: path("bundle_file", "/etc/myelin/bundle.pem")?,
+        lifetime: lifetime(&section)?,
+    })
+}
+
+pub(super) fn listen(root: &Section<'_>) -> Result<Listen, ConfigError> {
+    let section = root.child("listen", LISTEN_KEYS)?;
+    let admin = match section.field("admin") {
+        Some(field) => socket_path(&field)?,
+        None => PathBuf::from(DEFAULT_ADMIN),
+    };
+    let uids = section.field("admin_uids").map(|field| field.list(MAX_ADMIN_UIDS)).transpose()?;
+    let workers = section
+        .field("workers")
+        .map(|field| field.integer(1..=MAX_WORKERS, "one for each core", "2"))
+        .transpose()?;
+    let listen = Listen {
+        outbound: listener(&section, "outbound", DEFAULT_OUTBOUND)?,
+        inbound: listener(&section, "inbound", DEFAULT_INBOUND)?,
+        ops: listener(&section, "ops", DEFAULT_OPS)?,
+        admin,
+        admin_uids: uids.iter().flatten().map(Field::uid).collect::<Result<_, _>>()?,
+        workers: workers.and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),
+    };
+    distinct_ports(&section, &listen)?;
+    Ok(listen)
+}
+
+pub(super) fn intercept(root: &Section<'_>) -> Result<Intercept, ConfigError> {
+    let section = root.child("intercept", INTERCEPT_KEYS)?;
+    let uid = section.field("proxy_uid");
+    let proxy_uid = uid.as_ref().map_or(Ok(DEFAULT_PROXY_UID), Field::uid)?;
+    let mark = match section.field("mark") {
+        Some(field) => {
+            let max = u64::from(u32::MAX);
+            let mark = field.integer(0..=max, "a socket mark of 32 bits, 0 for none", "0x6d79")?;
+            u32::try_from(mark).expect("the range ends at 2^32 - 1")
+        }
+        None => DEFAULT_MARK,
+    };
+    if let Some(uid) = uid.filter(|_| proxy_uid == 0 && mark == 0) {
+        // Without a mark, everything that root sends would leave unprotected.
+        let expected = "a user of the sidecar's own, since `intercept.mark` is 0";
+        return Err(uid.wrong(expected, "name that user, or set a mark"));
+    }
+    let verify = section.field("verify").map_or(Ok(true), |field| field.boolean())?;
+    Ok(Intercept { proxy_uid, mark, verify })
+}
+
+pub(super) fn log(root: &Section<'_>) -> Result<Log, ConfigError> {
+    use LogLevel::{Debug, Error, Info, Trace, Warn};
+    let section = root.child("log", LOG_KEYS)?;
+    let level = section.field("level").map(|field| {
+        word(&field, &[Error, Warn, Info, Debug, Trace].map(|level| (level.word(), level)))
+    });
+    let format = section.field("format").map(|field| {
+        word(&field, &[LogFormat::Human, LogFormat::Json].map(|format| (format.word(), format)))
+    });
+    Ok(Log {
+        level: level.transpose()?.unwrap_or(Info),
+        format: format.transpose()?.unwrap_or(LogFormat::Human),
+    })
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(field: &Field<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    let seen = field.value.as_str().unwrap_or_default();
+    if let Some((_, meant)) = words.iter().find(|(word, _)| *word == seen) {
+        return Ok(*meant);
+    }
+    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let quoted: Vec<String> = known.iter().map(|word| format!("\"{word}\"")).collect();
+    let fix = match nearest(seen, &known) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => "write one of these".to_owned(),
+    };
+    Err(field.wrong(quoted.join(" or "), fix))
+}
+
+fn range(entry: &Field<'_>) -> Result<IpNet, ConfigError> {
+    let expected = "a range such as 10.0.0.0/8 or fd00::/8 of addresses that may be meshed";
+    let range = entry.text(expected, "10.0.0.0/8", |text| text.parse::<IpNet>().ok())?;
+    if range.addr() != range.network() {
+        let fix = format!("write \"{}\"", range.trunc());
+        return Err(entry.wrong("the first address of its range", fix));
+    }
+    if range.prefix_len() == 0 {
+        let fix = "list the ranges of pods, services and hosts";
+        return Err(entry.wrong("less than the whole internet", fix));
+    }
+    if !may_be_meshed(range.addr()) {
+        let fix = "remove it: loopback, link-local and multicast are never mesh";
+        return Err(entry.wrong("addresses that may be meshed", fix));
+    }
+    Ok(range)
+}
+
+fn lifetime(section: &Section<'_>) -> Result<Option<Duration>, ConfigError> {
+    let short = section.field("allow_short_lifetimes").map(|field| field.boolean()).transpose()?;
+    let (min, why) = match short {
+        Some(true) => (MIN_TEST_LIFETIME, "with `allow_short_lifetimes`, for tests"),
+        _ => (MIN_LIFETIME, "shorter only in tests, with `allow_short_lifetimes = true`"),
+    };
+    section.field("lifetime").map(|field| field.duration(min..=MAX_LIFETIME, why)).transpose()
+}
+
+fn listener(section: &Section<'_>, key: &str, port: u16) -> Result<ListenAddr, ConfigError> {
+    let Some(field) = section.field(key) else {
+        return Ok(ListenAddr(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
+    };
+    let expected = "an IP address ([::] for all of both families) and a port from 1 to 65535";
+    field.text(expected, &format!("[::]:{port}"), |text| {
+        text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0).map(ListenAddr)
+    })
+}
+
+/// Interception steers by port alone, so three ports must differ even on different addresses.
+fn distinct_ports(section: &Section<'_>, listen: &Listen) -> Result<(), ConfigError> {
+    let ports = [("outbound", listen.outbound), ("inbound", listen.inbound), ("ops", listen.ops)];
+    for (index, (key, address)) in ports.iter().enumerate() {
+        let clash = ports
+            .iter()
+            .enumerate()
+            .find(|(other, (_, at))| *other != index && at.port() == address.port());
+        if let (Some((_, (other, _))), Some(field)) = (clash, section.field(key)) {
+            let expected = format!("another port than `listen.{other}`");
+            return Err(field.wrong(expected, "give each listener a port of its own"));
+        }
+    }
+    Ok(())
+}
+
+fn socket_path(field: &Field<'_>) -> Result<PathBuf, ConfigError> {
+    let path = field.path(DEFAULT_ADMIN)?;
+    if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        let expected = format!("at most {MAX_SOCKET_PATH_BYTES} bytes (the kernel's limit)");
+        return Err(field.wrong(expected, "choose a shorter path"));
+    }
+    Ok(path)
+}
+
+fn path_or(section: &Section<'_>, key: &str, default: &str) -> Result<PathBuf, ConfigError> {
+    match section.field(key) {
+        Some(field) => field.path(default),
+        None => Ok(PathBuf::from(default)),
+    }
+}

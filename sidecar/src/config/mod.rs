@@ -1,0 +1,175 @@
+//! One small TOML file in, every room's own configuration out. Called by `app` at the start and at
+//! each reload, and by `myelin-sidecar check`. docs/CONFIG.md lists every key; a test compares.
+//!
+//! Never: an unknown key that passes, a value outside its range, an error longer than a line, a
+//! secret (only the paths of files that hold one), environment variables, a clock.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod base;
+mod date;
+mod error;
+mod field;
+mod inbound;
+mod limits;
+mod load;
+mod outbound;
+mod section;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use myelin_identity::id::{SpiffeId, TrustDomain};
+use toml::de::DeTable;
+
+use self::section::{Section, Source};
+use crate::addr::{Endpoint, ListenAddr};
+use crate::{directory, policy};
+
+pub use self::error::{At, ConfigError};
+pub use self::limits::Limits;
+pub use self::load::{MAX_FILE_BYTES, load};
+
+/// Everything that the file says, checked and with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    /// The identity that the sidecar must get; absent: whichever the CA attests.
+    pub id: Option<SpiffeId>,
+    /// Own addresses; empty: those of the interfaces.
+    pub addresses: Vec<IpAddr>,
+    pub state_dir: PathBuf,
+    pub ca: Ca,
+    pub listen: Listen,
+    pub intercept: Intercept,
+    pub policy: policy::Config,
+    pub directory: directory::Config,
+    pub limits: Limits,
+    pub log: Log,
+}
+
+/// Where the identity comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ca {
+    /// Replicas, tried in turn; at least one.
+    pub addresses: Vec<Endpoint>,
+    pub join_token_file: Option<PathBuf>,
+    /// PEM to pin, in place of the hash in the join token.
+    pub bundle_file: Option<PathBuf>,
+    /// What is asked for; absent: the CA's default.
+    pub lifetime: Option<Duration>,
+}
+
+/// Where we wait for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    pub outbound: ListenAddr,
+    pub inbound: ListenAddr,
+    pub ops: ListenAddr,
+    pub admin: PathBuf,
+    pub admin_uids: Vec<u32>,
+    /// Absent: one for each core.
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// What interception needs to know about us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    pub proxy_uid: u32,
+    /// 0: sockets carry no mark.
+    pub mark: u32,
+    /// `/ready` needs the rules.
+    pub verify: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+impl LogLevel {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl LogFormat {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        }
+    }
+}
+
+const KEYS: &[&str] = &[
+    "trust_domain",
+    "id",
+    "mesh_cidrs",
+    "addresses",
+    "state_dir",
+    "ca",
+    "listen",
+    "intercept",
+    "inbound",
+    "outbound",
+    "limits",
+    "log",
+];
+
+/// Reads a configuration from its text; `name` is what errors call the file.
+pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
+    let source = Source { name: name.into(), text };
+    let table = DeTable::parse(text).map_err(|why| syntax(&source, &why))?;
+    let root = Section::root(&source, table.get_ref(), KEYS)?;
+    let trust_domain = base::trust_domain(&root)?;
+    let mesh = base::mesh(&root)?;
+    let listen = base::listen(&root)?;
+    let inbound = root.child("inbound", inbound::KEYS)?;
+    let outbound = root.child("outbound", outbound::KEYS)?;
+    Ok(Config {
+        id: root.field("id").map(|id| id.spiffe_id(&trust_domain)).transpose()?,
+        addresses: base::addresses(&root, &mesh)?,
+        state_dir: base::state_dir(&root)?,
+        ca: base::ca(&root)?,
+        intercept: base::intercept(&root)?,
+        policy: inbound::read(&inbound, &trust_domain, &listen)?,
+        directory: outbound::read(&outbound, &trust_domain, mesh)?,
+        limits: limits::read(&root)?,
+        log: base::log(&root)?,
+        trust_domain,
+        listen,
+    })
+}
+
+fn syntax(source: &Source<'_>, why: &toml::de::Error) -> ConfigError {
+    let at = source.at(why.span().map_or(0, |span| span.start));
+    ConfigError::Syntax { at, why: why.message().replace('\n', ", ").into() }
+}

@@ -1,0 +1,159 @@
+//! The configuration in force, as the admin socket's `/config` shows it: the file's own keys, with
+//! defaults filled in. Called by `app`.
+//!
+//! Never: the content of a file that the configuration names.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Config;
+use crate::directory::{Place, Protocol};
+use crate::policy::{self, Mode, Ports, Rule};
+
+impl Config {
+    pub fn show(&self) -> Value {
+        let limits = &self.limits;
+        json!({
+            "trust_domain": self.trust_domain.as_str(),
+            "id": self.id.as_ref().map(ToString::to_string),
+            "mesh_cidrs": texts(self.directory.mesh.ranges()),
+            "addresses": texts(&self.addresses),
+            "state_dir": self.state_dir,
+            "ca": {
+                "address": texts(&self.ca.addresses),
+                "join_token_file": self.ca.join_token_file,
+                "bundle_file": self.ca.bundle_file,
+                "lifetime": self.ca.lifetime.map(words),
+            },
+            "listen": {
+                "outbound": self.listen.outbound.to_string(),
+                "inbound": self.listen.inbound.to_string(),
+                "ops": self.listen.ops.to_string(),
+                "admin": self.listen.admin,
+                "admin_uids": self.listen.admin_uids,
+                "workers": self.listen.workers,
+            },
+            "intercept": {
+                "proxy_uid": self.intercept.proxy_uid,
+                "mark": self.intercept.mark,
+                "verify": self.intercept.verify,
+            },
+            "inbound": inbound(&self.policy),
+            "outbound": self.outbound(),
+            "limits": {
+                "max_connections": limits.max_connections,
+                "handshake_timeout": words(limits.handshake_timeout),
+                "connect_timeout": words(limits.connect_timeout),
+                "idle_timeout": words(limits.idle_timeout),
+                "detect_timeout": words(limits.detect_timeout),
+                "drain_timeout": words(limits.drain_timeout),
+                "max_use_after_expiry": words(limits.max_use_after_expiry),
+                "max_uses": limits.max_uses,
+            },
+            "log": { "level": self.log.level.word(), "format": self.log.format.word() },
+        })
+    }
+
+    fn outbound(&self) -> Value {
+        let directory = &self.directory;
+        let exceptions = directory.exceptions.iter().map(|exception| {
+            let (address, port) = place(exception.place);
+            json!({ "name": *exception.name, "address": address, "port": port })
+        });
+        let services = directory.services.iter().map(|service| {
+            json!({
+                "name": *service.name,
+                "address": service.address.ip().to_string(),
+                "port": service.address.port(),
+                "endpoints": texts(&service.endpoints),
+                "ids": texts(&service.ids),
+                "protocol": protocol(&service.protocol),
+            })
+        });
+        let peers = directory.peers.iter().map(|peer| {
+            let (address, port) = place(peer.place);
+            json!({
+                "address": address,
+                "port": port,
+                "id": peer.id.as_str(),
+                "protocol": protocol(&peer.protocol),
+                "nat": peer.nat,
+            })
+        });
+        json!({
+            "exception": exceptions.collect::<Vec<_>>(),
+            "service": services.collect::<Vec<_>>(),
+            "peer": peers.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn inbound(policy: &policy::Config) -> Value {
+    // Sorted, so that two dumps of one configuration are equal.
+    let ports: BTreeMap<u16, _> = policy.ports.iter().map(|(port, of)| (*port, of)).collect();
+    let ports = ports.into_iter().map(|(port, of)| {
+        let (mode, until) = mode(of.mode);
+        let alpn = of.plain_mtls.as_ref().and_then(|plain| plain.alpn.as_deref());
+        json!({
+            "port": port,
+            "mode": mode,
+            "until": until,
+            "server_first": of.server_first,
+            "workload_tls": of.workload_tls,
+            "plain_mtls": of.plain_mtls.is_some(),
+            "alpn": alpn.map(String::from_utf8_lossy),
+        })
+    });
+    let (mode, until) = mode(policy.default);
+    json!({
+        "mode": mode,
+        "until": until,
+        "port": ports.collect::<Vec<_>>(),
+        "allow": policy.allow.iter().map(rule).collect::<Vec<_>>(),
+        "deny": policy.deny.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    let ports: BTreeSet<u16> = match &rule.ports {
+        Ports::All => BTreeSet::new(),
+        Ports::Only(ports) => ports.iter().copied().collect(),
+    };
+    let ids: BTreeSet<&str> = rule.ids.iter().map(|id| id.as_str()).collect();
+    let namespaces: BTreeSet<&str> = rule.namespaces.iter().map(String::as_str).collect();
+    json!({ "name": *rule.name, "ports": ports, "ids": ids, "namespaces": namespaces })
+}
+
+/// The mode's word, and its end in seconds since the Unix epoch.
+fn mode(mode: Mode) -> (&'static str, Option<u64>) {
+    match mode {
+        Mode::Strict => ("strict", None),
+        Mode::Permissive { until } => ("permissive", Some(until)),
+    }
+}
+
+fn place((address, port): Place) -> (String, Option<u16>) {
+    (address.to_string(), port)
+}
+
+fn protocol(protocol: &Protocol) -> String {
+    match protocol {
+        Protocol::Myelin1 => "myelin/1".to_owned(),
+        Protocol::PlainMtls { alpn: None } => "mtls".to_owned(),
+        Protocol::PlainMtls { alpn: Some(alpn) } => {
+            format!("mtls:{}", String::from_utf8_lossy(alpn))
+        }
+    }
+}
+
+fn words(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
