@@ -21,6 +21,7 @@ use hyper::{Method, Request, StatusCode};
 use nix::unistd::geteuid;
 use serde_json::json;
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -33,6 +34,10 @@ const MAX_CONNECTIONS: usize = 16;
 
 /// A log level and its targets fit on one line.
 const MAX_BODY_BYTES: usize = 256;
+
+/// Refused callers that are told so at once, and for how long each may keep us.
+const MAX_REFUSALS: usize = 4;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A refused caller is logged at most this often, so that it cannot flood the log.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(10);
@@ -97,6 +102,7 @@ impl AdminSocket {
     /// Serves until the future is dropped.
     pub async fn serve(self, view: Arc<dyn View>) -> Infallible {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let mut last_refusal: Option<Instant> = None;
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await;
@@ -114,7 +120,13 @@ impl AdminSocket {
                         "admin socket: refused a user; `listen.admin_uids` names those who may"
                     );
                 }
-                refuse(&stream);
+                // Beyond the bound they are cut without a word, and hold no operator's permit.
+                if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        refuse(stream).await;
+                        drop(refusal);
+                    });
+                }
                 continue;
             };
             let view = Arc::clone(&view);
@@ -137,12 +149,18 @@ impl Drop for AdminSocket {
     }
 }
 
-/// One line, without reading what the caller has to say; it fits any socket buffer.
-fn refuse(stream: &UnixStream) {
+/// One line, without a look at what the caller has to say. What it sends is drained for a moment,
+/// so that it sees the answer rather than a broken connection.
+async fn refuse(mut stream: UnixStream) {
     const ANSWER: &[u8] =
         b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let told = async {
+        stream.write_all(ANSWER).await?;
+        stream.shutdown().await?;
+        stream.read(&mut [0; 1024]).await
+    };
     // Whoever does not take it is refused all the same.
-    let _ = stream.try_write(ANSWER);
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, told).await;
 }
 
 async fn answer(request: Request<Incoming>, uid: u32, view: &dyn View) -> Answer {

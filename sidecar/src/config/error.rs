@@ -45,7 +45,7 @@ pub enum ConfigError {
     Syntax { at: At, why: Box<str> },
     #[error("{at}: unknown key `{key}`, expected one of {known}: {fix}")]
     UnknownKey { at: At, key: Box<str>, known: Box<str>, fix: Box<str> },
-    #[error("{at}: `{key}` is missing, expected {expected}: add for example `{example}`")]
+    #[error("{at}: `{key}` is missing, expected {expected}: add for example {example}")]
     Missing { at: At, key: Box<str>, expected: Box<str>, example: Box<str> },
     #[error("{at}: `{key}` is {seen}, expected {expected}: {fix}")]
     Value { at: At, key: Box<str>, seen: Box<str>, expected: Box<str>, fix: Box<str> },

@@ -112,7 +112,11 @@ impl<'t> Field<'t> {
         range: RangeInclusive<Duration>,
         why: &str,
     ) -> Result<Duration, ConfigError> {
-        let words = |duration: &Duration| humantime::format_duration(*duration).to_string();
+        let words = |duration: &Duration| match duration.as_secs() {
+            // `24h` rather than `1day`, as the documentation says it.
+            86_400 => "24h".to_owned(),
+            _ => humantime::format_duration(*duration).to_string(),
+        };
         let read = self.value.as_str().and_then(|text| humantime::parse_duration(text).ok());
         read.filter(|duration| range.contains(duration)).ok_or_else(|| {
             let (start, end) = (words(range.start()), words(range.end()));
@@ -160,7 +164,7 @@ impl<'t> Field<'t> {
     ) -> Result<Vec<Self>, ConfigError> {
         let entries = self.list(max)?;
         if entries.is_empty() {
-            return Err(self.wrong(expected, self.example(example)));
+            return Err(self.wrong(expected, self.example(&format!("[{example}]"))));
         }
         Ok(entries)
     }

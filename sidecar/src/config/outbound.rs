@@ -39,6 +39,8 @@ pub(super) fn read(
     for entry in section.children("exception", EXCEPTION_KEYS, MAX_STATIC)? {
         let name = entry.required("name", "what logs call this exception", "\"dns\"")?.name()?;
         let (address, place) = place(&entry)?;
+        // Such an exception would never be reached, whatever its author thinks.
+        taken.check(&address, (place.0, None))?;
         taken.claim(&address, place, "an exception")?;
         config.exceptions.push(Exception { name: name.into(), place });
     }
@@ -56,7 +58,13 @@ impl Taken {
         at: Place,
         what: &'static str,
     ) -> Result<(), ConfigError> {
-        let Some(before) = self.0.insert(at, what) else { return Ok(()) };
+        self.check(field, at)?;
+        self.0.insert(at, what);
+        Ok(())
+    }
+
+    fn check(&self, field: &Field<'_>, at: Place) -> Result<(), ConfigError> {
+        let Some(before) = self.0.get(&at) else { return Ok(()) };
         let expected = format!("an address and port that are not yet those of {before}");
         Err(field.wrong(expected, "keep one of the two entries"))
     }

@@ -95,21 +95,21 @@ impl<'t> Section<'t> {
         expected: &str,
         example: &str,
     ) -> Result<Field<'t>, ConfigError> {
-        self.field(key).ok_or_else(|| ConfigError::Missing {
-            at: self.source.at(self.span.start),
-            key: self.full(key).into(),
-            expected: expected.into(),
-            example: format!("{key} = {example}").into(),
-        })
+        self.field(key).ok_or_else(|| self.missing(key, expected, &format!("{key} = {example}")))
     }
 
-    /// A complaint about the section as a whole.
-    pub(super) fn missing(&self, key: &str, expected: &str, example: &str) -> ConfigError {
+    /// The complaint that something is not there.
+    pub(super) fn missing(&self, key: &str, expected: &str, line: &str) -> ConfigError {
+        // Where the table itself is absent, its place says nothing.
+        let below = match self.table {
+            Some(_) => String::new(),
+            None => format!(" below [{}]", self.path),
+        };
         ConfigError::Missing {
             at: self.source.at(self.span.start),
             key: self.full(key).into(),
             expected: expected.into(),
-            example: example.into(),
+            example: format!("`{line}`{below}").into(),
         }
     }
 

@@ -65,7 +65,7 @@ fn routed(dst: &str, learned: &Learned, spin: u32) -> String {
     match Directory::new(config()).route(OrigDst(address(dst)), learned, spin) {
         Route::Mesh(Target { endpoint, expected, protocol }) => {
             let ids: Vec<&str> = expected.ids.iter().map(SpiffeId::as_str).collect();
-            let at = expected.address.map_or("anywhere".to_owned(), |ip| ip.to_string());
+            let at = expected.address.map_or_else(|| "anywhere".to_owned(), |ip| ip.to_string());
             let protocol = match protocol {
                 Protocol::Myelin1 => "myelin/1".to_owned(),
                 Protocol::PlainMtls { alpn } => {

@@ -20,8 +20,6 @@ mesh_cidrs = ["10.0.0.0/8"]
 address = "10.0.0.2:15010"
 "#;
 
-const WEB: &str = "spiffe://td.example/ns/shop/sa/web";
-
 #[test]
 fn a_minimal_file_gets_the_documented_defaults() {
     let config = parse("minimal", MINIMAL).unwrap();
