@@ -1,0 +1,323 @@
+//! A real CA in this process and a small client of its gRPC API, for the suites beside it. The client does what a
+//! sidecar does, and can be told to do what a sidecar never would.
+//!
+//! Never: reaches into the CA's state; whatever a test knows, it was told over the wire or by the operator's door.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use hyper_util::rt::TokioIo;
+use myelin_ca::api::ca_client::CaClient;
+use myelin_ca::app::{Builder, Running};
+use myelin_ca::authority::Settings;
+use myelin_ca::authority::tokens::TokenRequest;
+use myelin_ca::clock::Clock;
+use myelin_ca::config::ServeConfig;
+use myelin_ca::operator::{Answer, Ask};
+use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
+use myelin_identity::bundle::{BundleHash, TrustBundle};
+use myelin_identity::id::TrustDomain;
+use myelin_identity::issuance::{
+    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, JoinToken, Lineage, RequestKey, proto, sign_host_proof,
+};
+use myelin_identity::svid::Svid;
+use myelin_identity::verify::{CaVerifier, FirstContact};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+pub const TRUST_DOMAIN: &str = "prod.example";
+pub const WEB: &str = "spiffe://prod.example/ns/shop/sa/web";
+
+/// A CA on ephemeral ports, with a clock that a test may set forward.
+pub struct TestCa {
+    pub running: Running,
+    pub directory: tempfile::TempDir,
+    pub ahead: Arc<AtomicU64>,
+    config: ServeConfig,
+}
+
+impl TestCa {
+    pub async fn start() -> Self {
+        Self::start_with(Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }).await
+    }
+
+    pub async fn start_with(lifetimes: Lifetimes) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path().join("data"), lifetimes);
+        let ahead = Arc::new(AtomicU64::new(0));
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
+    }
+
+    /// Stops and starts again on the same data directory.
+    pub async fn restart(self) -> Self {
+        let Self { running, directory, ahead, config } = self;
+        running.stop().await;
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
+    }
+
+    /// Moves the CA's clock (and the test client's view of it) forward.
+    pub fn advance(&self, by: Duration) {
+        self.ahead.fetch_add(by.as_secs(), Ordering::SeqCst);
+    }
+
+    pub fn clock(&self) -> Clock {
+        clock(&self.ahead)
+    }
+
+    pub fn bundle(&self) -> Arc<TrustBundle> {
+        self.running.authority().bundle()
+    }
+
+    pub async fn token(&self, id: &str, address: &str) -> JoinToken {
+        self.try_token(id, &[address], &[]).await.unwrap()
+    }
+
+    pub async fn try_token(&self, id: &str, addresses: &[&str], ports: &[u16]) -> Result<JoinToken, String> {
+        let request = TokenRequest {
+            spiffe_id: id.to_owned(),
+            addresses: addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
+            ports: ports.to_vec(),
+            protocol: String::new(),
+            ttl_seconds: 600,
+        };
+        match self.running.ask(Ask::CreateToken(request)).await {
+            Ok(Answer::Token(made)) => Ok(made.token.parse().unwrap()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub fn target(&self) -> Target {
+        let grpc = SocketAddr::new("127.0.0.1".parse().unwrap(), self.running.grpc.port());
+        Target { grpc, bundle: self.bundle(), clock: self.clock() }
+    }
+}
+
+pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
+    ServeConfig {
+        trust_domain: TrustDomain::parse(TRUST_DOMAIN).unwrap(),
+        data,
+        seal_key_file: None,
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ops_listen: "127.0.0.1:0".parse().unwrap(),
+        authority: Settings { lifetimes, own_addresses: vec!["127.0.0.1".parse().unwrap()], own_names: vec![] },
+    }
+}
+
+pub fn clock(ahead: &Arc<AtomicU64>) -> Clock {
+    let ahead = ahead.clone();
+    Clock::new(move || {
+        let now = UnixTime::now().as_secs() + ahead.load(Ordering::SeqCst);
+        UnixTime::since_unix_epoch(Duration::from_secs(now))
+    })
+}
+
+/// Where a client connects, and what it trusts.
+#[derive(Clone)]
+pub struct Target {
+    pub grpc: SocketAddr,
+    pub bundle: Arc<TrustBundle>,
+    pub clock: Clock,
+}
+
+/// A gRPC client on one TLS connection whose exporter is known.
+pub struct Connected {
+    pub client: CaClient<Channel>,
+    pub exporter: [u8; EXPORTER_BYTES],
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl Target {
+    pub async fn connect(&self, svid: Option<&Held>) -> Connected {
+        self.try_connect(Arc::new(CaVerifier::new(self.bundle.clone())), svid).await.unwrap()
+    }
+
+    /// The very first connection: nothing but the token's hash is known.
+    pub async fn first_contact(&self, hash: BundleHash) -> Result<Connected, std::io::Error> {
+        let verifier = Arc::new(FirstContact::new(hash, Some(TrustDomain::parse(TRUST_DOMAIN).unwrap())));
+        self.try_connect(verifier, None).await
+    }
+
+    pub async fn try_connect(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        svid: Option<&Held>,
+    ) -> Result<Connected, std::io::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(self.clock.clone()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match svid {
+            Some(held) => builder.with_client_auth_cert(held.response.chain.clone(), held.key()).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.grpc).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::from(self.grpc.ip());
+        let tls = connector.connect(name, tcp).await?;
+        let connection = tls.get_ref().1;
+        let exporter = connection.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None).unwrap();
+        let chain = connection.peer_certificates().unwrap().iter().map(|der| der.clone().into_owned()).collect();
+        let mut once = Some(TokioIo::new(tls));
+        let channel = Endpoint::from_static("http://ca.invalid")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let stream = once.take().ok_or_else(|| std::io::Error::other("one connection only"));
+                async move { stream }
+            }))
+            .await
+            .map_err(std::io::Error::other)?;
+        Ok(Connected { client: CaClient::new(channel), exporter, chain })
+    }
+}
+
+/// A host and its key.
+pub struct Host {
+    pub key: EcdsaKeyPair,
+    pub spki: Vec<u8>,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let document = KeyPair::generate().unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.serialized_der()).unwrap();
+        assert_eq!(key.public_key().as_ref().len(), 65);
+        Self { key, spki: rcgen::PublicKeyData::subject_public_key_info(&document) }
+    }
+
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.key.sign(&SystemRandom::new(), bytes).unwrap().as_ref().to_vec()
+    }
+}
+
+/// One intention to get a certificate: the same again is a retry.
+pub struct Intent {
+    pub svid_key: KeyPair,
+    pub csr_der: Vec<u8>,
+    pub request_key: RequestKey,
+    pub lifetime_seconds: u64,
+}
+
+impl Intent {
+    pub fn new() -> Self {
+        let svid_key = KeyPair::generate().unwrap();
+        let csr_der = CertificateParams::default().serialize_request(&svid_key).unwrap().der().to_vec();
+        Self { svid_key, csr_der, request_key: RequestKey::random().unwrap(), lifetime_seconds: 0 }
+    }
+}
+
+/// By what right.
+pub enum By<'a> {
+    Token(&'a JoinToken),
+    HostAlone,
+    Renewal(&'a Held),
+}
+
+/// An SVID as its holder has it.
+pub struct Held {
+    pub response: IssueResponse,
+    svid_key_der: Vec<u8>,
+}
+
+impl Held {
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(self.svid_key_der.clone().into())
+    }
+
+    pub fn svid(&self) -> Svid {
+        Svid::from_chain(self.response.chain.clone()).unwrap()
+    }
+
+    pub fn serial(&self) -> String {
+        self.svid().serial().to_string()
+    }
+
+    pub fn lineage(&self) -> Lineage {
+        self.response.lineage
+    }
+
+    /// What a thief has: the same certificate and key.
+    pub fn copy(&self) -> Self {
+        Self { response: self.response.clone(), svid_key_der: self.svid_key_der.clone() }
+    }
+}
+
+/// Builds the request as a sidecar would, for this connection.
+pub fn request(connected: &Connected, host: &Host, by: &By<'_>, intent: &Intent) -> proto::IssueRequest {
+    use proto::issue_request::Attestation;
+    let attestation = match by {
+        By::Token(token) => Attestation::JoinToken(proto::JoinToken {
+            secret: token.secret.reveal().to_vec(),
+            host_spki: host.spki.clone(),
+        }),
+        By::HostAlone => Attestation::Host(proto::Host { host_spki: host.spki.clone(), lineage: None }),
+        By::Renewal(held) => Attestation::Host(proto::Host {
+            host_spki: host.spki.clone(),
+            lineage: Some(held.lineage().into()),
+        }),
+    };
+    let host_signature =
+        sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key).unwrap();
+    proto::IssueRequest {
+        csr_der: intent.csr_der.clone(),
+        request_key: intent.request_key.as_bytes().to_vec(),
+        attestation: Some(attestation),
+        host_signature,
+        lifetime_seconds: intent.lifetime_seconds,
+    }
+}
+
+/// The whole of one issue: connection, request, answer.
+pub async fn issue(target: &Target, host: &Host, by: By<'_>, intent: &Intent) -> Result<Held, Status> {
+    let svid = match &by {
+        By::Renewal(held) => Some(*held),
+        By::Token(_) | By::HostAlone => None,
+    };
+    let mut connected = target.connect(svid).await;
+    let request = request(&connected, host, &by, intent);
+    send(&mut connected, request, intent).await
+}
+
+pub async fn send(connected: &mut Connected, request: proto::IssueRequest, intent: &Intent) -> Result<Held, Status> {
+    let response = connected.client.issue(request).await?.into_inner();
+    let response = IssueResponse::try_from(response).unwrap();
+    Ok(Held { response, svid_key_der: intent.svid_key.serialize_der() })
+}
+
+/// A workload that joined with a token.
+pub async fn join(ca: &TestCa, id: &str, address: &str) -> (Host, Held) {
+    let token = ca.token(id, address).await;
+    let host = Host::new();
+    let held = issue(&ca.target(), &host, By::Token(&token), &Intent::new()).await.unwrap();
+    (host, held)
+}
+
+/// The reason word of a refusal.
+pub fn reason(status: &Status) -> &str {
+    status.metadata().get("myelin-reason").map_or("", |word| word.to_str().unwrap())
+}
+
+#[track_caller]
+pub fn assert_refused<T>(result: Result<T, Status>, code: Code, word: &str) {
+    match result {
+        Ok(_) => panic!("expected to be refused: {word}"),
+        Err(status) => assert_eq!((status.code(), reason(&status)), (code, word), "{status}"),
+    }
+}
