@@ -1,2 +1,24 @@
-//! Placeholder.
-fn main() {}
+//! The operator's tool: reads the command line, gains the ground that the demo stands on, and turns
+//! the end into an exit code.
+//! Never: starts a thread or a runtime before the ground is entered.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod demo;
+mod play;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Demo(options) => demo::perform(options),
+        Command::Play(role) => play::perform(role),
+    }
+}

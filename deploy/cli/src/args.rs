@@ -1,0 +1,138 @@
+//! The command line, which is also the first page that a newcomer reads. Called by `main`.
+//! Never: decides anything; every value is checked by the room that uses it.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// The operator's tool of Myelin
+///
+/// Myelin wraps the traffic between your servers in mutual TLS 1.3 with post-quantum key exchange,
+/// without a change to the programs that talk. `myelin-ca` issues certificates that live for hours,
+/// `myelin-sidecar` stands beside each program and does the rest. This tool shows and explains them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "myelin",
+    version,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  \
+    myelin demo            a minute that shows what Myelin does, on this machine, without a trace\n  \
+    myelin demo --keep     the same, and it stays up for you to look around\n\n\
+    The other two binaries explain themselves: myelin-ca --help, myelin-sidecar --help."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show on this machine what Myelin does, in about a minute
+    ///
+    /// Makes pods (network namespaces joined by one wire), starts a CA, two sidecars with certificates
+    /// that live for 15 seconds, and services that talk: our own two, and nginx, PostgreSQL and Redis
+    /// where they are installed. Then it records the wire, rotates certificates, kills the CA, brings it
+    /// back, and lets strangers knock. A table at the end says what was claimed and what was measured.
+    ///
+    /// Works as root and without (then in a user namespace). It touches nothing outside of its own
+    /// namespaces and one temporary directory, and removes both. Exit code: 0 if every claim held, else 1.
+    Demo(DemoArgs),
+    /// Play a part of the demo inside a pod
+    #[command(subcommand, hide = true)]
+    Play(Role),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Half the time: shorter chapters, for CI
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Print one JSON object a line (events, then the verdict) and nothing else on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Leave everything running at the end and say where to look; Ctrl-C ends and cleans up
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) keep: bool,
+
+    /// Only the demo's own two services, even where nginx, PostgreSQL or Redis are installed
+    #[arg(long)]
+    pub(crate) own_services_only: bool,
+
+    /// Write what crossed the wire to this file (pcap; open it with Wireshark)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+
+    /// The myelin-ca to use [default: the one beside this program; built first when run by cargo]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_bin: Option<PathBuf>,
+
+    /// The myelin-sidecar to use [default: as for --ca-bin]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sidecar_bin: Option<PathBuf>,
+}
+
+/// The parts that this program itself plays inside the pods.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// An HTTP/1.1 service that answers with the canary
+    Web(ServeArgs),
+    /// A TCP service that greets with the canary before the client says a word, then echoes
+    Greeter(ServeArgs),
+    /// Clients of the HTTP service
+    WebClients(ClientArgs),
+    /// Clients of the greeter
+    GreeterClients(ClientArgs),
+    /// Somebody else's client program, again and again
+    Repeat(RepeatArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    #[arg(long)]
+    pub(crate) canary: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClientArgs {
+    #[arg(long)]
+    pub(crate) to: SocketAddr,
+    #[arg(long)]
+    pub(crate) canary: String,
+    /// Clients that open a connection for each request
+    #[arg(long, default_value_t = 3)]
+    pub(crate) fresh: u32,
+    /// Clients that keep one connection
+    #[arg(long, default_value_t = 2)]
+    pub(crate) kept: u32,
+    /// Pause of each client between two requests
+    #[arg(long, default_value = "10ms", value_parser = humantime::parse_duration)]
+    pub(crate) pause: Duration,
+    /// One request, then the end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepeatArgs {
+    /// What its output must contain
+    #[arg(long)]
+    pub(crate) expect: String,
+    /// How many requests one run stands for
+    #[arg(long, default_value_t = 1)]
+    pub(crate) counts: u64,
+    #[arg(long, default_value = "150ms", value_parser = humantime::parse_duration)]
+    pub(crate) pause: Duration,
+    /// One run, then the end
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[arg(trailing_var_arg = true, required = true)]
+    pub(crate) program: Vec<String>,
+}
