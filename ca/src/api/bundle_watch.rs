@@ -65,6 +65,8 @@ impl Api {
         while statements.changed().await.is_ok() {
             if let Err(refused) = self.judge(peer) {
                 let _ = sender.send(Err(refused)).await;
+                // The acks are dropped only when the status has left: a reset would overtake it.
+                sender.closed().await;
                 return;
             }
             let said = statements.borrow_and_update().clone();

@@ -52,25 +52,27 @@ impl Api {
     async fn tell_directory(
         self,
         peer: Peer,
-        questions: Streaming<proto::DirectoryQuestion>,
+        mut questions: Streaming<proto::DirectoryQuestion>,
         sender: Sender,
         _permit: OwnedSemaphorePermit,
     ) {
         let _counted =
             super::listen::Counted::new(self.metrics.watches.with_label_values(&["directory"]));
         let ended = tokio::select! {
-            ended = self.converse(&peer, questions, &sender) => ended,
+            ended = self.converse(&peer, &mut questions, &sender) => ended,
             () = stopped(self.stopping.clone()) => Ok(()),
         };
         if let Err(status) = ended {
             let _ = sender.send(Err(status)).await;
+            // The questions are dropped only when the status has left: a reset would overtake it.
+            sender.closed().await;
         }
     }
 
     async fn converse(
         &self,
         peer: &Peer,
-        mut questions: Streaming<proto::DirectoryQuestion>,
+        questions: &mut Streaming<proto::DirectoryQuestion>,
         sender: &Sender,
     ) -> Result<(), Status> {
         let mut asked = Asked::default();

@@ -8,7 +8,7 @@
 use myelin_identity::bundle::MAX_DENY_ENTRIES;
 
 use super::issue::Seen;
-use super::{Authority, IssueError};
+use super::{Authority, IssueError, deny_list};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
@@ -62,12 +62,13 @@ impl Authority {
             batch.replace(&entry, &left);
             freed.push((*address, left));
         }
+        let list = deny_list(&record, now)?;
         let commit = self.journal.commit(batch).await?;
         if let Commit::Committed { .. } = commit {
             for (address, left) in &freed {
                 self.live.publish(*address, left);
             }
-            self.publish_denied(record);
+            self.publish_denied(list);
             // A failure to sign is told by the next heartbeat; the denial itself is on disk.
             let _ = self.say().await;
         }

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
 use super::decide::{Decision, Known, address_is_free, decide, within_rate};
+use super::entries::{held_name, write_certificate};
 use super::{Authority, IssueError, Reason, chain};
 use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
@@ -235,92 +236,6 @@ impl Authority {
         }
         Ok(found)
     }
-
-    /// The lineage's new head; the host's former lineage, if this is another, is superseded.
-    async fn write_lineage(
-        &self,
-        batch: &mut Batch,
-        proven: &Proven,
-        seen: &Seen,
-        issued: &Issued,
-    ) -> Result<(), IssueError> {
-        let head = LineageRecord {
-            host: proven.host().clone(),
-            generation: issued.generation,
-            serial: issued.serial.clone(),
-            not_after: issued.not_after,
-            request_key: proven.request_key().clone(),
-            csr_key: proven.csr_fingerprint(),
-            leaf_der: Blob(issued.chain[0].to_vec()),
-            issuer_der: Blob(issued.chain[1].to_vec()),
-            state: LineageState::Live,
-        };
-        let advanced = seen.lineage.as_ref().filter(|_| issued.generation > 1);
-        batch.put(&issued.lineage.to_string(), advanced, &head);
-        if issued.generation > 1 {
-            return Ok(());
-        }
-        if let Some(host) = &seen.host
-            && let Some(former) = self.lineage(&host.record.lineage).await?
-        {
-            let state = LineageState::Superseded;
-            batch.replace(
-                &former,
-                &LineageRecord {
-                    state,
-                    ..former.record.clone()
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// The claims of this certificate in place of the host's former ones, wherever those were.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one commit, whose parts are decided in different places"
-    )]
-    async fn write_claims(
-        &self,
-        batch: &mut Batch,
-        proven: &Proven,
-        host: Option<&Entry<HostRecord>>,
-        grant: &Grant,
-        mut addresses: Vec<(IpAddr, Option<Entry<AddressRecord>>)>,
-        issued: &Issued,
-        now: UnixSeconds,
-    ) -> Result<Vec<(IpAddr, AddressRecord)>, IssueError> {
-        for address in host.iter().flat_map(|host| &host.record.grant.addresses) {
-            if !grant.addresses.contains(address) {
-                addresses.push((*address, self.journal.read(&address.to_string()).await?));
-            }
-        }
-        let mut written = Vec::new();
-        for (address, entry) in addresses {
-            let mut record = entry
-                .as_ref()
-                .map(|entry| entry.record.clone())
-                .unwrap_or_default();
-            record
-                .claims
-                .retain(|claim| claim.not_after > now && claim.host != *proven.host());
-            if grant.addresses.contains(&address) {
-                record
-                    .claims
-                    .extend(grant.claimed_ports().into_iter().map(|port| Claim {
-                        port,
-                        spiffe_id: grant.spiffe_id.clone(),
-                        protocol: grant.protocol.clone(),
-                        host: proven.host().clone(),
-                        serial: issued.serial.clone(),
-                        not_after: issued.not_after,
-                    }));
-            }
-            batch.put(&address.to_string(), entry.as_ref(), &record);
-            written.push((address, record));
-        }
-        Ok(written)
-    }
 }
 
 impl Seen {
@@ -351,40 +266,6 @@ impl Seen {
             again: true,
         })
     }
-}
-
-/// Under which name the journal holds a host's unexpired certificate.
-pub(super) fn held_name(host: &Hex, serial: &Hex) -> String {
-    format!("{host}/{serial}")
-}
-
-fn write_certificate(
-    batch: &mut Batch,
-    proven: &Proven,
-    issued: &Issued,
-    leaf: &Leaf,
-    now: UnixSeconds,
-) {
-    let record = IssuedRecord {
-        spiffe_id: issued.spiffe_id.clone(),
-        attestor: proven.claimed().attestor().to_owned(),
-        host: proven.host().clone(),
-        lineage: issued.lineage.clone(),
-        generation: issued.generation,
-        issued: now,
-        not_before: leaf.validity.not_before,
-        not_after: issued.not_after,
-        leaf_sha256: Hex(digest(&SHA256, &issued.chain[0]).as_ref().to_vec()),
-    };
-    // Created, not put: a serial that was there before is a conflict, and another serial is drawn.
-    batch.create(&issued.serial.to_string(), &record);
-    let held = HeldRecord {
-        serial: issued.serial.clone(),
-        lineage: issued.lineage.clone(),
-        generation: issued.generation,
-        not_after: issued.not_after,
-    };
-    batch.create(&held_name(proven.host(), &issued.serial), &held);
 }
 
 /// The lineage's id out of its key in the journal.

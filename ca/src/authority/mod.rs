@@ -22,6 +22,7 @@ use crate::template::Lifetimes;
 
 mod alarm;
 mod decide;
+mod entries;
 mod issue;
 mod live;
 mod own;
@@ -50,7 +51,7 @@ pub struct Authority {
     journal: Journal,
     rotation: Rotation,
     live: Live,
-    denied: RwLock<Arc<DenyRecord>>,
+    denied: RwLock<Arc<DenyList>>,
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
     clock: Clock,
@@ -83,8 +84,8 @@ impl Authority {
         let denied = journal
             .read::<DenyRecord>(CURRENT)
             .await?
-            .map(|entry| entry.record)
-            .unwrap_or_default();
+            .map(|entry| entry.record);
+        let denied = deny_list(&denied.unwrap_or_default(), clock.seconds())?;
         let authority = Self {
             journal,
             rotation,
@@ -125,33 +126,20 @@ impl Authority {
     }
 
     pub fn deny_epoch(&self) -> u64 {
-        self.deny_record().epoch
+        self.deny_list().epoch()
     }
 
-    /// The deny list as it is now, said at `now`.
-    pub fn deny_list(&self, now: UnixSeconds) -> Result<DenyList, DenyError> {
-        let record = self.deny_record();
-        let entries = record
-            .serials
-            .iter()
-            .filter(|denied| denied.until >= now)
-            .filter_map(|denied| {
-                let serial = Serial::from_bytes(&denied.serial.0).ok()?;
-                Some(DenyEntry {
-                    subject: DenySubject::Serial(serial),
-                    until: denied.until,
-                })
-            });
-        DenyList::new(record.epoch, now, entries)
+    /// The deny list as it was last changed.
+    pub fn deny_list(&self) -> Arc<DenyList> {
+        self.denied
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Whether a peer whose handshake was good is still good.
     pub fn judge(&self, peer: &Peer) -> Result<(), IssueError> {
-        let now = self.clock.now();
-        let denied = self
-            .deny_list(now.as_secs())
-            .map_err(|_| IssueError::Refused(Reason::Contended))?;
-        peer.still_trusted(&self.bundle(), &denied, now)
+        peer.still_trusted(&self.bundle(), &self.deny_list(), self.clock.now())
             .map_err(IssueError::Untrusted)
     }
 
@@ -169,18 +157,11 @@ impl Authority {
             .as_secs()
     }
 
-    fn deny_record(&self) -> Arc<DenyRecord> {
-        self.denied
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn publish_denied(&self, record: DenyRecord) {
+    fn publish_denied(&self, list: DenyList) {
         let mut current = self.denied.write().unwrap_or_else(PoisonError::into_inner);
         // Two alarms at once may arrive here in the other order than they were committed.
-        if record.epoch > current.epoch {
-            *current = Arc::new(record);
+        if list.epoch() > current.epoch() {
+            *current = Arc::new(list);
         }
     }
 
@@ -226,6 +207,23 @@ impl Authority {
     async fn lineage(&self, id: &Hex) -> Result<Option<Entry<LineageRecord>>, JournalError> {
         self.journal.read(&id.to_string()).await
     }
+}
+
+/// The deny list that a record stands for, said at `now`.
+fn deny_list(record: &DenyRecord, now: UnixSeconds) -> Result<DenyList, DenyError> {
+    let entries = record
+        .serials
+        .iter()
+        .filter(|denied| denied.until >= now)
+        .filter_map(|denied| {
+            // What was written as a serial is one.
+            let serial = Serial::from_bytes(&denied.serial.0).ok()?;
+            Some(DenyEntry {
+                subject: DenySubject::Serial(serial),
+                until: denied.until,
+            })
+        });
+    DenyList::new(record.epoch, now, entries)
 }
 
 /// The chain as callers get it: leaf, then its issuer.

@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::bundle::DenyError;
 use myelin_identity::verify::Refusal;
 
 use crate::attest::AttestError;
@@ -97,6 +98,8 @@ pub enum IssueError {
     Signer(#[from] SignerError),
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
+    #[error("the deny list is full: {0}; alarms of this size need an operator: rotate the root")]
+    DenyListFull(#[from] DenyError),
     #[error("cannot draw random bytes from the operating system; nothing was issued")]
     NoRandomness,
 }
@@ -125,6 +128,7 @@ impl IssueError {
             Self::Journal(_) => "store_failed",
             Self::Signer(_) | Self::NoRandomness => "signer_failed",
             Self::Mismatch(_) => "check_failed",
+            Self::DenyListFull(_) => "deny_list_full",
         }
     }
 
@@ -143,7 +147,9 @@ impl IssueError {
             Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) | Self::Journal(_) => {
                 Blame::Circumstances
             }
-            Self::Signer(_) | Self::Mismatch(_) | Self::NoRandomness => Blame::Ourselves,
+            Self::Signer(_) | Self::Mismatch(_) | Self::DenyListFull(_) | Self::NoRandomness => {
+                Blame::Ourselves
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::{SignedDenyList, TrustBundle};
+use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
 use tokio::sync::watch;
 
 use super::{Authority, AuthorityError, IssueError};
@@ -26,7 +26,8 @@ impl Authority {
     /// Says it anew: called at each change and at each heartbeat.
     pub async fn say(&self) -> Result<(), AuthorityError> {
         let bundle = self.rotation.bundle();
-        let list = self.deny_list(self.clock.seconds())?;
+        let current = self.deny_list();
+        let list = DenyList::new(current.epoch(), self.clock.seconds(), current.entries())?;
         let signer = self.rotation.signer();
         let signature = signer
             .sign_statement(&list.signed_bytes(bundle.trust_domain()))

@@ -26,7 +26,8 @@ use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{BundleHash, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{
-    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, JoinToken, Lineage, RequestKey, proto, sign_host_proof,
+    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, JoinToken, Lineage, RequestKey, proto,
+    sign_host_proof,
 };
 use myelin_identity::svid::Svid;
 use myelin_identity::verify::{CaVerifier, FirstContact};
@@ -51,23 +52,50 @@ pub struct TestCa {
 
 impl TestCa {
     pub async fn start() -> Self {
-        Self::start_with(Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }).await
+        Self::start_with(Lifetimes {
+            default: MAX_LIFETIME,
+            shortest: MIN_LIFETIME,
+        })
+        .await
     }
 
     pub async fn start_with(lifetimes: Lifetimes) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path().join("data"), lifetimes);
         let ahead = Arc::new(AtomicU64::new(0));
-        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
-        Self { running, directory, ahead, config }
+        let running = Builder::new(config.clone())
+            .clock(clock(&ahead))
+            .start()
+            .await
+            .unwrap();
+        Self {
+            running,
+            directory,
+            ahead,
+            config,
+        }
     }
 
     /// Stops and starts again on the same data directory.
     pub async fn restart(self) -> Self {
-        let Self { running, directory, ahead, config } = self;
+        let Self {
+            running,
+            directory,
+            ahead,
+            config,
+        } = self;
         running.stop().await;
-        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
-        Self { running, directory, ahead, config }
+        let running = Builder::new(config.clone())
+            .clock(clock(&ahead))
+            .start()
+            .await
+            .unwrap();
+        Self {
+            running,
+            directory,
+            ahead,
+            config,
+        }
     }
 
     /// Moves the CA's clock (and the test client's view of it) forward.
@@ -87,10 +115,18 @@ impl TestCa {
         self.try_token(id, &[address], &[]).await.unwrap()
     }
 
-    pub async fn try_token(&self, id: &str, addresses: &[&str], ports: &[u16]) -> Result<JoinToken, String> {
+    pub async fn try_token(
+        &self,
+        id: &str,
+        addresses: &[&str],
+        ports: &[u16],
+    ) -> Result<JoinToken, String> {
         let request = TokenRequest {
             spiffe_id: id.to_owned(),
-            addresses: addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse::<IpAddr>().unwrap())
+                .collect(),
             ports: ports.to_vec(),
             protocol: String::new(),
             ttl_seconds: 600,
@@ -104,7 +140,11 @@ impl TestCa {
 
     pub fn target(&self) -> Target {
         let grpc = SocketAddr::new("127.0.0.1".parse().unwrap(), self.running.grpc.port());
-        Target { grpc, bundle: self.bundle(), clock: self.clock() }
+        Target {
+            grpc,
+            bundle: self.bundle(),
+            clock: self.clock(),
+        }
     }
 }
 
@@ -115,7 +155,11 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
         seal_key_file: None,
         listen: "127.0.0.1:0".parse().unwrap(),
         ops_listen: "127.0.0.1:0".parse().unwrap(),
-        authority: Settings { lifetimes, own_addresses: vec!["127.0.0.1".parse().unwrap()], own_names: vec![] },
+        authority: Settings {
+            lifetimes,
+            own_addresses: vec!["127.0.0.1".parse().unwrap()],
+            own_names: vec![],
+        },
     }
 }
 
@@ -144,12 +188,17 @@ pub struct Connected {
 
 impl Target {
     pub async fn connect(&self, svid: Option<&Held>) -> Connected {
-        self.try_connect(Arc::new(CaVerifier::new(self.bundle.clone())), svid).await.unwrap()
+        self.try_connect(Arc::new(CaVerifier::new(self.bundle.clone())), svid)
+            .await
+            .unwrap()
     }
 
     /// The very first connection: nothing but the token's hash is known.
     pub async fn first_contact(&self, hash: BundleHash) -> Result<Connected, std::io::Error> {
-        let verifier = Arc::new(FirstContact::new(hash, Some(TrustDomain::parse(TRUST_DOMAIN).unwrap())));
+        let verifier = Arc::new(FirstContact::new(
+            hash,
+            Some(TrustDomain::parse(TRUST_DOMAIN).unwrap()),
+        ));
         self.try_connect(verifier, None).await
     }
 
@@ -165,7 +214,9 @@ impl Target {
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match svid {
-            Some(held) => builder.with_client_auth_cert(held.response.chain.clone(), held.key()).unwrap(),
+            Some(held) => builder
+                .with_client_auth_cert(held.response.chain.clone(), held.key())
+                .unwrap(),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -174,17 +225,30 @@ impl Target {
         let name = ServerName::from(self.grpc.ip());
         let tls = connector.connect(name, tcp).await?;
         let connection = tls.get_ref().1;
-        let exporter = connection.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None).unwrap();
-        let chain = connection.peer_certificates().unwrap().iter().map(|der| der.clone().into_owned()).collect();
+        let exporter = connection
+            .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+            .unwrap();
+        let chain = connection
+            .peer_certificates()
+            .unwrap()
+            .iter()
+            .map(|der| der.clone().into_owned())
+            .collect();
         let mut once = Some(TokioIo::new(tls));
         let channel = Endpoint::from_static("http://ca.invalid")
             .connect_with_connector(tower::service_fn(move |_| {
-                let stream = once.take().ok_or_else(|| std::io::Error::other("one connection only"));
+                let stream = once
+                    .take()
+                    .ok_or_else(|| std::io::Error::other("one connection only"));
                 async move { stream }
             }))
             .await
             .map_err(std::io::Error::other)?;
-        Ok(Connected { client: CaClient::new(channel), exporter, chain })
+        Ok(Connected {
+            client: CaClient::new(channel),
+            exporter,
+            chain,
+        })
     }
 }
 
@@ -197,13 +261,22 @@ pub struct Host {
 impl Host {
     pub fn new() -> Self {
         let document = KeyPair::generate().unwrap();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.serialized_der()).unwrap();
+        let key =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.serialized_der())
+                .unwrap();
         assert_eq!(key.public_key().as_ref().len(), 65);
-        Self { key, spki: rcgen::PublicKeyData::subject_public_key_info(&document) }
+        Self {
+            key,
+            spki: rcgen::PublicKeyData::subject_public_key_info(&document),
+        }
     }
 
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        self.key.sign(&SystemRandom::new(), bytes).unwrap().as_ref().to_vec()
+        self.key
+            .sign(&SystemRandom::new(), bytes)
+            .unwrap()
+            .as_ref()
+            .to_vec()
     }
 }
 
@@ -218,8 +291,17 @@ pub struct Intent {
 impl Intent {
     pub fn new() -> Self {
         let svid_key = KeyPair::generate().unwrap();
-        let csr_der = CertificateParams::default().serialize_request(&svid_key).unwrap().der().to_vec();
-        Self { svid_key, csr_der, request_key: RequestKey::random().unwrap(), lifetime_seconds: 0 }
+        let csr_der = CertificateParams::default()
+            .serialize_request(&svid_key)
+            .unwrap()
+            .der()
+            .to_vec();
+        Self {
+            svid_key,
+            csr_der,
+            request_key: RequestKey::random().unwrap(),
+            lifetime_seconds: 0,
+        }
     }
 }
 
@@ -255,26 +337,42 @@ impl Held {
 
     /// What a thief has: the same certificate and key.
     pub fn copy(&self) -> Self {
-        Self { response: self.response.clone(), svid_key_der: self.svid_key_der.clone() }
+        Self {
+            response: self.response.clone(),
+            svid_key_der: self.svid_key_der.clone(),
+        }
     }
 }
 
 /// Builds the request as a sidecar would, for this connection.
-pub fn request(connected: &Connected, host: &Host, by: &By<'_>, intent: &Intent) -> proto::IssueRequest {
+pub fn request(
+    connected: &Connected,
+    host: &Host,
+    by: &By<'_>,
+    intent: &Intent,
+) -> proto::IssueRequest {
     use proto::issue_request::Attestation;
     let attestation = match by {
         By::Token(token) => Attestation::JoinToken(proto::JoinToken {
             secret: token.secret.reveal().to_vec(),
             host_spki: host.spki.clone(),
         }),
-        By::HostAlone => Attestation::Host(proto::Host { host_spki: host.spki.clone(), lineage: None }),
+        By::HostAlone => Attestation::Host(proto::Host {
+            host_spki: host.spki.clone(),
+            lineage: None,
+        }),
         By::Renewal(held) => Attestation::Host(proto::Host {
             host_spki: host.spki.clone(),
             lineage: Some(held.lineage().into()),
         }),
     };
-    let host_signature =
-        sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key).unwrap();
+    let host_signature = sign_host_proof(
+        &host.key,
+        &connected.exporter,
+        &intent.csr_der,
+        &intent.request_key,
+    )
+    .unwrap();
     proto::IssueRequest {
         csr_der: intent.csr_der.clone(),
         request_key: intent.request_key.as_bytes().to_vec(),
@@ -285,7 +383,12 @@ pub fn request(connected: &Connected, host: &Host, by: &By<'_>, intent: &Intent)
 }
 
 /// The whole of one issue: connection, request, answer.
-pub async fn issue(target: &Target, host: &Host, by: By<'_>, intent: &Intent) -> Result<Held, Status> {
+pub async fn issue(
+    target: &Target,
+    host: &Host,
+    by: By<'_>,
+    intent: &Intent,
+) -> Result<Held, Status> {
     let svid = match &by {
         By::Renewal(held) => Some(*held),
         By::Token(_) | By::HostAlone => None,
@@ -295,23 +398,35 @@ pub async fn issue(target: &Target, host: &Host, by: By<'_>, intent: &Intent) ->
     send(&mut connected, request, intent).await
 }
 
-pub async fn send(connected: &mut Connected, request: proto::IssueRequest, intent: &Intent) -> Result<Held, Status> {
+pub async fn send(
+    connected: &mut Connected,
+    request: proto::IssueRequest,
+    intent: &Intent,
+) -> Result<Held, Status> {
     let response = connected.client.issue(request).await?.into_inner();
     let response = IssueResponse::try_from(response).unwrap();
-    Ok(Held { response, svid_key_der: intent.svid_key.serialize_der() })
+    Ok(Held {
+        response,
+        svid_key_der: intent.svid_key.serialize_der(),
+    })
 }
 
 /// A workload that joined with a token.
 pub async fn join(ca: &TestCa, id: &str, address: &str) -> (Host, Held) {
     let token = ca.token(id, address).await;
     let host = Host::new();
-    let held = issue(&ca.target(), &host, By::Token(&token), &Intent::new()).await.unwrap();
+    let held = issue(&ca.target(), &host, By::Token(&token), &Intent::new())
+        .await
+        .unwrap();
     (host, held)
 }
 
 /// The reason word of a refusal.
 pub fn reason(status: &Status) -> &str {
-    status.metadata().get("myelin-reason").map_or("", |word| word.to_str().unwrap())
+    status
+        .metadata()
+        .get("myelin-reason")
+        .map_or("", |word| word.to_str().unwrap())
 }
 
 #[track_caller]
