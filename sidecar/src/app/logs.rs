@@ -57,8 +57,11 @@ impl Logs {
     }
 }
 
+/// A bare level speaks of this project; libraries below it stay at `info` at most.
 fn parse(level: &str) -> Result<EnvFilter, LogError> {
+    let bare = matches!(level, "debug" | "trace");
+    let quiet = if bare { ",h2=info,hyper=info,hyper_util=info,tonic=info,tower=info" } else { "" };
     EnvFilter::builder()
-        .parse(level)
+        .parse(format!("{level}{quiet}"))
         .map_err(|error| LogError { seen: level.to_owned(), why: error.to_string() })
 }

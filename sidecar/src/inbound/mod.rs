@@ -173,12 +173,17 @@ impl Inbound {
         };
         let meter = report.bytes();
         let cut_short = self.door.closed(Closing::Cut);
-        match plain(&mut workload, &mut from, &meter, cut_short).await {
+        let ending = plain(&mut workload, &mut from, &meter, self.config.idle, cut_short);
+        match ending.await {
             PlainEnding::Completed => report.finish(Outcome::Completed),
             PlainEnding::Reset(error) => {
                 report.detail(error);
                 reset(workload);
                 cut(from, report, Outcome::PeerReset);
+            }
+            PlainEnding::Idle => {
+                reset(workload);
+                cut(from, report, Outcome::IdleTimeout);
             }
             PlainEnding::Interrupted(()) => {
                 reset(workload);

@@ -129,7 +129,10 @@ impl Inbound {
         report.finish(outcome);
         match link.settle(self.config.handshake).await {
             Ok(true) => After::Reusable,
-            Ok(false) => After::Closed,
+            Ok(false) => {
+                link.close(self.config.handshake).await;
+                After::Closed
+            }
             Err(_) => After::Cut,
         }
     }

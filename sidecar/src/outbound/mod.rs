@@ -106,12 +106,17 @@ impl Outbound {
         };
         let meter = report.bytes();
         let cut_short = self.door.closed(Closing::Cut);
-        match plain(&mut workload, &mut other, &meter, cut_short).await {
+        let ending = plain(&mut workload, &mut other, &meter, self.config.idle, cut_short);
+        match ending.await {
             PlainEnding::Completed => report.finish(Outcome::Completed),
             PlainEnding::Reset(error) => {
                 report.detail(error);
                 reset(other);
                 cut(workload, report, Outcome::PeerReset);
+            }
+            PlainEnding::Idle => {
+                reset(other);
+                cut(workload, report, Outcome::IdleTimeout);
             }
             PlainEnding::Interrupted(()) => {
                 reset(other);

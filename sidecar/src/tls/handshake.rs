@@ -15,6 +15,7 @@ use myelin_identity::verify::{Refusal, Role};
 use rustls::pki_types::ServerName;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use rustls::{ClientConnection, ServerConfig};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::configs::Configs;
@@ -156,13 +157,20 @@ fn poll_handshake(records: &mut Records, cx: &mut Context<'_>) -> Poll<Result<()
     }
 }
 
-/// Sends the alert if the socket takes it at once; the peer is refused either way.
+/// Sends the alert if the socket takes it at once; the peer is refused either way. Who speaks no
+/// TLS gets a reset and not one byte: an alert is noise to a plaintext client.
 fn refuse(tcp: &TcpStream, error: rustls::Error, mut alert: AcceptedAlert) -> HandshakeError {
+    let error = HandshakeError::from(error);
+    if matches!(error, HandshakeError::Plaintext) {
+        // A socket that is gone already needs no reset.
+        let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        return error;
+    }
     let mut bytes = Vec::new();
     if alert.write_all(&mut bytes).is_ok() {
         let _ = tcp.try_write(&bytes);
     }
-    error.into()
+    error
 }
 
 struct TryRead<'a>(&'a TcpStream);
