@@ -4,7 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use myelin_identity::id::SpiffeId;
@@ -16,13 +16,16 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, WATCH_BUFFER, stopped};
+use super::{Api, stopped};
 use crate::authority::HEARTBEAT;
 
 /// Addresses that one stream may ask about: what one workload dials, many times over (as the proto file says).
 pub const MAX_ADDRESSES: usize = 4096;
 /// Ports that one stream may ask about on one address.
 pub const MAX_PORTS: usize = 64;
+
+/// Answers that wait for one slow watcher; together they fill a frame rather than one each.
+const ANSWERS_BUFFERED: usize = 64;
 
 pub(super) type Answers = ReceiverStream<Result<proto::DirectoryAnswer, Status>>;
 type Sender = mpsc::Sender<Result<proto::DirectoryAnswer, Status>>;
@@ -41,7 +44,7 @@ impl Api {
         let permit = permit.map_err(|_| {
             Status::resource_exhausted("too many watches on this CA; try another replica")
         })?;
-        let (sender, answers) = mpsc::channel(WATCH_BUFFER);
+        let (sender, answers) = mpsc::channel(ANSWERS_BUFFERED);
         tokio::spawn(
             self.clone()
                 .tell_directory(peer, request.into_inner(), sender, permit),
@@ -64,8 +67,8 @@ impl Api {
         };
         if let Err(status) = ended {
             let _ = sender.send(Err(status)).await;
-            // The questions are dropped only when the status has left: a reset would overtake it.
-            sender.closed().await;
+            // A dropped question stream is a reset, which would overtake the status on its way to the client.
+            super::linger(&mut questions).await;
         }
     }
 
@@ -79,29 +82,35 @@ impl Api {
         let mut changes = self.authority.live().changes();
         let mut beat = tokio::time::interval(HEARTBEAT);
         let mut open = true;
+        // Questions are read even while answers wait: h2 cuts a connection on which many small frames lie unread.
+        let mut touched: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut outbox: VecDeque<DirectoryAnswer> = VecDeque::new();
         loop {
-            let touched: Vec<IpAddr> = tokio::select! {
+            while outbox.is_empty()
+                && let Some(address) = touched.pop_first()
+            {
+                outbox.extend(self.news(&mut asked, address));
+            }
+            tokio::select! {
                 question = questions.next(), if open => match question {
-                    Some(question) => asked.note(question?)?.into_iter().collect(),
+                    Some(question) => touched.extend(asked.note(question?)?),
                     // Half-closed: no more questions, but the answers go on.
-                    None => { open = false; Vec::new() }
+                    None => open = false,
                 },
                 change = changes.recv() => match change {
-                    Ok(address) => vec![address],
-                    Err(RecvError::Lagged(_)) => asked.0.keys().copied().collect(),
+                    Ok(address) if asked.0.contains_key(&address) => _ = touched.insert(address),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => touched.extend(asked.0.keys()),
                     Err(RecvError::Closed) => return Ok(()),
                 },
-                _ = beat.tick() => Vec::new(),
+                permit = sender.reserve(), if !outbox.is_empty() => match (permit, outbox.pop_front()) {
+                    (Ok(permit), Some(answer)) => permit.send(Ok(answer.into())),
+                    _ => return Ok(()),
+                },
+                _ = beat.tick() => {}
                 () = sender.closed() => return Ok(()),
-            };
-            self.judge(peer)?;
-            for address in touched.into_iter().collect::<HashSet<_>>() {
-                for answer in self.news(&mut asked, address) {
-                    if sender.send(Ok(answer.into())).await.is_err() {
-                        return Ok(());
-                    }
-                }
             }
+            self.judge(peer)?;
         }
     }
 

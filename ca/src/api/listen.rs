@@ -47,8 +47,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HANDOVER: usize = 64;
 /// HTTP/2 header block of a request: ours is under 1 KiB.
 const MAX_HEADER_BYTES: u32 = 8 * 1024;
-/// Flow-control windows: one whole message, so that a large body stalls at the sender.
-const WINDOW_BYTES: u32 = 64 * 1024;
+/// Flow-control window of a stream: one whole message, so that a large body stalls at the sender.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Of a connection: all of its streams. h2 derives from it how many small frames may lie unread before it cuts.
+const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 
 /// A gauge that counts while this lives.
 pub(super) struct Counted(IntGauge);
@@ -90,8 +92,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .serve_with_incoming_shutdown(service, ReceiverStream::new(accepted), stopping)
         .await;
     accepting.abort();

@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use myelin_identity::verify::Peer;
 use tokio::sync::{Semaphore, watch};
@@ -43,6 +44,9 @@ pub use stubs::{ca_client, ca_server};
 pub const MAX_WATCHES: usize = 8192;
 /// Messages waiting for one slow watcher; further ones wait in the watch itself, where the newest replaces the old.
 const WATCH_BUFFER: usize = 4;
+
+/// Several round trips across a continent: enough to read a status and hang up.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What is told to everybody when the process ends.
 pub type Stopping = watch::Receiver<bool>;
@@ -92,6 +96,13 @@ impl Api {
 async fn stopped(mut stopping: Stopping) {
     // An error means that the sender is gone, which is the same.
     let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Reads on, for a moment, what nobody answers any more, so that the caller can read why.
+async fn linger<T>(stream: &mut tonic::Streaming<T>) {
+    let rest = async { while let Ok(Some(_)) = stream.message().await {} };
+    // Whoever does not hang up within this is cut.
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {

@@ -1,1 +1,112 @@
+//! What proves something and what does not, as a table: no sockets, no journal.
+//!
+//! Never: a connection; its exporter is made up.
 
+// SPDX-License-Identifier: Apache-2.0
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use myelin_identity::issuance::{RequestKey, sign_host_proof};
+use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+
+use super::*;
+
+struct Made {
+    request: proto::IssueRequest,
+    caller: Caller,
+}
+
+fn made(attestation: fn(Vec<u8>) -> proto::issue_request::Attestation) -> Made {
+    let host = KeyPair::generate().unwrap();
+    let signing =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, host.serialized_der()).unwrap();
+    let csr_der = CertificateParams::default()
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap()
+        .der()
+        .to_vec();
+    let (exporter, request_key) = ([7; EXPORTER_BYTES], RequestKey::random().unwrap());
+    let host_signature = sign_host_proof(&signing, &exporter, &csr_der, &request_key).unwrap();
+    let caller = Caller {
+        remote: RemoteAddr("10.0.0.1:5".parse().unwrap()),
+        peer: None,
+        exporter,
+    };
+    let request = proto::IssueRequest {
+        csr_der,
+        request_key: request_key.as_bytes().to_vec(),
+        attestation: Some(attestation(host.subject_public_key_info())),
+        host_signature,
+        lifetime_seconds: 0,
+    };
+    Made { request, caller }
+}
+
+fn token(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
+    proto::issue_request::Attestation::JoinToken(proto::JoinToken {
+        secret: vec![1; 32],
+        host_spki,
+    })
+}
+
+fn alone(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
+    proto::issue_request::Attestation::Host(proto::Host {
+        host_spki,
+        lineage: None,
+    })
+}
+
+fn renewal(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
+    let lineage = Some(proto::Lineage {
+        id: vec![1; 16],
+        generation: 1,
+    });
+    proto::issue_request::Attestation::Host(proto::Host { host_spki, lineage })
+}
+
+#[test]
+fn each_right_is_told_from_the_others() {
+    for (attestation, expected) in [(token as fn(_) -> _, "join_token"), (alone, "host_key")] {
+        let Made { request, caller } = made(attestation);
+        assert_eq!(attestor_of(&request), expected);
+        assert_eq!(
+            prove(request, &caller).unwrap().claimed().attestor(),
+            expected
+        );
+    }
+}
+
+#[test]
+fn renewal_without_a_peer_is_refused() {
+    let Made { request, caller } = made(renewal);
+    assert_eq!(attestor_of(&request), "renewal");
+    assert_eq!(
+        prove(request, &caller).unwrap_err().word(),
+        "svid_not_presented"
+    );
+}
+
+#[test]
+fn request_that_differs_from_what_the_host_signed_is_refused() {
+    let table: [(fn(&mut Made), &str); 8] = [
+        (|made| made.caller.exporter[0] ^= 1, "host_signature"),
+        (|made| made.request.request_key[0] ^= 1, "host_signature"),
+        (
+            |made| made.request.host_signature[10] ^= 1,
+            "host_signature",
+        ),
+        (|made| made.request.csr_der[60] ^= 1, "csr"),
+        (|made| made.request.request_key.truncate(15), "malformed"),
+        (|made| made.request.attestation = None, "malformed"),
+        (|made| made.request.csr_der = vec![0; 5000], "malformed"),
+        (
+            |made| made.request.attestation = Some(token(vec![1; 91])),
+            "malformed",
+        ),
+    ];
+    for (change, expected) in table {
+        let mut made = made(token);
+        change(&mut made);
+        let word = prove(made.request, &made.caller).unwrap_err().word();
+        assert!(word.starts_with(expected), "{word}, expected {expected}");
+    }
+}

@@ -157,4 +157,75 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use myelin_identity::id::TrustDomain;
+    use myelin_identity::seal::SealKey;
+
+    use super::*;
+    use crate::signer::Signer;
+    use crate::template::{IssuerTemplate, Serial, Validity};
+
+    fn bundle() -> TrustBundle {
+        let template = IssuerTemplate {
+            common_name: "test".to_owned(),
+            trust_domain: "prod.example".to_owned(),
+            serial: Serial::from_random([1; 16]),
+            validity: Validity {
+                not_before: 1,
+                not_after: 2_000_000_000,
+            },
+            path_length: None,
+        };
+        let (root, _) = Signer::make_root(&template, &SealKey::from_bytes([1; 32])).unwrap();
+        let domain = TrustDomain::parse("prod.example").unwrap();
+        TrustBundle::new(domain, 1, vec![root.certificate().clone()]).unwrap()
+    }
+
+    #[test]
+    fn grant_is_checked_whole() {
+        let bundle = bundle();
+        let asked = |change: fn(&mut TokenRequest)| {
+            let mut request = TokenRequest {
+                spiffe_id: "spiffe://prod.example/ns/shop/sa/web".to_owned(),
+                addresses: vec!["10.0.0.7".parse().unwrap()],
+                ports: vec![80],
+                protocol: String::new(),
+                ttl_seconds: 60,
+            };
+            change(&mut request);
+            grant(&bundle, &request).map_err(|error| error.to_string())
+        };
+        assert!(asked(|_| {}).is_ok());
+        let table: [(fn(&mut TokenRequest), &str); 10] = [
+            (|it| it.spiffe_id = "web".to_owned(), "no SPIFFE ID"),
+            (
+                |it| it.spiffe_id = "spiffe://prod.example/myelin/ca".to_owned(),
+                "reserved",
+            ),
+            (
+                |it| it.spiffe_id = "spiffe://other.example/ns/a/sa/b".to_owned(),
+                "another trust domain",
+            ),
+            (|it| it.addresses.clear(), "1 to 16"),
+            (
+                |it| it.addresses.push("::ffff:10.0.0.7".parse().unwrap()),
+                "each once",
+            ),
+            (
+                |it| it.addresses = vec!["0.0.0.0".parse().unwrap()],
+                "cannot be a workload's",
+            ),
+            (
+                |it| it.addresses = vec!["224.0.0.1".parse().unwrap()],
+                "cannot be a workload's",
+            ),
+            (|it| it.ports = vec![0], "ports"),
+            (|it| it.ports = vec![80, 80], "ports"),
+            (|it| it.protocol = "H2 ".to_owned(), "protocol"),
+        ];
+        for (change, expected) in table {
+            let error = asked(change).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

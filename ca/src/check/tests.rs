@@ -1,1 +1,100 @@
+//! The check accepts what the signer wrote and refuses it against any other template.
+//!
+//! Never: tests the signer; its output is the raw material here.
 
+// SPDX-License-Identifier: Apache-2.0
+
+use myelin_identity::seal::SealKey;
+use rcgen::{KeyPair, PublicKeyData as _};
+
+use super::*;
+use crate::signer::Signer;
+
+const NOW: u64 = 1_800_000_000;
+const VALIDITY: Validity = Validity {
+    not_before: NOW,
+    not_after: NOW + 1000,
+};
+
+fn signer() -> Signer {
+    let template = IssuerTemplate {
+        common_name: "test".to_owned(),
+        trust_domain: "prod.example".to_owned(),
+        serial: Serial::from_random([9; 16]),
+        validity: VALIDITY,
+        path_length: None,
+    };
+    Signer::make_root(&template, &SealKey::from_bytes([1; 32]))
+        .unwrap()
+        .0
+}
+
+fn template() -> Leaf {
+    Leaf {
+        spiffe_id: "spiffe://prod.example/ns/shop/sa/web".to_owned(),
+        addresses: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+        names: Vec::new(),
+        serial: Serial::from_random([1; 16]),
+        validity: VALIDITY,
+        public_key: KeyPair::generate().unwrap().subject_public_key_info(),
+    }
+}
+
+#[test]
+fn leaf_that_says_its_template_passes() {
+    let (signer, template) = (signer(), template());
+    let signed = signer.sign_leaf(&template).unwrap();
+    assert_eq!(leaf(&signed, &template, signer.certificate()), Ok(()));
+}
+
+#[test]
+fn leaf_is_refused_against_a_template_that_differs_in_one_thing() {
+    let (signer, truth) = (signer(), template());
+    let signed = signer.sign_leaf(&truth).unwrap();
+    let changed = |change: fn(&mut Leaf)| {
+        let mut other = truth.clone();
+        change(&mut other);
+        leaf(&signed, &other, signer.certificate()).unwrap_err().0
+    };
+    let table = [
+        (changed(|leaf| leaf.spiffe_id.push('2')), "SPIFFE ID"),
+        (changed(|leaf| leaf.addresses.truncate(1)), "addresses"),
+        (
+            changed(|leaf| leaf.names.push("a.example".to_owned())),
+            "names",
+        ),
+        (
+            changed(|leaf| leaf.serial = Serial::from_random([2; 16])),
+            "serial",
+        ),
+        (changed(|leaf| leaf.validity.not_before += 1), "start"),
+        (changed(|leaf| leaf.validity.not_after += 1), "end"),
+        (changed(|leaf| leaf.public_key[90] ^= 1), "public key"),
+    ];
+    for (seen, expected) in table {
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn leaf_of_another_issuer_or_damaged_is_refused() {
+    let (signer_one, template) = (signer(), template());
+    let signed = signer_one.sign_leaf(&template).unwrap();
+    // The other has the same name: only the signature tells them apart.
+    assert_eq!(
+        leaf(&signed, &template, signer().certificate()),
+        Err(Mismatch("signature"))
+    );
+    let mut damaged = signed.to_vec();
+    damaged.push(0);
+    assert_eq!(
+        leaf(&damaged, &template, signer_one.certificate()),
+        Err(Mismatch("encoding"))
+    );
+}
+
+#[test]
+fn issuer_certificate_in_place_of_a_leaf_is_refused() {
+    let (signer, template) = (signer(), template());
+    assert!(leaf(signer.certificate(), &template, signer.certificate()).is_err());
+}
