@@ -23,3 +23,6 @@ pub mod relay;
 pub mod report;
 pub mod tls;
 pub mod wire;
+
+#[cfg(test)]
+mod testing;

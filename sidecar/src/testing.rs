@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
@@ -64,8 +65,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = at(NOW - 60);
-        params.not_after = at(until);
+        set_dates(&mut params, NOW - 60, until);
         let key = key();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         Credential {
@@ -101,8 +101,7 @@ fn authority(name: &str) -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = at(NOW - 86_400);
-    params.not_after = at(NOW + 86_400);
+    set_dates(&mut params, NOW - 86_400, NOW + 86_400);
     params
 }
 
@@ -110,6 +109,8 @@ fn key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
 }
 
-fn at(seconds: u64) -> time::OffsetDateTime {
-    time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap()).unwrap()
+fn set_dates(params: &mut CertificateParams, from: u64, until: u64) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + Duration::from_secs(from);
+    params.not_after = epoch + Duration::from_secs(until);
 }
