@@ -1,0 +1,199 @@
+//! Every number that bounds something is in docs/LIMITS.md, with the value that the code has.
+//!
+//! A limit is any constant of an integer, a ratio or a `Duration` outside tests. What is such a
+//! constant and bounds nothing (a number on a wire, a default that docs/CONFIG.md lists) is named
+//! below with its reason, so that a new number is decided about and never overlooked.
+//!
+//! Never: judges whether a limit is a good one.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::BTreeSet;
+
+use crate::assert_none;
+use crate::source::{read, rust_files};
+
+const HOUSES: [&str; 3] = ["sidecar/src/", "ca/src/", "ca/identity/src/"];
+
+/// Constants that bound nothing: where, which (`*` for all there), and what they are instead.
+const NOT_LIMITS: &[(&str, &str, &str)] = &[
+    ("sidecar/src/intercept/encode.rs", "*", "numbers of the netfilter wire"),
+    ("sidecar/src/intercept/mod.rs", "PROXY_UID", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/intercept/mod.rs", "MARK", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/intercept/mod.rs", "OUTBOUND_PORT", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/intercept/mod.rs", "INBOUND_PORT", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/intercept/mod.rs", "OPS_PORT", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/intercept/netlink.rs", "NLMSG_HEADER_LEN", "a number of the netlink wire"),
+    ("sidecar/src/intercept/netlink.rs", "NETFILTER_HEADER_LEN", "a number of the netlink wire"),
+    ("sidecar/src/intercept/netlink.rs", "ERROR_TEXT", "a number of the netlink wire"),
+    ("sidecar/src/intercept/netlink.rs", "TABLE_NAME", "a number of the netlink wire"),
+    ("sidecar/src/intercept/ruleset.rs", "DSTNAT", "a priority of nf_tables"),
+    ("sidecar/src/intercept/ruleset.rs", "FILTER", "a priority of nf_tables"),
+    ("sidecar/src/intercept/ruleset.rs", "TRACKED", "bits of a connection's state"),
+    ("sidecar/src/config/base.rs", "DEFAULT_OUTBOUND", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/base.rs", "DEFAULT_INBOUND", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/base.rs", "DEFAULT_OPS", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/base.rs", "DEFAULT_PROXY_UID", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/base.rs", "DEFAULT_MARK", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/date.rs", "SECONDS_PER_DAY", "arithmetic"),
+    ("sidecar/src/config/limits.rs", "*", "the ranges of [limits], in docs/CONFIG.md"),
+    ("sidecar/src/config/load.rs", "WRITABLE_BY_ANYBODY", "bits of a file mode"),
+    ("sidecar/src/admin/socket.rs", "WRITABLE_BY_OTHERS", "bits of a file mode"),
+    ("sidecar/src/credentials/state_dir.rs", "DIRECTORY_MODE", "bits of a file mode"),
+    ("sidecar/src/credentials/start.rs", "UNKNOWN_GENERATION", "a value that stands for none"),
+    ("sidecar/src/detect/client_hello.rs", "RANDOM", "a number of the TLS wire"),
+    ("sidecar/src/detect/client_hello.rs", "EXTENSION_ALPN", "a number of the TLS wire"),
+    (
+        "sidecar/src/detect/client_hello.rs",
+        "EXTENSION_SUPPORTED_VERSIONS",
+        "a number of the TLS wire",
+    ),
+    ("sidecar/src/detect/records.rs", "HANDSHAKE", "a number of the TLS wire"),
+    ("sidecar/src/detect/records.rs", "VERSION_MAJOR", "a number of the TLS wire"),
+    ("sidecar/src/detect/records.rs", "RECORD_HEADER", "a number of the TLS wire"),
+    ("sidecar/src/detect/records.rs", "CLIENT_HELLO", "a number of the TLS wire"),
+    ("sidecar/src/detect/records.rs", "MESSAGE_HEADER", "a number of the TLS wire"),
+    ("sidecar/src/metrics/process.rs", "TICKS_PER_SECOND", "a unit of /proc"),
+    ("sidecar/src/wire/frame.rs", "VERSION", "a number of the myelin/1 wire"),
+    ("sidecar/src/wire/frame.rs", "HEADER_LEN", "a number of the myelin/1 wire"),
+    ("sidecar/src/wire/frame.rs", "HELLO_FIXED", "a number of the myelin/1 wire"),
+    ("sidecar/src/wire/frame.rs", "USE_LEN", "a number of the myelin/1 wire"),
+    ("ca/src/journal/mod.rs", "VERSION", "the version of stored records"),
+    ("ca/src/main.rs", "EXIT_CONFIG", "an exit code"),
+    ("ca/src/metrics/process.rs", "TICKS_PER_SECOND", "a unit of /proc"),
+    ("ca/src/metrics/process.rs", "PAGE_BYTES", "a unit of /proc"),
+    ("ca/identity/src/bundle/forms.rs", "PEM_LINE_CHARACTERS", "a number of PEM (RFC 7468)"),
+    ("ca/identity/src/issuance/keys.rs", "BYTES", "the length of a key, exact"),
+    ("ca/identity/src/issuance/proof.rs", "EXPORTER_BYTES", "the length of an exporter, exact"),
+    ("ca/identity/src/issuance/token.rs", "TEXT_BYTES", "the length of a token, exact"),
+    ("ca/identity/src/seal.rs", "VERSION", "a number of the sealed form"),
+    ("ca/identity/src/seal.rs", "HEADER_BYTES", "a number of the sealed form"),
+    ("ca/identity/src/seal.rs", "BYTES", "the length of a key, exact"),
+];
+
+/// A constant as the code has it, and as the table shall have it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Limit {
+    path: String,
+    name: String,
+    value: String,
+}
+
+#[test]
+fn the_table_of_limits_says_what_the_code_says() {
+    let coded: BTreeSet<Limit> = coded().into_iter().filter(is_limit).collect();
+    let documented = documented(&read("docs/LIMITS.md"));
+    let missing = coded.difference(&documented).map(|limit| format!("missing: {}", row(limit)));
+    let stale = documented.difference(&coded).map(|limit| format!("stale: {}", row(limit)));
+    assert_none(&missing.chain(stale).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_limit_in_the_table_has_its_reason() {
+    let text = read("docs/LIMITS.md");
+    let unexplained = text.lines().filter(|line| {
+        cells(line).is_some_and(|cells| cells.get(3).is_none_or(|why| why.len() < 12))
+    });
+    assert_none(&unexplained.map(str::to_owned).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_to_be_no_limit_exists() {
+    let coded = coded();
+    let stale = NOT_LIMITS.iter().filter(|(path, name, _)| {
+        !coded.iter().any(|limit| limit.path == *path && (*name == "*" || limit.name == *name))
+    });
+    assert_none(&stale.map(|(path, name, _)| format!("{path}: no {name}")).collect::<Vec<_>>());
+}
+
+fn is_limit(limit: &Limit) -> bool {
+    !NOT_LIMITS
+        .iter()
+        .any(|(path, name, _)| limit.path == *path && (*name == "*" || limit.name == *name))
+}
+
+fn coded() -> Vec<Limit> {
+    let mut found = Vec::new();
+    for file in rust_files() {
+        if !HOUSES.iter().any(|house| file.path.starts_with(house)) {
+            continue;
+        }
+        let shipped = file.shipped();
+        for (at, _) in shipped.match_indices("const ") {
+            let declaration = &shipped[at + 6..];
+            let Some((name, kind, value)) = constant(declaration) else { continue };
+            if is_number(kind) {
+                let (path, name) = (file.path.clone(), name.to_owned());
+                found.push(Limit { path, name, value: plain(value) });
+            }
+        }
+    }
+    found
+}
+
+/// Name, type and value of `NAME: type = value;`.
+fn constant(declaration: &str) -> Option<(&str, &str, &str)> {
+    let (name, rest) = declaration.split_once(':')?;
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || !name.chars().all(is_name) {
+        return None;
+    }
+    let (kind, rest) = rest.split_once('=')?;
+    let (value, _) = rest.split_once(';')?;
+    Some((name, kind.trim(), value))
+}
+
+fn is_number(kind: &str) -> bool {
+    let units = ["u8", "u16", "u32", "u64", "u128", "usize", "i32", "i64", "f64", "Duration"];
+    units.contains(&kind) || kind.starts_with("NonZero") || kind.contains("(Duration")
+}
+
+/// A value as people write it: `Duration::from_secs(5)` is `5 s`, `4_096` is `4096`.
+fn plain(value: &str) -> String {
+    let mut text = value.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (call, unit) in [("Duration::from_secs(", " s"), ("Duration::from_millis(", " ms")] {
+        while let Some(start) = text.find(call) {
+            let inside = start + call.len();
+            let end = inside + text[inside..].find(')').expect("a call that opens also closes");
+            text = format!("{}{}{unit}{}", &text[..start], &text[inside..end], &text[end + 1..]);
+        }
+    }
+    text.replace('_', "").replace("crate::", "")
+}
+
+fn documented(text: &str) -> BTreeSet<Limit> {
+    let rows = text.lines().filter_map(cells);
+    rows.filter_map(|cells| {
+        let [name, value, path, ..] = cells.as_slice() else { return None };
+        let name = name.strip_prefix('`')?.strip_suffix('`')?.to_owned();
+        let path = path.trim_matches('`').to_owned();
+        Some(Limit { path, name, value: plain(value.trim_matches('`')) })
+    })
+    .collect()
+}
+
+/// The cells of a row that begins with a constant's name.
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let row = line.strip_prefix("| `")?.strip_suffix(" |")?;
+    if !row.starts_with(|c: char| c.is_ascii_uppercase()) {
+        return None;
+    }
+    Some(line[2..line.len() - 2].split(" | ").map(str::trim).collect())
+}
+
+fn row(limit: &Limit) -> String {
+    format!("| `{}` | {} | `{}` | why |", limit.name, limit.value, limit.path)
+}
+
+#[test]
+fn constants_are_read_with_their_type_and_value() {
+    let read =
+        |text| constant(text).map(|(name, kind, value)| (name, kind.to_owned(), plain(value)));
+    let number = |name, kind: &str, value: &str| Some((name, kind.to_owned(), value.to_owned()));
+    assert_eq!(read("A: usize = 4_096;"), number("A", "usize", "4096"));
+    assert_eq!(
+        read("B: Duration = Duration::from_secs(5 * 60);"),
+        number("B", "Duration", "5 * 60 s")
+    );
+    assert_eq!(read("fn_like: usize = 1;"), None);
+}

@@ -1,0 +1,44 @@
+//! The map in ARCHITECTURE.md names every room that there is.
+//!
+//! Never: judges what the map says about a room.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::BTreeSet;
+
+use crate::assert_none;
+use crate::source::{read, rust_files};
+
+/// Folders whose entries are rooms; the map has a section for each.
+const HOUSES: [&str; 6] =
+    ["ca/identity/src", "ca/src", "sidecar/src", "deploy/lab/src", "deploy/cli/src", "tests/src"];
+
+#[test]
+fn the_map_names_every_room() {
+    let map = read("ARCHITECTURE.md");
+    let sources = rust_files();
+    let mut missing = Vec::new();
+    for house in HOUSES {
+        let section = section(&map, house);
+        let rooms: BTreeSet<&str> = sources
+            .iter()
+            .filter_map(|file| file.path.strip_prefix(house)?.strip_prefix('/'))
+            .map(|path| path.split('/').next().unwrap_or(path).trim_end_matches(".rs"))
+            .filter(|room| !matches!(*room, "lib" | "testing"))
+            .collect();
+        for room in rooms {
+            if !section.contains(&format!("`{room}`")) {
+                missing.push(format!("ARCHITECTURE.md, section `{house}`: no room `{room}`"));
+            }
+        }
+    }
+    assert_none(&missing);
+}
+
+/// The text below the heading that names this folder, up to the next heading.
+fn section<'a>(map: &'a str, house: &str) -> &'a str {
+    let heading = format!("### `{house}`");
+    let start = map.find(&heading).unwrap_or_else(|| panic!("ARCHITECTURE.md: no {heading}"));
+    let text = &map[start + heading.len()..];
+    text.find("\n#").map_or(text, |end| &text[..end])
+}
