@@ -132,7 +132,7 @@ pub struct Denied {
     pub port: u16,
 }
 
-/// No allow rule of a port that has some matches.
+/// Some rule names the port, and no allow rule matches.
 pub const NOT_ALLOWED: &str = "(no allow rule matches)";
 /// The identity belongs to another trust domain and no allow rule names it.
 pub const FOREIGN: &str = "(other trust domain)";
@@ -168,7 +168,7 @@ impl Policy {
     }
 
     /// Second question: may this authenticated peer enter? A deny rule wins over every allow rule;
-    /// once an allow rule names the port, only who is allowed enters.
+    /// once any rule names the port, only who is allowed enters.
     pub fn authorize(&self, peer: &SpiffeId, port: u16) -> Result<Authorized, Denied> {
         let denied = |rule: &str| Denied { rule: rule.into(), peer: peer.clone(), port };
         if let Some(rule) = self.config.deny.iter().find(|rule| self.matches(rule, peer, port)) {
@@ -177,7 +177,7 @@ impl Policy {
         if self.config.allow.iter().any(|rule| self.matches(rule, peer, port)) {
             return Ok(Authorized { port });
         }
-        if self.config.allow.iter().any(|rule| rule.ports.contain(port)) {
+        if self.is_named(port) {
             return Err(denied(NOT_ALLOWED));
         }
         if peer.trust_domain() != &self.config.trust_domain {
@@ -199,6 +199,14 @@ impl Policy {
     /// What it was built from, to be shown.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Once a policy names the port, only who is allowed enters. A deny rule for every port names
+    /// none: it takes somebody away from all of them and says nothing about the others.
+    fn is_named(&self, port: u16) -> bool {
+        let allows = self.config.allow.iter().any(|rule| rule.ports.contain(port));
+        let denies = |rule: &Rule| matches!(&rule.ports, Ports::Only(ports) if ports.contains(&port));
+        allows || self.config.deny.iter().any(denies)
     }
 
     fn matches(&self, rule: &Rule, peer: &SpiffeId, port: u16) -> bool {

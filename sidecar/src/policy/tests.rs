@@ -82,7 +82,24 @@ fn names_are_compared_whole_never_as_patterns() {
 }
 
 #[test]
-fn a_port_that_no_allow_rule_names_stays_open_to_the_trust_domain() {
+fn a_port_that_a_deny_rule_names_is_closed_to_whoever_is_not_allowed() {
+    let banned = "spiffe://td.example/ns/shop/sa/banned";
+    let policy = policy(vec![], vec![rule("ban", &[80], &[banned], &[])]);
+    let other = "spiffe://td.example/ns/shop/sa/ok";
+    assert_eq!(verdict(&policy, other, 80), Err(NOT_ALLOWED.to_owned()));
+    assert_eq!(verdict(&policy, other, 81), Ok(81));
+}
+
+#[test]
+fn a_deny_rule_for_every_port_closes_none_to_the_others() {
+    let banned = "spiffe://td.example/ns/shop/sa/banned";
+    let policy = policy(vec![], vec![rule("ban", &[], &[banned], &[])]);
+    assert_eq!(verdict(&policy, banned, 80), Err("ban".to_owned()));
+    assert_eq!(verdict(&policy, "spiffe://td.example/ns/shop/sa/ok", 80), Ok(80));
+}
+
+#[test]
+fn a_port_that_no_rule_names_stays_open_to_the_trust_domain() {
     let policy = policy(vec![rule("web", &[80], &[], &["shop"])], vec![]);
     let stranger = "spiffe://td.example/ns/other/sa/x";
     assert_eq!(verdict(&policy, stranger, 80), Err(NOT_ALLOWED.to_owned()));
