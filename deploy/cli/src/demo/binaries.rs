@@ -38,7 +38,11 @@ impl Binaries {
         let beside = |name: &str| own.with_file_name(name);
         let ca = options.ca_bin.clone().unwrap_or_else(|| beside("myelin-ca"));
         let sidecar = options.sidecar_bin.clone().unwrap_or_else(|| beside("myelin-sidecar"));
-        Ok(Self { ca: program(&ca, "--ca-bin")?, sidecar: program(&sidecar, "--sidecar-bin")?, own })
+        Ok(Self {
+            ca: program(&ca, "--ca-bin")?,
+            sidecar: program(&sidecar, "--sidecar-bin")?,
+            own,
+        })
     }
 }
 

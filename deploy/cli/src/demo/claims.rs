@@ -24,11 +24,12 @@ pub(super) fn all_hold(claims: &[Claim]) -> bool {
 /// The verdict as a table of `width` columns.
 pub(super) fn table(claims: &[Claim], width: u16, with_color: bool) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(["claim", "measured", ""]);
     for claim in claims {
-        let (word, color) = if claim.holds { ("holds", Color::Green) } else { ("FAILS", Color::Red) };
+        let (word, color) =
+            if claim.holds { ("holds", Color::Green) } else { ("FAILS", Color::Red) };
         let mut verdict = Cell::new(word);
         if with_color {
             verdict = verdict.fg(color).add_attribute(Attribute::Bold);

@@ -169,7 +169,8 @@ impl Stage {
             .mode(0o600)
             .open(path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        file.write_all(text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         file.set_permissions(Permissions::from_mode(0o600)).context("cannot set a file's mode")?;
         self.give(path, owner)
     }

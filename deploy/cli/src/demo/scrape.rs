@@ -120,7 +120,8 @@ async fn get(
 ) -> Result<(StatusCode, String)> {
     let work = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
+        let request =
+            Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new())?;
         let asking = async {
             let answer = sender.send_request(request).await?;
             let status = answer.status();

@@ -59,10 +59,9 @@ pub(super) struct Load {
 
 impl Stage {
     pub(super) fn new(ground: Ground, binaries: Binaries) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("myelin-demo-")
-            .tempdir()
-            .context("cannot make a temporary directory; set TMPDIR to a place that can be written")?;
+        let dir = tempfile::Builder::new().prefix("myelin-demo-").tempdir().context(
+            "cannot make a temporary directory; set TMPDIR to a place that can be written",
+        )?;
         // The sidecars run as another user and must reach their own folders in it.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711))
             .context("cannot open the temporary directory to the sidecars")?;
@@ -73,7 +72,8 @@ impl Stage {
             ca: lab.pod("ca", &addresses(3))?,
             stranger: lab.pod("stranger", &addresses(4))?,
         };
-        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot draw a run number")?;
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")
+            .context("cannot draw a run number")?;
         let run = uuid.chars().take(8).collect();
         let (loads, services, sidecars) = (Vec::new(), Vec::new(), Vec::new());
         let stage =
@@ -129,7 +129,9 @@ impl Stage {
         for load in &self.loads {
             let once = self.clients(load).arg("--once");
             let once = finish_args(once, load).spawn()?;
-            once.wait_success(START_LIMIT).await.with_context(|| format!("{} does not answer", load.name))?;
+            once.wait_success(START_LIMIT)
+                .await
+                .with_context(|| format!("{} does not answer", load.name))?;
         }
         Ok(())
     }
@@ -177,7 +179,15 @@ impl Stage {
         Ok(())
     }
 
-    fn own_load(&mut self, name: &'static str, what: &str, role: &str, ip: IpAddr, port: u16, canary: String) {
+    fn own_load(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        role: &str,
+        ip: IpAddr,
+        port: u16,
+        canary: String,
+    ) {
         let to = std::net::SocketAddr::new(ip, port).to_string();
         let args = [role, "--to", &to, "--canary", &canary].map(str::to_owned).to_vec();
         self.loads.push(Load { name, what: what.to_owned(), canary, args, proc: None });
@@ -202,7 +212,8 @@ impl Load {
     pub(super) fn tally(&self) -> Tally {
         let Some(proc) = &self.proc else { return Tally::default() };
         let lines = proc.lines();
-        let told = lines.iter().rev().find_map(|line| serde_json::from_str::<Tally>(&line.text).ok());
+        let told =
+            lines.iter().rev().find_map(|line| serde_json::from_str::<Tally>(&line.text).ok());
         let mut tally = told.unwrap_or_default();
         if !proc.is_running() {
             tally.failed += 1;

@@ -168,7 +168,9 @@ impl Client for GreeterClient {
 }
 
 async fn connect(args: &ClientArgs) -> Result<TcpStream> {
-    let stream = TcpStream::connect(args.to).await.with_context(|| format!("cannot connect to {}", args.to))?;
+    let stream = TcpStream::connect(args.to)
+        .await
+        .with_context(|| format!("cannot connect to {}", args.to))?;
     stream.set_nodelay(true).ok();
     Ok(stream)
 }

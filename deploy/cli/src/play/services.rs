@@ -55,8 +55,9 @@ async fn answer(stream: TcpStream, body: Bytes) {
         let body = Full::new(body.clone());
         async move { Ok::<_, Infallible>(Response::new(body)) }
     });
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), respond);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), respond);
     // A client that leaves is no business of a service that only answers.
     connection.await.ok();
 }
