@@ -66,6 +66,8 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("ca/identity/src/issuance/keys.rs", "BYTES", "the length of a key, exact"),
     ("ca/identity/src/issuance/proof.rs", "EXPORTER_BYTES", "the length of an exporter, exact"),
     ("ca/identity/src/issuance/token.rs", "TEXT_BYTES", "the length of a token, exact"),
+    ("ca/identity/src/x509/key.rs", "P256_SPKI_BYTES", "the length of a key, exact"),
+    ("ca/identity/src/x509/key.rs", "P256_SIGNATURE_MAX_BYTES", "the length of a signature"),
     ("ca/identity/src/seal.rs", "VERSION", "a number of the sealed form"),
     ("ca/identity/src/seal.rs", "HEADER_BYTES", "a number of the sealed form"),
     ("ca/identity/src/seal.rs", "BYTES", "the length of a key, exact"),
@@ -158,7 +160,20 @@ fn plain(value: &str) -> String {
             text = format!("{}{}{unit}{}", &text[..start], &text[inside..end], &text[end + 1..]);
         }
     }
-    text.replace('_', "").replace("crate::", "")
+    if let Some((_, inside)) = text.split_once("::new(").filter(|_| text.starts_with("NonZero")) {
+        text = inside.split(").expect(").next().unwrap_or(inside).to_owned();
+    }
+    without_grouping(&text)
+}
+
+/// `4_096` is `4096`; `MAX_FRAME` stays.
+fn without_grouping(text: &str) -> String {
+    let characters: Vec<char> = text.chars().collect();
+    let is_digit = |at: Option<&char>| at.is_some_and(char::is_ascii_digit);
+    let groups =
+        |at: usize| at > 0 && is_digit(characters.get(at - 1)) && is_digit(characters.get(at + 1));
+    let kept = characters.iter().enumerate().filter(|(at, c)| **c != '_' || !groups(*at));
+    kept.map(|(_, c)| *c).collect()
 }
 
 fn documented(text: &str) -> BTreeSet<Limit> {
@@ -195,5 +210,8 @@ fn constants_are_read_with_their_type_and_value() {
         read("B: Duration = Duration::from_secs(5 * 60);"),
         number("B", "Duration", "5 * 60 s")
     );
+    assert_eq!(read("C: usize = MAX_FRAME - 1_0;"), number("C", "usize", "MAX_FRAME - 10"));
+    let wrapped = "D: NonZeroU64 = NonZeroU64::new(64 << 30).expect(\"not zero\");";
+    assert_eq!(read(wrapped), number("D", "NonZeroU64", "64 << 30"));
     assert_eq!(read("fn_like: usize = 1;"), None);
 }
