@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&format!("{error:#}"));
+            complain(&error.to_string());
             ExitCode::FAILURE
         }
     }
