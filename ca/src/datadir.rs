@@ -1,7 +1,8 @@
-//! The data directory: who may read it, and where its files are. `app` opens it at start, the operator commands
-//! before they look for a running server.
+//! The data directory: who may read it, and where its files are. `app` opens it at start, the
+//! operator commands before they look for a running server.
 //!
-//! Never: repairs wrong permissions by itself (somebody set them, somebody must know), or follows a symbolic link.
+//! Never: repairs wrong permissions by itself (somebody set them, somebody must know), or follows a
+//! symbolic link.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -17,7 +18,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory (0700) if it is not there, then refuses it unless it and its files are ours alone.
+    /// Makes the directory (0700) if it is not there, then refuses it unless it and its files are
+    /// ours alone.
     pub fn open_or_make(path: &Path) -> Result<Self, DataDirError> {
         if fs::symlink_metadata(path).is_err() {
             DirBuilder::new()
@@ -99,7 +101,7 @@ pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), DataDirError> {
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+        .unwrap_or_else(|| Path::new("."));
     fs::File::open(parent)
         .and_then(|directory| directory.sync_all())
         .map_err(at)

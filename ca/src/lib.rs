@@ -1,9 +1,9 @@
-//! The Myelin certificate authority as a library: the binary is a thin `main` around [`app`], and tests start a CA in
-//! their own process with [`app::Builder`].
+//! The Myelin certificate authority as a library: the binary is a thin `main` around [`app`], and
+//! tests start a CA in their own process with [`app::Builder`].
 //!
-//! Rooms, each importing only from those below it:
-//! `app -> config -> api -> authority -> rotation, attest -> signer, journal -> template, check, store`, and at the
-//! bottom `clock`, `random`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
+//! Rooms, each importing only from those below it: `app -> config -> api -> authority -> rotation,
+//! attest -> signer, journal -> template, check, store`, and at the bottom `clock`, `random`,
+//! `datadir`, `metrics`. Only `signer` ever holds a CA key.
 //!
 //! Never: links the data plane.
 

@@ -1,4 +1,5 @@
-//! Who gets a certificate from a real CA over its real API, and what is in it: T36, T37, T39, T44, T55.
+//! Who gets a certificate from a real CA over its real API, and what is in it: T36, T37, T39, T44,
+//! T55.
 //!
 //! Never: sleeps, or reads the CA's memory.
 
@@ -312,5 +313,6 @@ fn proto_with_other_signature(
     request
 }
 
-/// `openssl req -new -newkey rsa:1024 -nodes -subj / -outform DER`: rcgen makes no RSA keys this short.
+/// `openssl req -new -newkey rsa:1024 -nodes -subj / -outform DER`: rcgen makes no RSA keys this
+/// short.
 const RSA_1024_CSR: &[u8] = include_bytes!("harness/rsa1024.csr.der");

@@ -1,4 +1,5 @@
-//! The real binary: command line, operator's door, ops port, permissions, signals, and `kill -9` in the middle of issues (T45).
+//! The real binary: command line, operator's door, ops port, permissions, signals, and `kill -9` in
+//! the middle of issues (T45).
 //!
 //! Never: sleeps for luck; it polls with a bound.
 
@@ -351,7 +352,8 @@ async fn kill_in_the_middle_of_issues_repeats_no_serial_and_loses_no_certificate
             })
             .collect();
         drop(sender);
-        // The kill falls behind as many answers as the round has number: it hits another moment each time.
+        // The kill falls behind as many answers as the round has number: it hits another moment
+        // each time.
         let mut answered = 0;
         while answered < round % 5 {
             let Some(serial) = serials.recv().await else {

@@ -1,4 +1,5 @@
-//! The operators' door: a Unix socket in the data directory, one JSON line in, one out. Only our own uid and root enter.
+//! The operators' door: a Unix socket in the data directory, one JSON line in, one out. Only our
+//! own uid and root enter.
 //!
 //! Never: listens on a network, or trusts the file's mode alone: the kernel says who is calling.
 

@@ -1,4 +1,5 @@
-//! The audit line of an issue or a refusal (target `audit`), and the reply's reason word: the same word in both.
+//! The audit line of an issue or a refusal (target `audit`), and the reply's reason word: the same
+//! word in both.
 //!
 //! Never: a token, a key or a payload.
 

@@ -87,7 +87,8 @@ fn update(statement: &Statement) -> proto::BundleUpdate {
         .into()
 }
 
-/// The ladder of root rotation will count these. A watcher that only listens is fine: the future then never ends.
+/// The ladder of root rotation will count these. A watcher that only listens is fine: the future
+/// then never ends.
 async fn log_acks(peer: &Peer, mut acks: Streaming<proto::BundleAck>) {
     while let Some(ack) = acks.next().await {
         match ack {

@@ -1,6 +1,7 @@
 //! One authenticated connection as tonic wants it: bytes, and who is at the other end.
 //!
-//! Never: outlives its permit; a caller without a certificate has a deadline for all that it came for.
+//! Never: outlives its permit; a caller without a certificate has a deadline for all that it came
+//! for.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -20,7 +21,8 @@ use tonic::transport::server::Connected;
 use super::listen::Counted;
 use crate::attest::Caller;
 
-/// A stranger connects for one `Issue`, which takes milliseconds; this bounds what it can hold for nothing.
+/// A stranger connects for one `Issue`, which takes milliseconds; this bounds what it can hold for
+/// nothing.
 const STRANGER_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) struct Connection {

@@ -1,4 +1,5 @@
-//! `WatchDirectory`: a caller asks who lives at the addresses it dials, and is told now and at each change.
+//! `WatchDirectory`: a caller asks who lives at the addresses it dials, and is told now and at each
+//! change.
 //!
 //! Never: lists the mesh; a caller learns only what it names.
 
@@ -19,10 +20,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Api, stopped};
 use crate::authority::HEARTBEAT;
 
-/// Addresses that one stream may ask about: what one workload dials, many times over (as the proto file says).
-pub const MAX_ADDRESSES: usize = 4096;
+/// Addresses that one stream may ask about: what one workload dials, many times over (as the proto
+/// file says).
+pub(super) const MAX_ADDRESSES: usize = 4096;
 /// Ports that one stream may ask about on one address.
-pub const MAX_PORTS: usize = 64;
+pub(super) const MAX_PORTS: usize = 64;
 
 /// Answers that wait for one slow watcher; together they fill a frame rather than one each.
 const ANSWERS_BUFFERED: usize = 64;
@@ -67,7 +69,8 @@ impl Api {
         };
         if let Err(status) = ended {
             let _ = sender.send(Err(status)).await;
-            // A dropped question stream is a reset, which would overtake the status on its way to the client.
+            // A dropped question stream is a reset, which would overtake the status on its way to
+            // the client.
             super::linger(&mut questions).await;
         }
     }
@@ -82,7 +85,8 @@ impl Api {
         let mut changes = self.authority.live().changes();
         let mut beat = tokio::time::interval(HEARTBEAT);
         let mut open = true;
-        // Questions are read even while answers wait: h2 cuts a connection on which many small frames lie unread.
+        // Questions are read even while answers wait: h2 cuts a connection on which many small
+        // frames lie unread.
         let mut touched: BTreeSet<IpAddr> = BTreeSet::new();
         let mut outbox: VecDeque<DirectoryAnswer> = VecDeque::new();
         loop {

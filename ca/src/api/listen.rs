@@ -1,4 +1,5 @@
-//! The gRPC port: accepts, shakes hands under a deadline, and hands authenticated connections to tonic.
+//! The gRPC port: accepts, shakes hands under a deadline, and hands authenticated connections to
+//! tonic.
 //!
 //! Never: lets a slow handshake hold up another, or accepts beyond its bound.
 
@@ -29,9 +30,11 @@ use crate::metrics::Metrics;
 
 /// Open connections. Each sidecar holds one; about 60 KiB of buffers each.
 pub const MAX_CONNECTIONS: usize = 8192;
-/// Two round trips across a continent take 0.6 s; a handshake that is not over after this is an attack or a dead peer.
+/// Two round trips across a continent take 0.6 s; a handshake that is not over after this is an
+/// attack or a dead peer.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-/// Largest request: CSR (4 KiB), signatures and keys with much room; refused by its length prefix, unread.
+/// Largest request: CSR (4 KiB), signatures and keys with much room; refused by its length prefix,
+/// unread.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// Largest reply: a deny list of its maximum length.
 const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
@@ -41,7 +44,8 @@ pub const MAX_STREAMS: u32 = 16;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// A peer that vanished without a FIN is noticed after these two.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-/// After a failed accept (no file descriptor left): long enough not to spin, short enough to recover at once.
+/// After a failed accept (no file descriptor left): long enough not to spin, short enough to
+/// recover at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Shaken-hands connections that wait for tonic to take them.
 const HANDOVER: usize = 64;
@@ -49,7 +53,8 @@ const HANDOVER: usize = 64;
 const MAX_HEADER_BYTES: u32 = 8 * 1024;
 /// Flow-control window of a stream: one whole message, so that a large body stalls at the sender.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Of a connection: all of its streams. h2 derives from it how many small frames may lie unread before it cuts.
+/// Of a connection: all of its streams. h2 derives from it how many small frames may lie unread
+/// before it cuts.
 const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 
 /// A gauge that counts while this lives.

@@ -1,13 +1,15 @@
-//! The CA's doors: gRPC over mutual TLS for sidecars, HTTP for probes and scrapers, a Unix socket for operators. Each
-//! door is bounded by itself; `app` opens them all.
+//! The CA's doors: gRPC over mutual TLS for sidecars, HTTP for probes and scrapers, a Unix socket
+//! for operators. Each door is bounded by itself; `app` opens them all.
 //!
-//! Never: decides who gets a certificate, or answers a sidecar's question without an authenticated peer.
+//! Never: decides who gets a certificate, or answers a sidecar's question without an authenticated
+//! peer.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use myelin_identity::issuance::proto;
 use myelin_identity::verify::Peer;
 use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Status};
@@ -31,7 +33,9 @@ pub mod tls;
     clippy::all,
     clippy::use_self,
     clippy::or_fun_call,
+    clippy::large_futures,
     unreachable_pub,
+    unused_qualifications,
     missing_docs
 )]
 mod stubs {
@@ -40,9 +44,11 @@ mod stubs {
 
 pub use stubs::{ca_client, ca_server};
 
-/// Watch streams of one kind at once. A sidecar holds one of each; a fleet beyond this has several replicas.
+/// Watch streams of one kind at once. A sidecar holds one of each; a fleet beyond this has several
+/// replicas.
 pub const MAX_WATCHES: usize = 8192;
-/// Messages waiting for one slow watcher; further ones wait in the watch itself, where the newest replaces the old.
+/// Messages waiting for one slow watcher; further ones wait in the watch itself, where the newest
+/// replaces the old.
 const WATCH_BUFFER: usize = 4;
 
 /// Several round trips across a continent: enough to read a status and hang up.
@@ -138,5 +144,3 @@ impl ca_server::Ca for Api {
         self.answer_watch_directory(request)
     }
 }
-
-use myelin_identity::issuance::proto;

@@ -1,5 +1,5 @@
-//! How the CA's gRPC port speaks TLS: 1.3 only, ephemeral post-quantum key exchange first, its own SVID, and callers
-//! that either have no certificate yet or a valid one.
+//! How the CA's gRPC port speaks TLS: 1.3 only, ephemeral post-quantum key exchange first, its own
+//! SVID, and callers that either have no certificate yet or a valid one.
 //!
 //! Never: resumes a session (a caller is verified at every connection), or accepts early data.
 

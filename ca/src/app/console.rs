@@ -1,4 +1,5 @@
-//! An operator's question from another process: through the admin socket when a server runs, else on the store itself.
+//! An operator's question from another process: through the admin socket when a server runs, else
+//! on the store itself.
 //!
 //! Never: opens a store that a server holds.
 

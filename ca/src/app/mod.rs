@@ -1,5 +1,6 @@
-//! Builds the CA and ties its rooms together: the only room that knows them all, and the only one that reads the
-//! system's clock. `main` runs it; tests start it in their own process through [`Builder`].
+//! Builds the CA and ties its rooms together: the only room that knows them all, and the only one
+//! that reads the system's clock. `main` runs it; tests start it in their own process through
+//! [`Builder`].
 //!
 //! Never: decides anything about a certificate.
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use myelin_identity::seal::{SealError, SealKey};
 use rustls_pki_types::UnixTime;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -122,25 +123,14 @@ impl Builder {
     pub async fn start(self) -> Result<Running, AppError> {
         let Self { config, clock } = self;
         let data = DataDir::open_or_make(&config.data)?;
-        let seal_key = seal_key(&data, config.seal_key_file.as_deref())?;
-        let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
-        let rotation = Rotation::start(
-            journal.clone(),
-            &config.trust_domain,
-            seal_key,
-            clock.seconds(),
-        )
-        .await?;
         let metrics = Metrics::new()?;
+        let authority = Arc::new(open_authority(&config, &data, clock.clone()).await?);
         if config.authority.lifetimes.shortest < MIN_LIFETIME {
             metrics.short_lifetimes.set(1);
             tracing::warn!(
-                "SHORT LIFETIMES ARE ALLOWED: this is for tests; production must not set --allow-short-lifetimes"
+                "SHORT LIFETIMES ARE ALLOWED: for tests only; in production drop --allow-short-lifetimes"
             );
         }
-        let authority =
-            Authority::start(journal, rotation, config.authority.clone(), clock.clone()).await?;
-        let authority = Arc::new(authority);
         let own = authority.issue_own().await?;
         let renew_at = upkeep::renew_at(&own, clock.seconds());
         metrics
@@ -148,44 +138,40 @@ impl Builder {
             .set(own.validity.not_after as f64);
         let tls = tls::server_config(own, authority.bundle(), clock)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
-
-        let (grpc_listener, grpc) = listen_on("--listen", config.listen).await?;
-        let (ops_listener, ops) = listen_on("--ops-listen", config.ops_listen).await?;
-        let socket = data.admin_socket();
-        let admin_listener = admin::bind(&socket).map_err(|cause| AppError::Admin {
-            path: socket,
-            cause,
-        })?;
+        let doors = Doors::open(&config, &data).await?;
+        let (grpc, ops) = (doors.grpc.1, doors.ops.1);
 
         let (stop, stopping) = watch::channel(false);
-        let (say_ready, readiness) = watch::channel(Ok(()));
+        let (ready, readiness) = watch::channel(Ok(()));
         let mut tasks = JoinSet::new();
         let api = Api::new(authority.clone(), metrics.clone(), stopping.clone());
-        let upkeep = upkeep::Upkeep {
-            authority: authority.clone(),
-            metrics: metrics.clone(),
-            tls: tls.clone(),
-            renew_at,
-            ready: say_ready,
-        };
+        let served = tls.clone();
         tasks.spawn(async move {
-            if let Err(error) = listen::serve(grpc_listener, tls, api).await {
+            if let Err(error) = listen::serve(doors.grpc.0, served, api).await {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
         let shown = ops::Ops {
             authority: authority.clone(),
-            metrics,
+            metrics: metrics.clone(),
             readiness,
         };
-        tasks.spawn(ops::serve(ops_listener, shown, stopping.clone()));
+        tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
         tasks.spawn(admin::serve(
-            admin_listener,
+            doors.admin,
             authority.clone(),
             stopping.clone(),
         ));
+        let upkeep = upkeep::Upkeep {
+            authority: authority.clone(),
+            metrics,
+            tls,
+            renew_at,
+            ready,
+        };
         tasks.spawn(upkeep.run(stopping));
-        tracing::info!(trust_domain = %authority.trust_domain(), bundle = %authority.bundle().hash(), %grpc, %ops, "serving");
+        let bundle = authority.bundle();
+        tracing::info!(trust_domain = %bundle.trust_domain(), bundle = %bundle.hash(), %grpc, %ops, "serving");
         Ok(Running {
             grpc,
             ops,
@@ -194,6 +180,35 @@ impl Builder {
             tasks,
         })
     }
+}
+
+/// The bound listeners of the three doors, each with its real port.
+struct Doors {
+    grpc: (TcpListener, SocketAddr),
+    ops: (TcpListener, SocketAddr),
+    admin: UnixListener,
+}
+
+impl Doors {
+    async fn open(config: &ServeConfig, data: &DataDir) -> Result<Self, AppError> {
+        let grpc = listen_on("--listen", config.listen).await?;
+        let ops = listen_on("--ops-listen", config.ops_listen).await?;
+        let path = data.admin_socket();
+        let admin = admin::bind(&path).map_err(|cause| AppError::Admin { path, cause })?;
+        Ok(Self { grpc, ops, admin })
+    }
+}
+
+async fn open_authority(
+    config: &ServeConfig,
+    data: &DataDir,
+    clock: Clock,
+) -> Result<Authority, AppError> {
+    let seal_key = seal_key(data, config.seal_key_file.as_deref())?;
+    let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
+    let now = clock.seconds();
+    let rotation = Rotation::start(journal.clone(), &config.trust_domain, seal_key, now).await?;
+    Ok(Authority::start(journal, rotation, config.authority.clone(), clock).await?)
 }
 
 impl Running {

@@ -1,4 +1,5 @@
-//! What happens by the clock: heartbeats, renewal of the CA's own SVID and of the issuing intermediate, expiry, the sweep.
+//! What happens by the clock: heartbeats, renewal of the CA's own SVID and of the issuing
+//! intermediate, expiry, the sweep.
 //!
 //! Never: lets a failure end it; it is said, counted into readiness, and tried again.
 

@@ -1,7 +1,9 @@
-//! From a caller to a proof: who asks, by what right, for which public key. Pure: everything that can be shown from the
-//! request and the connection alone is shown here; what only the journal knows is `authority`'s to ask.
+//! From a caller to a proof: who asks, by what right, for which public key. Pure: everything that
+//! can be shown from the request and the connection alone is shown here; what only the journal
+//! knows is `authority`'s to ask.
 //!
-//! Never: takes anything from a CSR but its public key, reads the journal, or lets a `Proven` be made elsewhere.
+//! Never: takes anything from a CSR but its public key, reads the journal, or lets a `Proven` be
+//! made elsewhere.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -10,6 +10,9 @@ use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
 use super::*;
 
+/// A change that breaks a proof, and the word for it.
+type Case = (fn(&mut Made), &'static str);
+
 struct Made {
     request: proto::IssueRequest,
     caller: Caller,
@@ -87,7 +90,7 @@ fn renewal_without_a_peer_is_refused() {
 
 #[test]
 fn request_that_differs_from_what_the_host_signed_is_refused() {
-    let table: [(fn(&mut Made), &str); 8] = [
+    let table: [Case; 8] = [
         (|made| made.caller.exporter[0] ^= 1, "host_signature"),
         (|made| made.request.request_key[0] ^= 1, "host_signature"),
         (

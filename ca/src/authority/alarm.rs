@@ -1,5 +1,6 @@
-//! The alarm: one SVID was renewed twice, so two parties hold it. Both lineages, every unexpired certificate of the
-//! host and the host key itself are denied, in one commit, and the deny list says so with a new epoch.
+//! The alarm: one SVID was renewed twice, so two parties hold it. Both lineages, every unexpired
+//! certificate of the host and the host key itself are denied, in one commit, and the deny list
+//! says so with a new epoch.
 //!
 //! Never: tries to tell the thief from the owner.
 
@@ -29,7 +30,8 @@ impl Authority {
             return Ok(Commit::Conflict);
         };
         let mut batch = Batch::default();
-        // Every issue writes the host's record, so none can slip in between the list below and this commit.
+        // Every issue writes the host's record, so none can slip in between the list below and this
+        // commit.
         batch.replace(
             host,
             &HostRecord {

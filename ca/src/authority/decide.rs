@@ -1,5 +1,6 @@
-//! The decision of an issue, as a function of what was proven and what the journal says: issue, hand the same
-//! certificate out again, raise the alarm, or refuse. Called by `authority::issue` on every attempt.
+//! The decision of an issue, as a function of what was proven and what the journal says: issue,
+//! hand the same certificate out again, raise the alarm, or refuse. Called by `authority::issue` on
+//! every attempt.
 //!
 //! Never: reads or writes the journal, or knows what is in a certificate.
 
@@ -12,28 +13,30 @@ use crate::journal::{
     AddressRecord, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord,
 };
 
-/// Issues that a host may have in quick succession before the sustained rate binds: restarts of a sidecar that
-/// cannot start, retries after a network fault.
-pub const ISSUE_BURST: u64 = 64;
-/// Issues within one default lifetime at the sustained rate. A renewal at half-life needs two; with the burst it bounds
-/// the unexpired certificates of one host (and so what one alarm puts on the deny list) to 320.
-pub const ISSUES_PER_LIFETIME: u64 = 256;
+/// Issues that a host may have in quick succession before the sustained rate binds: restarts of a
+/// sidecar that cannot start, retries after a network fault.
+pub(super) const ISSUE_BURST: u64 = 64;
+/// Issues within one default lifetime at the sustained rate. A renewal at half-life needs two; with
+/// the burst it bounds the unexpired certificates of one host (and so what one alarm puts on the
+/// deny list) to 320.
+pub(super) const ISSUES_PER_LIFETIME: u64 = 256;
 /// Claims on one address: ports that different workloads of one machine may claim one by one.
-pub const MAX_CLAIMS_PER_ADDRESS: usize = 64;
+pub(super) const MAX_CLAIMS_PER_ADDRESS: usize = 64;
 
 /// What the journal says about those whom the request names.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'a> {
-    pub token: Option<&'a TokenRecord>,
-    pub host: Option<&'a HostRecord>,
-    /// The lineage that the request is about: the token's, the host's current one, or the one to be renewed.
-    pub lineage: Option<&'a LineageRecord>,
+pub(super) struct Known<'a> {
+    pub(super) token: Option<&'a TokenRecord>,
+    pub(super) host: Option<&'a HostRecord>,
+    /// The lineage that the request is about: the token's, the host's current one, or the one to be
+    /// renewed.
+    pub(super) lineage: Option<&'a LineageRecord>,
     /// The record of the SVID that the connection proved.
-    pub held: Option<&'a HeldRecord>,
+    pub(super) held: Option<&'a HeldRecord>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(super) enum Decision {
     /// A first certificate in a new lineage, which supersedes the host's current one.
     Begin {
         grant: Grant,
@@ -51,7 +54,7 @@ pub enum Decision {
 }
 
 /// Decides one request.
-pub fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
+pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
     if known.host.is_some_and(|host| host.denied) {
         return Decision::Refuse(Reason::HostDenied);
     }
@@ -112,7 +115,8 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
     else {
         return Decision::Refuse(Reason::LineageUnknown);
     };
-    // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about it.
+    // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about
+    // it.
     let proves =
         |held: &HeldRecord| held.generation == claimed && proven.claimed().names(&held.lineage);
     if !known.held.is_some_and(proves) {
@@ -138,7 +142,7 @@ fn same_request(proven: &Proven, lineage: &LineageRecord) -> bool {
 }
 
 /// Whether this host may have another certificate now; yields when its next one is due (GCRA).
-pub fn within_rate(
+pub(super) fn within_rate(
     host: Option<&HostRecord>,
     default_life: u64,
     now: UnixSeconds,
@@ -153,7 +157,7 @@ pub fn within_rate(
 }
 
 /// Whether this address is free for the host: nobody else's unexpired claim overlaps.
-pub fn address_is_free(
+pub(super) fn address_is_free(
     record: &AddressRecord,
     proven: &Proven,
     grant: &Grant,

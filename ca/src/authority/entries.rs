@@ -1,5 +1,5 @@
-//! The entries that one issue leaves in the journal, put together into its batch: certificate, lineage, claims.
-//! Called by `authority::issue`.
+//! The entries that one issue leaves in the journal, put together into its batch: certificate,
+//! lineage, claims. Called by `authority::issue`.
 //!
 //! Never: commits.
 

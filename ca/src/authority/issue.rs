@@ -1,13 +1,13 @@
-//! One issue, from proof to certificate: read what the journal knows, decide, sign, check, write down, hand out. If the
-//! journal changed in between, the whole is done again from the start.
+//! One issue, from proof to certificate: read what the journal knows, decide, sign, check, write
+//! down, hand out. If the journal changed in between, the whole is done again from the start.
 //!
-//! Never: hands out what is not yet committed, or keeps a lock: two callers meet in the compare-and-swap.
+//! Never: hands out what is not yet committed, or keeps a lock: two callers meet in the
+//! compare-and-swap.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
 use super::decide::{Decision, Known, address_is_free, decide, within_rate};
@@ -17,16 +17,16 @@ use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, IssuedRecord,
-    LineageRecord, LineageState, Redeemed, TokenRecord,
+    AddressRecord, Batch, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord, Redeemed,
+    TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
 use crate::store::Commit;
 use crate::template::{Leaf, Serial};
 
-/// Attempts until a caller is told to come again. Each conflict means that another issue on the same token, host or
-/// address succeeded, so only a storm on one of them uses these up.
+/// Attempts until a caller is told to come again. Each conflict means that another issue on the
+/// same token, host or address succeeded, so only a storm on one of them uses these up.
 const MAX_ATTEMPTS: usize = 8;
 
 /// A certificate that is in the journal, ready to leave.
@@ -127,7 +127,8 @@ impl Authority {
         Ok(seen)
     }
 
-    /// Signs and commits one certificate. `None`: the journal changed meanwhile, nothing was written.
+    /// Signs and commits one certificate. `None`: the journal changed meanwhile, nothing was
+    /// written.
     async fn attempt(
         &self,
         proven: &Proven,

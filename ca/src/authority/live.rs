@@ -1,5 +1,6 @@
-//! Who lives where, now: the directory's view of the live claims, kept in memory and announced at each change.
-//! `authority` fills it from the journal at start and after every commit; `api` answers `WatchDirectory` from it.
+//! Who lives where, now: the directory's view of the live claims, kept in memory and announced at
+//! each change. `authority` fills it from the journal at start and after every commit; `api`
+//! answers `WatchDirectory` from it.
 //!
 //! Never: answers with an expired claim, or outlives the journal as a source of truth.
 
@@ -100,7 +101,8 @@ impl Live {
         changed.len()
     }
 
-    // A panic while the lock was held cannot leave a map half written: each write is one insert or retain.
+    // A panic while the lock was held cannot leave a map half written: each write is one insert or
+    // retain.
     fn read(&self) -> RwLockReadGuard<'_, HashMap<IpAddr, Vec<Claim>>> {
         self.claims.read().unwrap_or_else(PoisonError::into_inner)
     }

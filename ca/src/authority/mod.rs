@@ -1,7 +1,9 @@
-//! The issuing authority: the whole transaction from a proven caller to a certificate that is in the journal, and what
-//! follows from it (who lives where, who is denied). `api` calls it for callers, `app` ticks it.
+//! The issuing authority: the whole transaction from a proven caller to a certificate that is in
+//! the journal, and what follows from it (who lives where, who is denied). `api` calls it for
+//! callers, `app` ticks it.
 //!
-//! Never: sees a socket, holds a CA key (that is `signer`'s), or lets a certificate out before its record is on disk.
+//! Never: sees a socket, holds a CA key (that is `signer`'s), or lets a certificate out before its
+//! record is on disk.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -1,4 +1,5 @@
-//! The CA's own SVID on the reserved path, which its TLS port presents. Issued in memory, journalled like any other.
+//! The CA's own SVID on the reserved path, which its TLS port presents. Issued in memory,
+//! journalled like any other.
 //!
 //! Never: writes the private key anywhere.
 
@@ -21,7 +22,8 @@ use crate::template::{Leaf, Serial, Validity};
 
 /// A fresh SVID of the CA itself.
 pub struct OwnSvid {
-    /// Leaf, issuing intermediate, then every root of the bundle: who comes the first time knows only their hash.
+    /// Leaf, issuing intermediate, then every root of the bundle: who comes the first time knows
+    /// only their hash.
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivatePkcs8KeyDer<'static>,
     pub validity: Validity,

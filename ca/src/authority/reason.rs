@@ -1,4 +1,5 @@
-//! Why an issue was refused: one closed set of words, the same in the audit line, the metric and the reply.
+//! Why an issue was refused: one closed set of words, the same in the audit line, the metric and
+//! the reply.
 //!
 //! Never: a word that depends on what the caller sent.
 

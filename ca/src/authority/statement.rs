@@ -1,4 +1,5 @@
-//! What the CA says to every watcher: the bundle and the signed deny list, freshly dated. Signed once for all.
+//! What the CA says to every watcher: the bundle and the signed deny list, freshly dated. Signed
+//! once for all.
 //!
 //! Never: signs for one watcher, so that a thousand watchers cost what one costs.
 
@@ -12,7 +13,8 @@ use tokio::sync::watch;
 
 use super::{Authority, AuthorityError, IssueError};
 
-/// How often the CA says the same again: with a staleness of twice this, a watcher knows that it hears nothing.
+/// How often the CA says the same again: with a staleness of twice this, a watcher knows that it
+/// hears nothing.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// One saying. A later one replaces it.

@@ -43,7 +43,8 @@ impl Authority {
         Ok(gone)
     }
 
-    /// A lineage goes when its last certificate ended long ago; the host's current one stays with the host.
+    /// A lineage goes when its last certificate ended long ago; the host's current one stays with
+    /// the host.
     async fn sweep_lineages(
         &self,
         long_ago: impl Fn(UnixSeconds) -> bool,

@@ -81,8 +81,8 @@ fn refused(decision: &Decision) -> Option<Reason> {
 fn renewal_is_advanced_repeated_refused_or_an_alarm() {
     let (csr, other) = (key(), key());
     let advance = |decision: &Decision| matches!(decision, Decision::Advance { generation: 6, .. });
-    // The lineage is at generation 5, issued for request key 5 and `csr`. The request claims a generation, proves the
-    // SVID of one, and has a request key and a public key.
+    // The lineage is at generation 5, issued for request key 5 and `csr`. The request claims a
+    // generation, proves the SVID of one, and has a request key and a public key.
     let decided = |claimed, proven_generation, request_key: u8, csr_key, state| {
         let claim = Claimed::Renewal {
             lineage: hex(3),

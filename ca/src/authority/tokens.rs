@@ -17,7 +17,8 @@ use crate::store::Commit;
 
 /// Longest that a token may wait: a machine that joins later gets a new one.
 pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Most addresses in a token, and so IP SANs in a certificate: every one is a record in the issuing commit.
+/// Most addresses in a token, and so IP SANs in a certificate: every one is a record in the issuing
+/// commit.
 pub const MAX_ADDRESSES: usize = 16;
 /// Most single ports in a token.
 pub const MAX_PORTS: usize = 16;
@@ -165,6 +166,9 @@ mod tests {
     use crate::signer::Signer;
     use crate::template::{IssuerTemplate, Serial, Validity};
 
+    /// A change that makes a request wrong, and what the refusal says.
+    type Case = (fn(&mut TokenRequest), &'static str);
+
     fn bundle() -> TrustBundle {
         let template = IssuerTemplate {
             common_name: "test".to_owned(),
@@ -196,7 +200,7 @@ mod tests {
             grant(&bundle, &request).map_err(|error| error.to_string())
         };
         assert!(asked(|_| {}).is_ok());
-        let table: [(fn(&mut TokenRequest), &str); 10] = [
+        let table: [Case; 10] = [
             (|it| it.spiffe_id = "web".to_owned(), "no SPIFFE ID"),
             (
                 |it| it.spiffe_id = "spiffe://prod.example/myelin/ca".to_owned(),

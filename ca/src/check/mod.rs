@@ -1,5 +1,6 @@
-//! Reads a signed certificate back and compares it with its template, with another parser than the one that wrote
-//! it. `authority` and `rotation` call this before a certificate leaves the process: a bug in the writer stops here.
+//! Reads a signed certificate back and compares it with its template, with another parser than the
+//! one that wrote it. `authority` and `rotation` call this before a certificate leaves the process:
+//! a bug in the writer stops here.
 //!
 //! Never: trusts the signer, repairs, or tolerates an extension that the template does not ask for.
 
@@ -156,7 +157,7 @@ fn address(octets: &[u8]) -> Result<IpAddr, Mismatch> {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Mismatch> {
     match x509_parser::parse_x509_certificate(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Mismatch("encoding")),
     }
 }

@@ -43,7 +43,8 @@ pub struct ServeArgs {
     /// Trust domain of the mesh, such as prod.example. Fixed for the life of the data directory.
     #[arg(long, env = "MYELIN_TRUST_DOMAIN")]
     pub trust_domain: String,
-    /// Data directory (0700): the store, the seal key, the admin socket. Made if its parent is there.
+    /// Data directory (0700): the store, the seal key, the admin socket. Made if its parent is
+    /// there.
     #[arg(long, env = "MYELIN_CA_DATA")]
     pub data: PathBuf,
     /// Where sidecars connect (gRPC over mutual TLS).
@@ -52,11 +53,13 @@ pub struct ServeArgs {
     /// Where probes and scrapers connect (plain HTTP, read only).
     #[arg(long, default_value = "[::]:15011", value_name = "ADDRESS:PORT")]
     pub ops_listen: SocketAddr,
-    /// Address or name under which sidecars reach this CA; goes into its own certificate. May be repeated.
+    /// Address or name under which sidecars reach this CA; goes into its own certificate. May be
+    /// repeated.
     #[arg(long = "ca-address", value_name = "IP-OR-NAME")]
     pub ca_address: Vec<String>,
-    /// File with the 32-byte key that seals the CA keys at rest (0600). Default: <DATA>/seal.key, made at first start.
-    /// Keep it on another disk than the data; a KMS or an HSM takes its place in a later version.
+    /// File with the 32-byte key that seals the CA keys at rest (0600). Default: <DATA>/seal.key,
+    /// made at first start. Keep it on another disk than the data; a KMS or an HSM takes its place
+    /// in a later version.
     #[arg(long, value_name = "FILE")]
     pub seal_key_file: Option<PathBuf>,
     /// Lifetime of an SVID when the sidecar asks for none, 5m to 24h.
@@ -88,7 +91,8 @@ pub enum LogFormat {
 /// What every operator command takes.
 #[derive(Clone, Debug, Args)]
 pub struct OperatorArgs {
-    /// Data directory of the CA. With a running server its admin socket is used, else the store itself.
+    /// Data directory of the CA. With a running server its admin socket is used, else the store
+    /// itself.
     #[arg(long, env = "MYELIN_CA_DATA")]
     pub data: PathBuf,
     /// Print JSON.
@@ -108,7 +112,8 @@ pub enum TokenCommand {
 pub struct TokenArgs {
     #[command(flatten)]
     pub operator: OperatorArgs,
-    /// SPIFFE ID that the token's holder will get: spiffe://<trust domain>/ns/<namespace>/sa/<service account>.
+    /// SPIFFE ID that the token's holder will get: spiffe://<trust
+    /// domain>/ns/<namespace>/sa/<service account>.
     #[arg(long, value_name = "SPIFFE-ID")]
     pub id: String,
     /// Address at which peers dial the workload; goes into the certificate. May be repeated.

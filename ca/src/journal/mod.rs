@@ -1,10 +1,12 @@
-//! What the CA remembers, as typed records over `store`: read with a revision, written in batches that hold only if
-//! nothing they were decided on has changed. `authority` and `rotation` decide; this room writes down.
+//! What the CA remembers, as typed records over `store`: read with a revision, written in batches
+//! that hold only if nothing they were decided on has changed. `authority` and `rotation` decide;
+//! this room writes down.
 //!
-//! A batch that issues a certificate holds its `Issued` record, so that nobody ever holds a certificate that the
-//! journal does not know, whenever the process dies.
+//! A batch that issues a certificate holds its `Issued` record, so that nobody ever holds a
+//! certificate that the journal does not know, whenever the process dies.
 //!
-//! Never: decides anything, or stores a secret in the clear (tokens are hashes, CA keys are sealed).
+//! Never: decides anything, or stores a secret in the clear (tokens are hashes, CA keys are
+//! sealed).
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -63,7 +65,8 @@ impl Journal {
         }
     }
 
-    /// One page (at most the store's bound) of the records whose name starts with `within`, after the key `after`.
+    /// One page (at most the store's bound) of the records whose name starts with `within`, after
+    /// the key `after`.
     pub async fn page<R: Record>(
         &self,
         within: &str,

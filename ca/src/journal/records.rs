@@ -71,7 +71,8 @@ pub struct HostRecord {
     pub lineage: Hex,
     /// After an alarm nothing is issued to this key any more.
     pub denied: bool,
-    /// When the host's next issue would be due at the sustained rate (the "theoretical arrival time" of GCRA).
+    /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
+    /// time" of GCRA).
     pub next_due: UnixSeconds,
 }
 
@@ -97,8 +98,8 @@ pub enum LineageState {
     Denied,
 }
 
-/// Who lives at an address. `name`: the address. One record for all its ports, so that claims on `*` and on single
-/// ports meet in one compare-and-swap.
+/// Who lives at an address. `name`: the address. One record for all its ports, so that claims on
+/// `*` and on single ports meet in one compare-and-swap.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AddressRecord {
     pub claims: Vec<Claim>,
@@ -130,7 +131,8 @@ pub struct IssuedRecord {
     pub leaf_sha256: Hex,
 }
 
-/// An unexpired certificate of a host, so that an alarm finds them all. `name`: host, slash, serial.
+/// An unexpired certificate of a host, so that an alarm finds them all. `name`: host, slash,
+/// serial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HeldRecord {
     pub serial: Hex,

@@ -1,4 +1,5 @@
-//! The CA's metrics: one registry, closed label sets, base units. `api` and `app` count here, the ops port shows it.
+//! The CA's metrics: one registry, closed label sets, base units. `api` and `app` count here, the
+//! ops port shows it.
 //!
 //! Never: a label value that a caller chose.
 

@@ -1,5 +1,5 @@
-//! What an operator may ask of the CA, apart from how the question arrives: through the admin socket of a running server,
-//! or on the store itself when none runs.
+//! What an operator may ask of the CA, apart from how the question arrives: through the admin
+//! socket of a running server, or on the store itself when none runs.
 //!
 //! Never: issues a certificate, or shows a token twice.
 

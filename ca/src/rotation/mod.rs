@@ -1,9 +1,12 @@
-//! The CA's own keys through time: makes the root at the very first start, and renews the issuing intermediate at half
-//! of its life, unattended. `authority` asks it for the signer of the moment; `app` ticks it.
+//! The CA's own keys through time: makes the root at the very first start, and renews the issuing
+//! intermediate at half of its life, unattended. `authority` asks it for the signer of the moment;
+//! `app` ticks it.
 //!
-//! The old intermediate needs no place of its own: every chain carries the intermediate that issued its leaf.
+//! The old intermediate needs no place of its own: every chain carries the intermediate that issued
+//! its leaf.
 //!
-//! Never: reads a clock (callers pass `now`), or swaps a signer in before its certificate was checked and stored.
+//! Never: reads a clock (callers pass `now`), or swaps a signer in before its certificate was
+//! checked and stored.
 
 // SPDX-License-Identifier: Apache-2.0
 

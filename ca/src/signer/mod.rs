@@ -1,5 +1,5 @@
-//! The only room that holds a CA key: writes templates as X.509 and signs them. `rotation` keeps one for the
-//! issuing intermediate, and opens the one of the root only to make a successor.
+//! The only room that holds a CA key: writes templates as X.509 and signs them. `rotation` keeps
+//! one for the issuing intermediate, and opens the one of the root only to make a successor.
 //!
 //! Never: decides what a certificate says, writes a key anywhere but sealed, or shows one in a log.
 

@@ -1,4 +1,5 @@
-//! What every implementation of `Store` must do, written against the trait. Run here for the embedded one.
+//! What every implementation of `Store` must do, written against the trait. Run here for the
+//! embedded one.
 //!
 //! Never: reaches around the trait.
 

@@ -1,7 +1,8 @@
 //! The store of a single machine: one redb file in the data directory. Opened by `app`.
 //!
-//! redb commits are copy-on-write and fsynced before they return, so `kill -9` at any instruction leaves the last
-//! commit or the one before it, never half of one. The file is locked: one process at a time.
+//! redb commits are copy-on-write and fsynced before they return, so `kill -9` at any instruction
+//! leaves the last commit or the one before it, never half of one. The file is locked: one process
+//! at a time.
 //!
 //! Never: weakens durability, or holds a lock across an await.
 

@@ -1,9 +1,9 @@
 //! The shared memory of CA replicas: keys, values, and compare-and-swap. `journal` gives the values
 //! their meaning; `app` chooses the implementation.
 //!
-//! The interface is what an etcd transaction offers, so that a store for a fleet of machines fits behind it
-//! without a change above: every value carries the revision of the commit that wrote it, and a commit holds only
-//! if all that it expects still is so.
+//! The interface is what an etcd transaction offers, so that a store for a fleet of machines fits
+//! behind it without a change above: every value carries the revision of the commit that wrote it,
+//! and a commit holds only if all that it expects still is so.
 //!
 //! Never: knows what a key means, retries a conflict, or answers from a cache.
 
@@ -20,7 +20,8 @@ mod conformance;
 
 /// Longest key in bytes: our longest is `journal`'s, under 100; redb and etcd allow far more.
 pub const MAX_KEY_BYTES: usize = 512;
-/// Longest value in bytes: etcd refuses requests above 1.5 MiB, and one commit holds several values.
+/// Longest value in bytes: etcd refuses requests above 1.5 MiB, and one commit holds several
+/// values.
 pub const MAX_VALUE_BYTES: usize = 256 * 1024;
 /// Most values that one `list` call returns; callers page with `after`.
 pub const MAX_LIST: usize = 1024;
@@ -63,7 +64,8 @@ pub trait Store: Send + Sync + 'static {
     /// The value under `key` now.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>>;
 
-    /// The first `bound` (at most [`MAX_LIST`]) keys in order that start with `prefix` and come after `after`.
+    /// The first `bound` (at most [`MAX_LIST`]) keys in order that start with `prefix` and come
+    /// after `after`.
     fn list<'a>(
         &'a self,
         prefix: &'a str,

@@ -1,5 +1,6 @@
-//! What a certificate will say, decided before any key is touched. `authority` fills a leaf from what attestation
-//! granted, `rotation` an issuer; `signer` writes it as X.509, `check` reads it back.
+//! What a certificate will say, decided before any key is touched. `authority` fills a leaf from
+//! what attestation granted, `rotation` an issuer; `signer` writes it as X.509, `check` reads it
+//! back.
 //!
 //! Never: sees a CSR, a key that signs, or a clock.
 
