@@ -77,6 +77,10 @@ impl ConnectError {
     /// The outcome word of a renewal that ended so.
     pub fn word(&self) -> &'static str {
         match self {
+            // Its line has now, notBefore and notAfter.
+            Self::NotTheCa {
+                refusal: Refusal::Expired { .. } | Refusal::NotYetValid { .. }, ..
+            } => "clock_wrong",
             Self::NotTheCa { .. } => "ca_untrusted",
             Self::Own(_) => "svid_rejected",
             Self::Dial(_) | Self::TimedOut { .. } | Self::Tls { .. } | Self::Http { .. } => {

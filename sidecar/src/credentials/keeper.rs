@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Config;
 use super::ca_client::{ConnectError, Connector, Link, Trust};
+use super::desk::Desk;
 use super::issue::{Attempt, IssueError, Reason};
 use super::renew::{self, Schedule};
 use super::start::{Start, StartError};
@@ -35,6 +36,7 @@ pub(super) struct Keeper<'a> {
     pub(super) config: &'a Config,
     pub(super) connector: &'a Connector,
     pub(super) store: &'a Store,
+    pub(super) desk: &'a Desk,
     pub(super) metrics: &'a Metrics,
     pub(super) start: &'a Start,
     /// The CA knows the host key, as far as we know.
@@ -52,12 +54,13 @@ impl<'a> Keeper<'a> {
         config: &'a Config,
         connector: &'a Connector,
         store: &'a Store,
+        desk: &'a Desk,
         metrics: &'a Metrics,
         start: &'a Start,
     ) -> Self {
         let enrolled = start.enrolled;
         let (lineage, open, turn) = (None, None, 0);
-        Self { config, connector, store, metrics, start, enrolled, lineage, open, turn }
+        Self { config, connector, store, desk, metrics, start, enrolled, lineage, open, turn }
     }
 
     /// Runs until the process ends, or until it is clear that it can never have an identity.
@@ -108,7 +111,14 @@ impl<'a> Keeper<'a> {
         let response =
             attempt.send(&mut link, &self.start.host, self.config.lifetime, left).await?;
         let issued = issued(attempt, &response, &link)?;
-        let snapshot = self.store.publish_svid(issued, self.config.id.as_ref())?;
+        // Whoever sees the SVID must already find a line to wait for, not one that is down.
+        let raised = self.desk.expect_line();
+        let published = self.store.publish_svid(issued, self.config.id.as_ref());
+        let snapshot = published.inspect_err(|_| {
+            if raised {
+                self.desk.down();
+            }
+        })?;
         self.open = None;
         self.enrolled = true;
         self.lineage = Some(response.lineage);

@@ -80,7 +80,7 @@ pub async fn run(
     let start = Start::open(&config.state_dir, &config.trust_domain, token)?;
     let connector = Connector { dialer: config.dialer, clock };
     let renew_now = Notify::new();
-    let mut keeper = Keeper::new(&config, &connector, &store, &metrics, &start);
+    let mut keeper = Keeper::new(&config, &connector, &store, &desk, &metrics, &start);
     let watch = Watch {
         cas: &config.cas,
         connector: &connector,

@@ -6,9 +6,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -80,7 +80,7 @@ impl Watch<'_> {
         let mut waits = renew::waits(None);
         loop {
             let snapshot = self.usable_snapshot().await;
-            let heard = Cell::new(false);
+            let heard = AtomicBool::new(false);
             let ca = self.cas[turn % self.cas.len()];
             let broken = tokio::select! {
                 broken = self.session(ca, &snapshot, &heard) => broken,
@@ -92,8 +92,8 @@ impl Watch<'_> {
             };
             self.desk.down();
             tracing::warn!(%ca, "the watch of bundle, deny list and directory broke: {broken}");
-            if heard.get() {
-                waits = renew::waits(Some(life(&snapshot)));
+            if heard.load(Ordering::Relaxed) {
+                waits = renew::waits(Some(self.life_left(&snapshot)));
             } else {
                 turn = turn.wrapping_add(1);
             }
@@ -131,8 +131,13 @@ impl Watch<'_> {
         }
     }
 
-    async fn session(&self, ca: Endpoint, held: &Snapshot, heard: &Cell<bool>) -> Broken {
-        let within = renew::attempt_deadline(Some(life(held)));
+    fn life_left(&self, held: &Snapshot) -> Duration {
+        let now = self.connector.clock.unix();
+        Duration::from_secs(held.usable_until().saturating_sub(now))
+    }
+
+    async fn session(&self, ca: Endpoint, held: &Snapshot, heard: &AtomicBool) -> Broken {
+        let within = renew::attempt_deadline(Some(self.life_left(held)));
         // The newest bundle, which may be younger than the SVID.
         let newest = self.store.load();
         let bundle = &newest.as_deref().unwrap_or(held).bundle;
@@ -154,7 +159,7 @@ impl Watch<'_> {
     async fn follow_bundle(
         &self,
         mut stub: CaStub,
-        heard: &Cell<bool>,
+        heard: &AtomicBool,
     ) -> Result<Infallible, Broken> {
         let (acks, outgoing) = mpsc::channel(MAX_ACKS_QUEUED);
         self.acknowledge(&acks);
@@ -168,7 +173,7 @@ impl Watch<'_> {
                 .map_err(|_| Broken::Silent { after: silence })??
                 .ok_or(Broken::Closed)?;
             let update = BundleUpdate::try_from(update)?;
-            heard.set(true);
+            heard.store(true, Ordering::Relaxed);
             let patience = update.heartbeat_seconds.saturating_mul(HEARTBEATS_OF_PATIENCE);
             silence = Duration::from_secs(patience).min(LONGEST_SILENCE);
             if let Some(bundle) = update.bundle {
@@ -252,10 +257,6 @@ impl Watch<'_> {
             self.desk.answered(learned(DirectoryAnswer::try_from(answer)?));
         }
     }
-}
-
-fn life(snapshot: &Snapshot) -> Duration {
-    Duration::from_secs(snapshot.usable_until().saturating_sub(snapshot.svid.not_before()))
 }
 
 fn on_the_wire(question: Question) -> DirectoryQuestion {

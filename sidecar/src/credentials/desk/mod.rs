@@ -27,6 +27,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 const MAX_QUEUED: usize = 1_024;
 /// Places watched on one stream: the CA takes no more, and `Learned` holds no more.
 const MAX_WATCHED: usize = MAX_LEARNED;
+/// Ports watched on one address: the CA takes no more on one stream.
+const MAX_WATCHED_PORTS: usize = 64;
 
 /// One address and port that a workload dialled.
 pub(super) type Place = (IpAddr, u16);
@@ -103,6 +105,17 @@ impl Desk {
         self.book().line = Line::Connecting;
     }
 
+    /// The CA has just answered on another connection, so there will be a line in a moment. True if
+    /// that was news.
+    pub(super) fn expect_line(&self) -> bool {
+        let mut book = self.book();
+        let news = matches!(book.line, Line::Down);
+        if news {
+            book.line = Line::Connecting;
+        }
+        news
+    }
+
     /// There is no connection and nobody knows for how long: whoever waits is told so.
     pub(super) fn down(&self) {
         let mut book = self.book();
@@ -152,10 +165,7 @@ impl Desk {
         if let Some(watched) = book.watched.get(&place) {
             return Ok(watched.answered.subscribe());
         }
-        if book.watched.len() >= MAX_WATCHED {
-            let idle = self.oldest_empty(&book).ok_or(Answer::Busy)?;
-            book.forget(idle);
-        }
+        self.make_room(&mut book, place.0)?;
         book.say(Question::Watch(place)).map_err(|()| Answer::Busy)?;
         book.asked += 1;
         let (answered, receiver) = watch::channel(false);
@@ -164,15 +174,24 @@ impl Desk {
         Ok(receiver)
     }
 
-    /// The longest watched place at which nobody lives: a scan of ports must not push out peers.
-    fn oldest_empty(&self, book: &Book) -> Option<Place> {
+    /// Forgets the longest watched place where one more would be too many. A scan of ports must not
+    /// push out peers: with too many addresses only one at which nobody lives has to go.
+    fn make_room(&self, book: &mut Book, address: IpAddr) -> Result<(), Answer> {
         let learned = self.learned.load();
-        book.watched
-            .iter()
-            .filter(|(_, watched)| *watched.answered.borrow())
-            .filter(|((address, _), _)| !learned.is_meshed(*address))
-            .min_by_key(|(_, watched)| watched.since)
-            .map(|(place, _)| *place)
+        if book.watched.keys().filter(|(other, _)| *other == address).count() >= MAX_WATCHED_PORTS {
+            let oldest = book.oldest(|(other, _)| other == address).ok_or(Answer::Busy)?;
+            book.forget(oldest);
+            if learned.is_meshed(address) {
+                // Nobody watches that port any more, so its next connection has to ask again.
+                let unwatched = Entry { place: (address, Some(oldest.1)), resident: None };
+                self.learned.store(Arc::new(learned.with([unwatched]).0));
+            }
+        }
+        if book.watched.len() >= MAX_WATCHED {
+            let oldest = book.oldest(|(other, _)| !learned.is_meshed(other));
+            book.forget(oldest.ok_or(Answer::Busy)?);
+        }
+        Ok(())
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -188,6 +207,15 @@ impl Book {
             Line::Up(sender) => sender.try_send(question).map_err(|_| ()),
             Line::Connecting | Line::Down => Ok(()),
         }
+    }
+
+    /// Among those that are answered: a question on its way has somebody waiting for it.
+    fn oldest(&self, may_go: impl Fn(Place) -> bool) -> Option<Place> {
+        self.watched
+            .iter()
+            .filter(|(place, watched)| *watched.answered.borrow() && may_go(**place))
+            .min_by_key(|(_, watched)| watched.since)
+            .map(|(place, _)| *place)
     }
 
     fn forget(&mut self, place: Place) {

@@ -104,6 +104,18 @@ async fn a_question_asked_while_connecting_goes_out_when_the_line_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_expected_line_is_waited_for_and_a_line_that_is_up_stays_so() {
+    let desk = desk();
+    desk.down();
+    assert!(desk.expect_line());
+    assert_eq!(desk.ask(HERE.0, HERE.1).await, Answer::Silent);
+    let (_, mut questions) = desk.up();
+    assert!(!desk.expect_line());
+    desk.register((HERE.0, 1)).unwrap();
+    assert_eq!(questions.try_recv(), Ok(Question::Watch((HERE.0, 1))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_stream_asks_again_and_old_knowledge_stays_meanwhile() {
     let desk = desk();
     let (_, mut questions) = desk.up();
@@ -142,6 +154,24 @@ async fn a_full_desk_forgets_the_oldest_empty_place_and_never_a_peer() {
     assert_eq!(questions.try_recv(), Ok(Question::Forget(numbered(1))));
     assert_eq!(questions.try_recv(), Ok(Question::Watch(HERE)));
     assert_eq!(desk.register(numbered(1)).err(), Some(Answer::Busy), "only a peer is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_with_many_ports_forgets_its_own_oldest_and_asks_for_it_again() {
+    let desk = desk();
+    let (_, mut questions) = desk.up();
+    let ports = 1..=u16::try_from(MAX_WATCHED_PORTS).unwrap();
+    for port in ports {
+        desk.register((HERE.0, port)).unwrap();
+        desk.answered(resident((HERE.0, port)));
+        questions.try_recv().unwrap();
+    }
+    desk.register((HERE.0, 9_999)).unwrap();
+    assert_eq!(questions.try_recv(), Ok(Question::Forget((HERE.0, 1))));
+    assert_eq!(questions.try_recv(), Ok(Question::Watch((HERE.0, 9_999))));
+    let learned = desk.learned.load();
+    assert!(matches!(learned.lookup(HERE.0, 1), Known::Withdrawn));
+    assert!(matches!(learned.lookup(HERE.0, 2), Known::Meshed { .. }));
 }
 
 #[tokio::test(start_paused = true)]
