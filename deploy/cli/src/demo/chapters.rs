@@ -24,6 +24,9 @@ const RESERVE_SECONDS: i64 = 4;
 /// The CA is best killed when both certificates are young.
 const YOUNG_SECONDS: i64 = 11;
 
+/// pgbench counts at the end of a run, which takes a second on a busy machine.
+const SHORTEST_STRETCH: Duration = Duration::from_secs(3);
+
 impl Story<'_> {
     /// The control: without it, "no canary was seen" would mean nothing.
     pub(super) async fn plaintext(&mut self) -> Result<()> {
@@ -70,6 +73,7 @@ impl Story<'_> {
         self.capture = Some(self.start_capture()?);
         self.stage.start_sidecars().await?;
         let before = self.look().await?;
+        self.first = Some(before.clone());
         self.stage.start_loads()?;
         let (after, _) = self.watch(self.pace.traffic, |_| false).await?;
         let stretch = after.since(&before);
@@ -102,7 +106,8 @@ impl Story<'_> {
         let limit = RENEWAL_LIMIT * u32::try_from(times).unwrap_or(1);
         let first = self.serials().await?;
         let before = self.look().await?;
-        let (after, all) = self.watch(limit, |sample| sample.all_renewed(&before, times)).await?;
+        let (_, all) = self.watch(limit, |sample| sample.all_renewed(&before, times)).await?;
+        let after = self.at_least(&before).await?;
         let last = self.serials().await?;
         let is_new = first.iter().zip(&last).all(|(old, new)| old.is_disjoint(new));
         let stretch = after.since(&before);
@@ -160,7 +165,7 @@ impl Story<'_> {
         let (stretch, renewals) = (after.since(&before), after.issued() - before.issued());
         let measured = format!(
             "{renewals} renewals, each sidecar within {:.1} s; {}",
-            (after.at - before.at).as_secs_f64(),
+            (renewed.at - before.at).as_secs_f64(),
             stretch.words()
         );
         let holds = all && stretch.is_clean();
@@ -193,6 +198,31 @@ impl Story<'_> {
         let holds = objections.is_empty() && wire.tls13_flows > 0;
         self.claim("wire", "On the wire: TLS 1.3 only, nothing readable", holds, measured);
         Ok(())
+    }
+
+    /// The last word on the clients: from their first request to the last, strangers included.
+    pub(super) async fn every_request(&mut self) -> Result<()> {
+        self.view.chapter(
+            "requests",
+            "Every request of the whole demo",
+            "Counted by the clients themselves, each answer compared with what must come.",
+        );
+        let first = self.first.clone().context("there was traffic")?;
+        let last = self.look().await?;
+        let (stretch, mut each) = (last.since(&first), Vec::new());
+        for (name, tally) in &last.loads {
+            each.push(format!("{name} {}", grouped(tally.ok)));
+        }
+        let seconds = (last.at - first.at).as_secs();
+        let measured = format!("{} in {seconds} s: {}", stretch.words(), each.join(", "));
+        self.claim("requests", "No request fails in all that time", stretch.is_clean(), measured);
+        Ok(())
+    }
+
+    /// Lets a stretch be so long that every load must have answered in it.
+    async fn at_least(&mut self, since: &Sample) -> Result<Sample> {
+        let left = SHORTEST_STRETCH.saturating_sub(since.at.elapsed());
+        Ok(self.watch(left, |_| false).await?.0)
     }
 
     /// Connections of both sidecars that were protected by the mesh's own TLS and ended well, or are open.

@@ -56,7 +56,7 @@ impl Stage {
             .map(|kind| format!("{kind}_temp_path {shown}/{kind};\n"))
             .concat();
         let text = format!(
-            "daemon off;\nmaster_process off;\npid {shown}/pid;\nerror_log stderr;\nevents {{}}\n\
+            "user root;\ndaemon off;\nmaster_process off;\npid {shown}/pid;\nerror_log stderr;\nevents {{}}\n\
              http {{\n{temp}access_log off;\nserver {{\nlisten [::]:{NGINX_PORT} ipv6only=off;\n\
              location / {{ return 200 \"{canary}\\n\"; }}\n}}\n}}\n"
         );

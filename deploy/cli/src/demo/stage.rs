@@ -145,24 +145,24 @@ impl Stage {
         Ok(())
     }
 
-    /// Copies the logs out of the temporary directory's fate, and says where they are.
+    /// Repeats the last lines of whatever may be to blame, and takes the logs out of the temporary
+    /// directory, which goes with the stage.
     #[expect(clippy::print_stderr, reason = "whoever asks why the demo failed looks here")]
     pub(super) fn keep_logs(&mut self) {
-        self.dir.disable_cleanup(true);
-        let running = self.ca.iter().chain(self.services.iter());
         let sidecars = self.sidecars.iter().map(|sidecar| &sidecar.proc);
         let loads = self.loads.iter().filter_map(|load| load.proc.as_ref());
-        for proc in running.chain(sidecars) {
+        let others = self.services.iter().chain(loads).filter(|proc| !proc.is_running());
+        for proc in self.ca.iter().chain(sidecars).chain(others) {
             let lines = proc.lines();
-            let skip = lines.len().saturating_sub(QUOTED_LINES);
-            for line in &lines[skip..] {
+            for line in &lines[lines.len().saturating_sub(QUOTED_LINES)..] {
                 eprintln!("{}: {}", proc.label(), line.text);
             }
         }
-        for proc in loads {
-            eprintln!("{}: {}", proc.label(), proc.last_words());
+        let kept = std::env::temp_dir().join(format!("myelin-demo-logs-{}", self.run));
+        match fs::rename(self.path("logs"), &kept) {
+            Ok(()) => eprintln!("the logs of all processes are in {}", kept.display()),
+            Err(error) => eprintln!("the logs could not be kept: {error}"),
         }
-        eprintln!("the logs of all processes are in {}", self.path("logs").display());
     }
 
     async fn serve(&mut self, role: &str, port: u16, canary: &str) -> Result<()> {

@@ -55,13 +55,15 @@ pub(super) struct Story<'a> {
     pub(super) pace: Pace,
     /// Runs from the first protected byte to the last chapter with friends only.
     pub(super) capture: Option<Capture>,
+    /// The moment before the first request under protection.
+    pub(super) first: Option<Sample>,
     pub(super) claims: Vec<Claim>,
 }
 
 impl<'a> Story<'a> {
     pub(super) fn new(options: &'a DemoArgs, stage: &'a mut Stage, view: &'a mut View) -> Self {
         let pace = if options.quick { QUICK } else { FULL };
-        Self { options, stage, view, pace, capture: None, claims: Vec::new() }
+        Self { options, stage, view, pace, capture: None, first: None, claims: Vec::new() }
     }
 
     /// Tells everything and returns what was claimed and measured.
@@ -75,6 +77,7 @@ impl<'a> Story<'a> {
         self.wire_after_all().await?;
         self.plaintext_stranger().await?;
         self.foreign_stranger().await?;
+        self.every_request().await?;
         self.view.verdict(&self.claims);
         Ok(self.claims)
     }
