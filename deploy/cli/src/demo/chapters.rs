@@ -160,8 +160,9 @@ impl Story<'_> {
         );
         let before = self.look().await?;
         self.stage.start_ca().await?;
-        let (after, all) =
+        let (renewed, all) =
             self.watch(RENEWAL_LIMIT, |sample| sample.all_renewed(&before, 1)).await?;
+        let after = self.at_least(&before).await?;
         let (stretch, renewals) = (after.since(&before), after.issued() - before.issued());
         let measured = format!(
             "{renewals} renewals, each sidecar within {:.1} s; {}",
