@@ -10,8 +10,8 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::future::BoxFuture;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
@@ -27,124 +27,170 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// The redb file. Clones share it.
 #[derive(Clone)]
 pub struct Embedded {
-    database: Arc<Database>,
+    file: Arc<File>,
+}
+
+struct File {
+    path: PathBuf,
+    open: RwLock<Open>,
+}
+
+/// redb refuses everything after a failed write until it is opened anew; the round tells two
+/// callers that saw the same failure from one another.
+struct Open {
+    database: Option<Database>,
+    round: u64,
 }
 
 impl Embedded {
     /// Opens or creates the file, which is readable by its owner only from its first instant.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let shown = path.display().to_string();
+        let cause = |cause| StoreError::Open {
+            path: path.display().to_string(),
+            cause,
+        };
         OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|cause| StoreError::Open {
-                path: shown.clone(),
-                cause,
-            })?;
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(shown),
-                other => StoreError::Disk(other.to_string()),
-            })?;
-        let store = Self {
-            database: Arc::new(database),
+            .map_err(cause)?;
+        let open = RwLock::new(Open {
+            database: Some(open_database(path)?),
+            round: 0,
+        });
+        Ok(Self {
+            file: Arc::new(File {
+                path: path.to_owned(),
+                open,
+            }),
+        })
+    }
+
+    /// Does one thing with the database; if an earlier failure of the disk has closed it, opens it
+    /// anew first.
+    fn with<T>(&self, act: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let failed_round = {
+            let open = self
+                .file
+                .open
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            match open.database.as_ref().map(&act) {
+                Some(Err(redb::Error::PreviousIo)) | None => open.round,
+                Some(done) => return done.map_err(disk),
+            }
         };
-        store.make_tables()?;
-        Ok(store)
-    }
-
-    fn make_tables(&self) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write().map_err(disk)?;
-        transaction.open_table(VALUES).map_err(disk)?;
-        transaction.open_table(REVISION).map_err(disk)?;
-        transaction.commit().map_err(disk)
-    }
-
-    fn read_now(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
-        let transaction = self.database.begin_read().map_err(disk)?;
-        let table = transaction.open_table(VALUES).map_err(disk)?;
-        let found = table.get(key).map_err(disk)?;
-        Ok(found.map(|guard| parse(guard.value())))
-    }
-
-    fn list_now(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        bound: usize,
-    ) -> Result<Vec<(String, Versioned)>, StoreError> {
-        let transaction = self.database.begin_read().map_err(disk)?;
-        let table = transaction.open_table(VALUES).map_err(disk)?;
-        let mut listed = Vec::new();
-        for entry in table.range(after.unwrap_or(prefix)..).map_err(disk)? {
-            let (key, value) = entry.map_err(disk)?;
-            if Some(key.value()) == after {
-                continue;
-            }
-            if !key.value().starts_with(prefix) || listed.len() == bound.min(MAX_LIST) {
-                break;
-            }
-            listed.push((key.value().to_owned(), parse(value.value())));
+        let mut open = self
+            .file
+            .open
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if open.round == failed_round || open.database.is_none() {
+            // Dropped first: the old one holds the file's lock.
+            open.database = None;
+            open.database = Some(open_database(&self.file.path)?);
+            open.round += 1;
         }
-        Ok(listed)
+        match &open.database {
+            Some(database) => act(database).map_err(disk),
+            None => Err(StoreError::Ended),
+        }
     }
+}
 
-    fn commit_now(&self, expects: &[Expect], writes: &[Write]) -> Result<Commit, StoreError> {
-        within_bounds(expects, writes)?;
-        let transaction = self.database.begin_write().map_err(disk)?;
-        let revision = {
-            let mut values = transaction.open_table(VALUES).map_err(disk)?;
-            for expect in expects {
-                let (key, wanted) = match expect {
-                    Expect::Absent(key) => (key, None),
-                    Expect::Revision(key, revision) => (key, Some(*revision)),
-                };
-                let found = values
-                    .get(key.as_str())
-                    .map_err(disk)?
-                    .map(|guard| parse(guard.value()).revision);
-                if found != wanted {
-                    // Dropped without commit: nothing is written.
-                    return Ok(Commit::Conflict);
-                }
-            }
-            let mut counter = transaction.open_table(REVISION).map_err(disk)?;
-            let revision = counter
-                .get(())
-                .map_err(disk)?
-                .map_or(0, |guard| guard.value())
-                + 1;
-            counter.insert((), revision).map_err(disk)?;
-            for write in writes {
-                match write {
-                    Write::Put(key, value) => {
-                        let mut bytes = revision.to_le_bytes().to_vec();
-                        bytes.extend_from_slice(value);
-                        values
-                            .insert(key.as_str(), bytes.as_slice())
-                            .map_err(disk)?;
-                    }
-                    Write::Delete(key) => {
-                        values.remove(key.as_str()).map_err(disk)?;
-                    }
-                }
-            }
-            revision
-        };
-        transaction.commit().map_err(disk)?;
-        Ok(Commit::Committed { revision })
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let opened = redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create(path);
+    let database = opened.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(path.display().to_string()),
+        other => disk(other.into()),
+    })?;
+    make_tables(&database).map_err(disk)?;
+    Ok(database)
+}
+
+fn make_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(VALUES)?;
+    transaction.open_table(REVISION)?;
+    Ok(transaction.commit()?)
+}
+
+fn read_now(database: &Database, key: &str) -> Result<Option<Versioned>, redb::Error> {
+    let table = database.begin_read()?.open_table(VALUES)?;
+    Ok(table.get(key)?.map(|guard| parse(guard.value())))
+}
+
+fn list_now(
+    database: &Database,
+    prefix: &str,
+    after: Option<&str>,
+    bound: usize,
+) -> Result<Vec<(String, Versioned)>, redb::Error> {
+    let table = database.begin_read()?.open_table(VALUES)?;
+    let mut listed = Vec::new();
+    for entry in table.range(after.unwrap_or(prefix)..)? {
+        let (key, value) = entry?;
+        if Some(key.value()) == after {
+            continue;
+        }
+        if !key.value().starts_with(prefix) || listed.len() == bound.min(MAX_LIST) {
+            break;
+        }
+        listed.push((key.value().to_owned(), parse(value.value())));
     }
+    Ok(listed)
+}
+
+fn commit_now(
+    database: &Database,
+    expects: &[Expect],
+    writes: &[Write],
+) -> Result<Commit, redb::Error> {
+    let transaction = database.begin_write()?;
+    let revision = {
+        let mut values = transaction.open_table(VALUES)?;
+        for expect in expects {
+            let (key, wanted) = match expect {
+                Expect::Absent(key) => (key, None),
+                Expect::Revision(key, revision) => (key, Some(*revision)),
+            };
+            let found = values
+                .get(key.as_str())?
+                .map(|guard| parse(guard.value()).revision);
+            if found != wanted {
+                // Dropped without commit: nothing is written.
+                return Ok(Commit::Conflict);
+            }
+        }
+        let mut counter = transaction.open_table(REVISION)?;
+        let revision = counter.get(())?.map_or(0, |guard| guard.value()) + 1;
+        counter.insert((), revision)?;
+        for write in writes {
+            match write {
+                Write::Put(key, value) => {
+                    let mut bytes = revision.to_le_bytes().to_vec();
+                    bytes.extend_from_slice(value);
+                    values.insert(key.as_str(), bytes.as_slice())?;
+                }
+                Write::Delete(key) => {
+                    values.remove(key.as_str())?;
+                }
+            }
+        }
+        revision
+    };
+    transaction.commit()?;
+    Ok(Commit::Committed { revision })
 }
 
 impl Store for Embedded {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
         // Answered from the page cache or one disk read: not worth a thread.
-        Box::pin(async move { self.read_now(key) })
+        Box::pin(async move { self.with(|database| read_now(database, key)) })
     }
 
     fn list<'a>(
@@ -153,7 +199,7 @@ impl Store for Embedded {
         after: Option<&'a str>,
         bound: usize,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
-        Box::pin(async move { self.list_now(prefix, after, bound) })
+        Box::pin(async move { self.with(|database| list_now(database, prefix, after, bound)) })
     }
 
     fn commit(
@@ -163,7 +209,10 @@ impl Store for Embedded {
     ) -> BoxFuture<'static, Result<Commit, StoreError>> {
         let store = self.clone();
         // fsync blocks, and a blocking task runs to its end even when nobody waits for it any more.
-        let task = tokio::task::spawn_blocking(move || store.commit_now(&expects, &writes));
+        let task = tokio::task::spawn_blocking(move || {
+            within_bounds(&expects, &writes)?;
+            store.with(|database| commit_now(database, &expects, &writes))
+        });
         Box::pin(async move { task.await.unwrap_or(Err(StoreError::Ended)) })
     }
 }
@@ -178,6 +227,6 @@ fn parse(bytes: &[u8]) -> Versioned {
     }
 }
 
-fn disk(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Disk(error.into().to_string())
+fn disk(error: redb::Error) -> StoreError {
+    StoreError::Disk(error.to_string())
 }
