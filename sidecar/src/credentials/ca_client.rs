@@ -79,7 +79,8 @@ impl ConnectError {
         match self {
             // Its line has now, notBefore and notAfter.
             Self::NotTheCa {
-                refusal: Refusal::Expired { .. } | Refusal::NotYetValid { .. }, ..
+                refusal: Refusal::Expired { .. } | Refusal::NotYetValid { .. },
+                ..
             } => "clock_wrong",
             Self::NotTheCa { .. } => "ca_untrusted",
             Self::Own(_) => "svid_rejected",

@@ -240,6 +240,7 @@ async fn connect(
     shown: Option<&Snapshot>,
     within: Duration,
 ) -> Result<Link, ConnectError> {
+    let deadline = Instant::now() + within;
     let (last, others) = trusts.split_last().expect("a start without bundle and token is refused");
     for trust in others {
         match connector.connect(ca, trust, shown, within).await {
@@ -247,7 +248,8 @@ async fn connect(
             outcome => return outcome,
         }
     }
-    connector.connect(ca, last, shown, within).await
+    let left = deadline.saturating_duration_since(Instant::now());
+    connector.connect(ca, last, shown, left).await
 }
 
 fn issued(attempt: &Attempt, response: &IssueResponse, link: &Link) -> Result<Issued, Rejected> {

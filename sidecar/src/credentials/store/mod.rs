@@ -41,7 +41,7 @@ pub struct Snapshot {
 }
 
 /// Why there is nothing to authenticate with. The word is a connection's outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoIdentity {
     #[error("this sidecar has no SVID yet; see its log for why the CA has not issued one")]
     Pending,
