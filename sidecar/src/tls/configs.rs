@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
+use myelin_identity::verify::{Peer, Refusal, Role};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ServerConfig, version};
+use rustls::{ClientConfig, NamedGroup, ServerConfig, version};
 
 use super::verifier::Verifier;
 use crate::addr::Clock;
@@ -67,9 +68,23 @@ impl Configs {
         alpns: &[Vec<u8>],
         clock: &Clock,
     ) -> Result<Self, TlsError> {
+        Self::build_narrowed(chain, key, bundle, alpns, clock, |_group| true)
+    }
+
+    /// The same with fewer groups, never with others: to measure what one group costs.
+    pub fn build_narrowed(
+        chain: &[CertificateDer<'static>],
+        key: &PrivateKeyDer<'static>,
+        bundle: &Arc<TrustBundle>,
+        alpns: &[Vec<u8>],
+        clock: &Clock,
+        keep: impl Fn(NamedGroup) -> bool,
+    ) -> Result<Self, TlsError> {
+        let mut provider = provider();
+        Arc::make_mut(&mut provider).kx_groups.retain(|group| keep(group.name()));
         let verifier = Arc::new(Verifier::new(Arc::clone(bundle)));
         let time = Arc::new(Now(clock.clone()));
-        let parts = Parts { chain, key, verifier: &verifier, time: Arc::clone(&time) };
+        let parts = Parts { chain, key, provider, verifier: &verifier, time: Arc::clone(&time) };
         let declared = alpns
             .iter()
             .map(|alpn| {
@@ -92,16 +107,14 @@ impl Configs {
         })
     }
 
-    pub(super) fn now(&self) -> UnixTime {
-        self.time.read()
-    }
-
-    pub(super) fn verifier(&self) -> &Verifier {
-        &self.verifier
+    /// Who holds this chain, by this generation's bundle and at this moment. After a handshake of
+    /// the same generation this only looks it up.
+    pub fn peer(&self, chain: &[CertificateDer<'_>], role: Role) -> Result<Peer, Refusal> {
+        self.verifier.peer(chain, self.time.read(), role)
     }
 
     /// For a peer that offered `myelin/1`.
-    pub(super) fn accept_mesh(&self) -> &Arc<ServerConfig> {
+    pub fn accept_mesh(&self) -> &Arc<ServerConfig> {
         &self.accept_mesh
     }
 
@@ -113,7 +126,8 @@ impl Configs {
         }
     }
 
-    pub(super) fn dial_mesh(&self) -> &Arc<ClientConfig> {
+    /// Towards a peer that speaks `myelin/1`.
+    pub fn dial_mesh(&self) -> &Arc<ClientConfig> {
         &self.dial_mesh
     }
 
@@ -140,6 +154,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 struct Parts<'a> {
     chain: &'a [CertificateDer<'static>],
     key: &'a PrivateKeyDer<'static>,
+    provider: Arc<CryptoProvider>,
     verifier: &'a Arc<Verifier>,
     time: Arc<Now>,
 }
@@ -147,7 +162,7 @@ struct Parts<'a> {
 impl Parts<'_> {
     fn server(&self, alpns: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, rustls::Error> {
         let time = Arc::clone(&self.time);
-        let mut config = ServerConfig::builder_with_details(provider(), time)
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(&[&version::TLS13])?
             .with_client_cert_verifier(Arc::<Verifier>::clone(self.verifier))
             .with_single_cert(self.chain.to_vec(), self.key.clone_key())?;
@@ -159,7 +174,7 @@ impl Parts<'_> {
 
     fn client(&self, alpns: Vec<Vec<u8>>) -> Result<Arc<ClientConfig>, rustls::Error> {
         let time = Arc::clone(&self.time);
-        let mut config = ClientConfig::builder_with_details(provider(), time)
+        let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), time)
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::<Verifier>::clone(self.verifier))

@@ -139,7 +139,7 @@ async fn finish(mut records: Records, configs: &Configs) -> Result<Session, Hand
         rustls::Connection::Server(_) => Role::Client,
     };
     // Verified a moment ago in this very handshake, so this only looks it up.
-    let peer = configs.verifier().peer(chain, configs.now(), role)?;
+    let peer = configs.peer(chain, role)?;
     let facts = facts(records.tls());
     Ok(Session { records, peer, facts })
 }
