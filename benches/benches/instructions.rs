@@ -1,0 +1,179 @@
+//! Instruction counts of the hot path under valgrind, taken by gungraun: nearly the same on a busy
+//! machine and an idle one. Run by `budget`, which compares them with what is kept.
+//!
+//! Never: counts what prepares a bench; counts the kernel.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![allow(unused_qualifications, reason = "gungraun's macros qualify what they are given")]
+
+use std::hint::black_box;
+
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use myelin_benches::ROUNDS;
+use myelin_benches::credentials::{Domain, NOW, Sides};
+use myelin_benches::frames::Frames;
+use myelin_benches::handshake as in_memory;
+use myelin_benches::mesh::{Mesh, Street};
+use myelin_benches::traffic::{Traffic, runtime};
+use myelin_identity::UnixTime;
+use myelin_identity::bundle::TrustBundle;
+use myelin_identity::verify::{self, Role};
+use myelin_sidecar::tls::Configs;
+use rustls::NamedGroup;
+use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Sides that have met before, so that each remembers the other's chain.
+fn known(only: Option<NamedGroup>) -> Vec<Sides> {
+    let sides = Sides::new(only);
+    in_memory::handshake(&sides);
+    vec![sides]
+}
+
+/// As many pairs as rounds, none of which has met.
+fn strangers() -> Vec<Sides> {
+    // What the crypto library sets up at its first use is not the handshake's.
+    in_memory::handshake(&Sides::new(None));
+    (0..ROUNDS).map(|_| Sides::new(None)).collect()
+}
+
+#[library_benchmark]
+#[bench::x25519mlkem768(args = (None), setup = known)]
+#[bench::x25519(args = (Some(NamedGroup::X25519)), setup = known)]
+#[bench::first_meeting(setup = strangers)]
+fn handshake(sides: Vec<Sides>) -> Vec<Sides> {
+    for sides in sides.iter().cycle().take(ROUNDS) {
+        black_box(in_memory::handshake(sides));
+    }
+    sides
+}
+
+struct Presented {
+    chain: Vec<CertificateDer<'static>>,
+    bundle: Arc<TrustBundle>,
+    remembering: Configs,
+}
+
+fn presented() -> Presented {
+    let domain = Domain::new();
+    let peer = domain.issue("web");
+    let remembering = domain.issue("orders").configs(&domain.bundle, None);
+    remembering.peer(&peer.chain, Role::Client).expect("the peer is a good one");
+    Presented { chain: peer.chain, bundle: domain.bundle, remembering }
+}
+
+#[library_benchmark]
+#[bench::chain(setup = presented)]
+fn verifier(presented: Presented) -> Presented {
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+    for _ in 0..ROUNDS {
+        let peer = verify::peer(&presented.chain, &presented.bundle, now, Role::Client);
+        black_box(peer).expect("the peer is a good one");
+    }
+    presented
+}
+
+#[library_benchmark]
+#[bench::verified(setup = presented)]
+fn remembered(presented: Presented) -> Presented {
+    for _ in 0..ROUNDS {
+        let peer = presented.remembering.peer(&presented.chain, Role::Client);
+        black_box(peer).expect("the peer is a good one");
+    }
+    presented
+}
+
+fn frames() -> (Frames, Vec<u8>) {
+    (Frames::new(), vec![0x5a; 1024])
+}
+
+#[library_benchmark]
+#[bench::round_trip_1_kib(setup = frames)]
+fn records((mut frames, payload): (Frames, Vec<u8>)) -> Frames {
+    for _ in 0..ROUNDS {
+        black_box(frames.round_trip(&payload));
+    }
+    frames
+}
+
+/// Warm: buffers have grown and both workloads have been polled once.
+fn traffic(bytes: usize) -> Traffic {
+    let mut traffic = Traffic::new(bytes);
+    traffic.round_trip();
+    traffic
+}
+
+#[library_benchmark]
+#[bench::round_trip_1_kib(args = (1024), setup = traffic)]
+fn relay(mut traffic: Traffic) -> Traffic {
+    for _ in 0..ROUNDS {
+        traffic.round_trip();
+    }
+    traffic
+}
+
+#[library_benchmark]
+#[bench::one_way_1_mib(args = (1024 * 1024), setup = traffic)]
+fn relay_bulk(mut traffic: Traffic) -> Traffic {
+    for _ in 0..ROUNDS {
+        traffic.one_way();
+    }
+    traffic
+}
+
+struct Connecting {
+    sides: Sides,
+    street: Street,
+    mesh: Mesh,
+    runtime: Runtime,
+}
+
+fn connecting() -> Connecting {
+    let runtime = runtime();
+    let sides = Sides::new(None);
+    let (street, mesh) = runtime.block_on(async {
+        let street = Street::new().await.expect("loopback is there");
+        let mut mesh = street.mesh(&sides).await.expect("loopback is there");
+        mesh.open().await;
+        mesh.end().await;
+        (street, mesh)
+    });
+    Connecting { sides, street, mesh, runtime }
+}
+
+#[library_benchmark]
+#[bench::new_mesh_connection(setup = connecting)]
+fn connect(connecting: Connecting) -> Connecting {
+    let Connecting { sides, street, runtime, .. } = &connecting;
+    for _ in 0..ROUNDS {
+        runtime.block_on(async {
+            let mut mesh = street.mesh(sides).await.expect("loopback is there");
+            mesh.open().await;
+            black_box(mesh);
+        });
+    }
+    connecting
+}
+
+#[library_benchmark]
+#[bench::one_more_use(setup = connecting)]
+fn recycle(mut connecting: Connecting) -> Connecting {
+    let Connecting { mesh, runtime, .. } = &mut connecting;
+    for _ in 0..ROUNDS {
+        runtime.block_on(async {
+            mesh.open().await;
+            mesh.end().await;
+        });
+    }
+    connecting
+}
+
+library_benchmark_group!(
+    name = hot_path;
+    benchmarks = handshake, verifier, remembered, records, relay, relay_bulk, connect, recycle
+);
+
+main!(library_benchmark_groups = hot_path);
