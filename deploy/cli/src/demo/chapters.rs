@@ -253,5 +253,9 @@ fn cipher_words(wire: &WireReport) -> String {
         let each = map.iter().map(|(name, count)| format!("{name} ×{}", grouped(*count)));
         each.collect::<Vec<_>>().join(", ")
     };
-    format!("{}; {}", words(&wire.groups), words(&wire.ciphers))
+    let resumed = match wire.resumed {
+        0 => String::new(),
+        count => format!("; {} resumed", grouped(count)),
+    };
+    format!("{}; {}{resumed}", words(&wire.groups), words(&wire.ciphers))
 }

@@ -22,8 +22,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use myelin_lab::ground::{self, Ground};
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::binaries::Binaries;
 use self::claims::all_hold;
@@ -33,7 +32,7 @@ use self::view::View;
 use crate::args::DemoArgs;
 
 /// What a shell expects of a program that ended by Ctrl-C: 128 + SIGINT.
-const EXIT_INTERRUPTED: u8 = 128 + Signal::SIGINT as u8;
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// How the demo ended, when nothing broke.
 enum End {
@@ -64,49 +63,48 @@ fn play(options: &DemoArgs, ground: Ground) -> Result<End> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        tokio::select! {
-            end = tell(options, ground, binaries, &mut view) => end,
-            interrupted = interrupted() => interrupted,
+        let mut signals = Signals::catch()?;
+        let mut stage = Stage::new(ground, binaries)?;
+        let told = tokio::select! {
+            told = Story::new(options, &mut stage, &mut view).tell() => told,
+            () = signals.caught() => return Ok(End::Interrupted),
+        };
+        let claims = match told {
+            Ok(claims) => claims,
+            Err(error) => {
+                view.clear_live();
+                stage.keep_logs();
+                return Err(error);
+            }
+        };
+        let all_hold = all_hold(&claims);
+        if !all_hold {
+            stage.keep_logs();
         }
-        .inspect(|_| view.close())
+        if options.keep {
+            words::where_to_look(&stage);
+            signals.caught().await;
+        }
+        Ok(End::Told { all_hold })
     })
 }
 
-/// Everything that the story makes lives in `stage`, and goes with it, also when Ctrl-C cuts this short.
-async fn tell(
-    options: &DemoArgs,
-    ground: Ground,
-    binaries: Binaries,
-    view: &mut View,
-) -> Result<End> {
-    let mut stage = Stage::new(ground, binaries)?;
-    let told = Story::new(options, &mut stage, view).tell().await;
-    let all_hold = match told {
-        Ok(claims) => all_hold(&claims),
-        Err(error) => {
-            view.clear_live();
-            stage.keep_logs();
-            return Err(error);
-        }
-    };
-    if !all_hold {
-        stage.keep_logs();
-    }
-    if options.keep {
-        words::where_to_look(&stage);
-        std::future::pending::<()>().await;
-    }
-    Ok(End::Told { all_hold })
-}
+/// The ways in which a demo is asked to end early.
+struct Signals([Signal; 3]);
 
-async fn interrupted() -> Result<End> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
+impl Signals {
+    fn catch() -> Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
     }
-    Ok(End::Interrupted)
+
+    async fn caught(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }

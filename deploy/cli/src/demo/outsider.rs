@@ -1,5 +1,5 @@
 //! What a stranger on the wire can try: plain bytes, silence, and TLS with a certificate of another
-//! trust domain that he made himself. Called by the chapters about strangers.
+//! trust domain, from a CA of its own. Called by the chapters about strangers.
 //! Never: verifies the server (an attacker would not care), or holds anything that the mesh issued.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 /// Refusals come at once; a busy machine may take a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much a stranger reads before he stops: more than any refusal and any greeting.
+/// How much a stranger reads before it stops: more than any refusal and any greeting.
 const MOST_HEARD: usize = 4096;
 
 /// A TLS record that is an alert: type 21, version 3.3, two bytes.
@@ -100,7 +100,7 @@ async fn listen(stream: &mut (impl AsyncRead + Unpin), patience: Duration) -> He
     Heard { bytes, end }
 }
 
-/// A CA of his own, and a certificate that would be right in every detail if that CA were ours.
+/// A CA of its own, and a certificate that would be right in every detail if that CA were ours.
 fn foreign_config(id: &str, address: IpAddr) -> Result<ClientConfig> {
     let made = || -> Result<_, rcgen::Error> {
         let mut root = CertificateParams::new(Vec::new())?;

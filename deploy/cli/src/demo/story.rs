@@ -35,8 +35,8 @@ pub(super) struct Pace {
 }
 
 const FULL: Pace = Pace {
-    traffic: Duration::from_secs(6),
-    rotations: 2,
+    traffic: Duration::from_secs(8),
+    rotations: 4,
     outage: Duration::from_secs(10),
     silence: Duration::from_secs(2),
 };

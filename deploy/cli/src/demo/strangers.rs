@@ -29,7 +29,7 @@ impl Story<'_> {
         self.view.chapter(
             "plaintext",
             "A stranger without a sidecar knocks",
-            "He sends an HTTP request in plaintext; then he connects to the greeter and waits for its word.",
+            "It sends an HTTP request in plaintext; then it connects to the greeter and waits for its first word.",
         );
         self.capture = None;
         let (web, greeter) = self.doors();
@@ -40,7 +40,7 @@ impl Story<'_> {
             outsider::say_nothing(&self.stage.pods.stranger, greeter, self.pace.silence).await?;
         let counted = self.counted(&[PLAINTEXT_WORD], &before).await?;
         let measured = format!(
-            "asking, he {}; waiting, he {}; reason: {}",
+            "asked: {}; waited: {}; reason word: {}",
             spoken.words(),
             waited.words(),
             reason(&counted)
@@ -54,7 +54,7 @@ impl Story<'_> {
         self.view.chapter(
             "foreign",
             "A client of another trust domain knocks",
-            "His certificate is flawless, from his own CA, for spiffe://other.example/ns/demo/sa/client.",
+            "Its certificate is flawless, from a CA of its own, for spiffe://other.example/ns/demo/sa/client.",
         );
         let (web, greeter) = self.doors();
         let before = self.outcomes(&FOREIGN_WORDS).await?;
@@ -64,8 +64,12 @@ impl Story<'_> {
             outsider::present_foreign_svid(&self.stage.pods.stranger, greeter, FOREIGN_ID).await?;
         let counted = self.counted(&FOREIGN_WORDS, &before).await?;
         let sum: u64 = counted.iter().map(|(_, count)| count).sum();
-        let measured =
-            format!("{}; {}; reason: {}", first.words(), second.words(), reason(&counted));
+        let measured = format!(
+            "http: {}; greeter: {}; reason word: {}",
+            first.words(),
+            second.words(),
+            reason(&counted)
+        );
         let holds = first.nothing() && second.nothing() && sum == 2;
         self.claim("foreign", "A client of another trust domain is refused", holds, measured);
         Ok(())

@@ -54,6 +54,14 @@ pub(super) struct View {
     recent: VecDeque<Sample>,
 }
 
+/// Whatever ends the demo, no half picture stays behind.
+impl Drop for View {
+    fn drop(&mut self) {
+        self.clear_live();
+        std::io::stdout().flush().ok();
+    }
+}
+
 impl View {
     pub(super) fn new(is_json: bool) -> Self {
         let form = match (is_json, std::io::stdout().is_terminal()) {
@@ -180,12 +188,6 @@ impl View {
         }
     }
 
-    /// The end, whatever it was.
-    pub(super) fn close(&mut self) {
-        self.clear_live();
-        std::io::stdout().flush().ok();
-    }
-
     fn clock(&self) -> String {
         let seconds = self.began.map_or(0, |began| began.elapsed().as_secs());
         format!("{}:{:02}", seconds / 60, seconds % 60)
@@ -198,6 +200,7 @@ impl View {
 
     fn event(&self, event: &Value) {
         println!("{event}");
+        std::io::stdout().flush().ok();
     }
 
     fn draw(&mut self, lines: &[String]) {
@@ -242,7 +245,7 @@ impl View {
             ));
         }
         if let Some(wire) = &sample.wire {
-            lines.push(format!("       wire     {}", wire_words(wire)));
+            lines.push(format!("       wire     {}", wire_in_short(wire)));
         }
         if !sample.sidecars.is_empty() && !sample.ca_is_up {
             lines.push(format!("       CA       {RED}{BOLD}dead{END}"));
@@ -292,6 +295,18 @@ pub(super) fn wire_words(wire: &myelin_lab::wire::WireReport) -> String {
     format!(
         "{} bytes in {} frames, {} flows of TLS 1.3, {} others, {} canaries readable",
         grouped(wire.bytes),
+        grouped(wire.frames),
+        grouped(wire.tls13_flows),
+        grouped(wire.non_tls_flows + wire.older_tls_flows),
+        wire.canary_hits()
+    )
+}
+
+/// The wire on a narrow terminal.
+fn wire_in_short(wire: &myelin_lab::wire::WireReport) -> String {
+    format!(
+        "{} kB, {} frames, {} TLS 1.3 flows, {} others, {} canaries readable",
+        grouped(wire.bytes / 1000),
         grouped(wire.frames),
         grouped(wire.tls13_flows),
         grouped(wire.non_tls_flows + wire.older_tls_flows),
