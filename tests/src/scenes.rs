@@ -28,12 +28,12 @@ pub fn curl(client: &Pod, args: &[&str], url: &str) -> Result<myelin_lab::Comman
 /// nginx and curl: a page down, headers up, a hundred requests on one connection.
 pub async fn http(client: &Pod, server: &Pod, dir: &Path, canary: &str) -> Result<()> {
     let nginx = Nginx::start(server, dir, 80).await?;
-    nginx.page("page", canary.repeat(1000).as_bytes())?;
+    nginx.page("page", canary.repeat(300).as_bytes())?;
     for address in server.addresses() {
         let url = format!("http://{}/page", SocketAddr::new(*address, 80));
         let header = format!("X-Word: {canary}");
         let said = output(curl(client, &["-H", &header], &url)?, LIMIT).await?;
-        ensure!(said == canary.repeat(1000), "{url} came back changed");
+        ensure!(said == canary.repeat(300), "{url} came back changed");
         let many = format!("{url}?[1-100]");
         let said = output(curl(client, &["-o", "/dev/null", "-w", "%{num_connects}\n"], &many)?, LIMIT).await?;
         let connects = said.lines().filter(|line| *line == "1").count();

@@ -127,7 +127,8 @@ impl Workload {
     /// Waits until `/ready` says yes.
     pub async fn ready(&self) -> Result<()> {
         let name = &self.spec.name;
-        let ready = eventually(&format!("{name} is ready"), LIMIT, async || {
+        let what = format!("{name} is ready");
+        let ready = eventually(&what, LIMIT, async || {
             ensure!(self.is_running(), "the sidecar of {name} ended");
             let page = self.ops("/ready").await?;
             ensure!(page.status == 200, "not ready: {}", page.body);
