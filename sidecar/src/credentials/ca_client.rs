@@ -200,7 +200,8 @@ impl Recogniser {
     }
 }
 
-/// gRPC over this one stream. When it ends the channel is dead: a new connection has a new exporter.
+/// gRPC over this one stream. When it ends the channel is dead: a new connection has a new
+/// exporter.
 async fn channel_over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(TokioIo::new(tls))));
     let connector = tower::service_fn(move |_: tonic::transport::Uri| {

@@ -65,8 +65,8 @@ pub struct Config {
     pub dialer: Dialer,
 }
 
-/// Keeps `store` and `desk` up to date until `shutdown`. Ends early only before the first SVID, when
-/// it is clear that this sidecar can never get one as it was started.
+/// Keeps `store` and `desk` up to date until `shutdown`. Ends early only before the first SVID,
+/// when it is clear that this sidecar can never get one as it was started.
 pub async fn run(
     config: Config,
     store: Arc<Store>,

@@ -61,7 +61,7 @@ async fn the_ca_itself_hears_the_request() {
     eventually("the CA hears something", async || heard() > 0).await;
 }
 
-/// What a server hears of a sidecar that recognises the CA by this hash and has tried it a few times.
+/// What a server hears of a sidecar that knows the CA by this hash and has tried it a few times.
 async fn offer_token(server: &Server, hash: BundleHash) -> usize {
     let (_state, sidecar) = join(server, hash);
     sidecar.until_metric(r#"myelin_renewals_total{outcome="ca_untrusted"} 3"#).await;

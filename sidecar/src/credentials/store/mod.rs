@@ -1,5 +1,5 @@
-//! My identity as every connection sees it: an immutable snapshot behind one atomic pointer, swapped
-//! only after what is new has been verified. Read by `inbound`, `outbound` and `admin`, written by
+//! My identity as every connection sees it: an immutable snapshot behind one atomic pointer,
+//! swapped only after what is new has been verified. Read by `inbound`, `outbound` and `admin`, written by
 //! `credentials::run` and the watch.
 //!
 //! Never: I/O, a clock, a snapshot that was not verified as a whole, a key that leaves the process.
@@ -46,13 +46,13 @@ pub enum NoIdentity {
     #[error("this sidecar has no SVID yet; see its log for why the CA has not issued one")]
     Pending,
     #[error(
-        "this sidecar's SVID has expired: now {now}, notAfter {not_after}; it is renewed as soon as \
-         the CA answers again"
+        "this sidecar's SVID has expired: now {now}, notAfter {not_after}; it is renewed as soon \
+         as the CA answers again"
     )]
     Expired { now: u64, not_after: u64 },
     #[error(
-        "this sidecar's SVID is not valid yet: now {now}, notBefore {not_before}; the clock of this \
-         machine went back"
+        "this sidecar's SVID is not valid yet: now {now}, notBefore {not_before}; the clock of \
+         this machine went back"
     )]
     NotYetValid { now: u64, not_before: u64 },
 }
@@ -232,7 +232,7 @@ impl Store {
 }
 
 impl Snapshot {
-    /// The end of our SVID, or of an issuer above it if that comes earlier (unix seconds, included).
+    /// The end of our SVID, or of an issuer above it if that is earlier (unix seconds, included).
     pub fn usable_until(&self) -> u64 {
         self.own.path_not_after
     }
