@@ -30,10 +30,9 @@ impl Binaries {
     /// Blocks for as long as a build takes; called before the runtime starts.
     pub(super) fn locate(options: &DemoArgs, view: &mut View) -> Result<Self> {
         let own = std::env::current_exe().context("cannot find this program's own file")?;
-        if options.ca_bin.is_none() || options.sidecar_bin.is_none() {
-            if let Some(checkout) = Checkout::of(&own) {
-                checkout.build(view)?;
-            }
+        let all_named = options.ca_bin.is_some() && options.sidecar_bin.is_some();
+        if let Some(checkout) = Checkout::of(&own).filter(|_| !all_named) {
+            checkout.build(view)?;
         }
         let beside = |name: &str| own.with_file_name(name);
         let ca = options.ca_bin.clone().unwrap_or_else(|| beside("myelin-ca"));

@@ -10,24 +10,17 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use myelin_lab::{Pod, Proc, Stream};
+use myelin_lab::{Pod, Stream};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::scrape::{self, CA_OPS};
-use super::stage::{START_LIMIT, Stage};
+use super::stage::{START_LIMIT, Sidecar, Stage};
 
 pub(super) const TRUST_DOMAIN: &str = "demo.example";
 pub(super) const CA_PORT: u16 = 15010;
 
 /// How often something that starts is asked whether it is there.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// One sidecar: in which pod, and where an operator reaches it.
-pub(super) struct Sidecar {
-    pub(super) name: &'static str,
-    pub(super) admin: PathBuf,
-    pub(super) proc: Proc,
-}
 
 impl Stage {
     pub(super) fn pod_of(&self, name: &str) -> &Pod {

@@ -15,7 +15,6 @@ use nix::unistd::{Gid, Uid, chown};
 use tempfile::TempDir;
 
 use super::binaries::Binaries;
-use super::mesh::Sidecar;
 use crate::play::{READY, Tally};
 
 /// Any process of the demo starts within this, also on a busy machine.
@@ -45,6 +44,13 @@ pub(super) struct Pods {
     pub(super) ca: Pod,
     /// Somebody on the wire, without a sidecar.
     pub(super) stranger: Pod,
+}
+
+/// One sidecar: in which pod, and where an operator reaches it.
+pub(super) struct Sidecar {
+    pub(super) name: &'static str,
+    pub(super) admin: PathBuf,
+    pub(super) proc: Proc,
 }
 
 /// Clients of one service: how they are started, and the process once they are.

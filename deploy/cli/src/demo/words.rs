@@ -27,6 +27,11 @@ pub(super) fn where_to_look(stage: &Stage) {
         println!("  metrics       {} curl -s http://127.0.0.1:{port}/metrics", inside(*pid));
         println!("  admin socket  {}", admin.display());
     }
+    println!(
+        "\nWho holds a certificate now, asked of the CA as its operator:\n  {} svid list --data {}",
+        stage.binaries.ca.display(),
+        stage.path("ca").display()
+    );
     let [_, client, server] = rows.as_slice() else { return };
     let web = format!("http://{}:8080/", stage.pods.server.v4());
     println!("\nThree things to try:");

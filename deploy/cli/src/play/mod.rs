@@ -15,10 +15,8 @@ use anyhow::{Context, Result};
 
 use crate::args::Role;
 
+pub(crate) use self::services::READY;
 pub(crate) use self::tally::Tally;
-
-/// What a service says when it listens.
-pub(crate) const READY: &str = "ready";
 
 /// Plays one part until it is killed, or its one round is over.
 #[expect(clippy::print_stderr, reason = "a process of its own, whose output the demo reads")]

@@ -16,8 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::READY;
 use crate::args::ServeArgs;
+
+/// What a service says when it listens.
+pub(crate) const READY: &str = "ready";
 
 /// Answers every request with the canary.
 pub(super) async fn web(args: ServeArgs) -> Result<()> {
