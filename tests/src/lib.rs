@@ -8,6 +8,7 @@
 
 pub mod binaries;
 pub mod ca;
+pub mod forge;
 pub mod http;
 pub mod mesh;
 pub mod metrics;

@@ -106,9 +106,9 @@ impl Inbound {
             Err(refusal) => {
                 // If the words cannot be sent any more, the closing connection says it.
                 let _ = link.control(|machine, out| machine.refuse(refusal.tell, out));
-                link.close(self.config.handshake).await;
                 report.detail(&refusal.detail);
                 report.finish(refusal.outcome);
+                link.close(self.config.handshake).await;
                 return After::Closed;
             }
         };

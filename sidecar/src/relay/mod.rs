@@ -15,7 +15,7 @@ mod records;
 mod scratch;
 
 pub use bare::Bare;
-pub use duplex::{Carrier, Ending, Limits, Meter, run};
+pub use duplex::{Carrier, Ending, Limits, Meter, Step, run};
 pub use link::{Link, LinkError};
 pub use plain::{PlainEnding, plain};
 pub use records::{Arrived, MOST_PENDING, RecordError, Records};

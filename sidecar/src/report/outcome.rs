@@ -134,7 +134,7 @@ impl Outcome {
             Self::HandedBack,
         ];
         let mut words: Vec<_> = own.into_iter().map(Self::word).collect();
-        words.extend(["identity_pending", "identity_expired"]);
+        words.extend(["identity_pending", "identity_expired", "identity_not_yet_valid"]);
         words.extend(HandshakeError::WORDS);
         words.extend(Refusal::WORDS);
         words.extend(Refuse::ALL.map(refused_word));
