@@ -35,7 +35,8 @@ impl Default for Live {
 }
 
 impl Live {
-    /// Who is at this address and port: the claim of that port, else the one of all ports.
+    /// Who is at this address and port: the claim of that port, else the one of all ports. Port 0
+    /// asks for anybody at this address.
     pub fn at(&self, address: IpAddr, port: u16, now: UnixSeconds) -> Option<Claim> {
         let claims = self.read();
         let here = claims.get(&address)?;
@@ -44,7 +45,10 @@ impl Live {
                 .find(|claim| claim.port == wanted && claim.not_after > now)
                 .cloned()
         };
-        live(Some(port)).or_else(|| live(None))
+        let anybody = || here.iter().find(|claim| claim.not_after > now).cloned();
+        let found = live(Some(port)).or_else(|| live(None));
+        // Port 0 is nobody's: it asks whether anybody at all lives at the address.
+        if port == 0 { found.or_else(anybody) } else { found }
     }
 
     /// Addresses whose claims change from now on.
@@ -141,6 +145,13 @@ mod tests {
         assert_eq!(who(81, NOW).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 1).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 5), None);
+        let single = vec![claim(Some(80), "web", NOW + 1)];
+        live.publish(address, &AddressRecord { claims: single });
+        assert_eq!(who(81, NOW), None);
+        assert_eq!(who(0, NOW).as_deref(), Some("web"), "anybody at all");
+        assert_eq!(who(0, NOW + 1), None);
+        let claims = vec![claim(None, "all", NOW + 5), claim(Some(80), "web", NOW + 1)];
+        live.publish(address, &AddressRecord { claims });
         assert_eq!(live.at("10.0.0.2".parse().unwrap(), 80, NOW), None);
         assert_eq!(
             (live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)),

@@ -59,7 +59,7 @@ pub enum TokenError {
     #[error("a token has at most {MAX_PORTS} ports, each once and not 0")]
     Ports,
     #[error(
-        "protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . / -, such as myelin/1"
+        "protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . : / -, such as myelin/1, mtls or mtls:h2"
     )]
     Protocol(String),
     #[error("a ttl of {0} s is outside 1 s to 7 days; machines that join later get a new token")]
@@ -145,7 +145,7 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
         return Err(TokenError::Ports);
     }
     let fits =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-".contains(&byte);
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-:".contains(&byte);
     if request.protocol.len() > MAX_PROTOCOL_BYTES || !request.protocol.bytes().all(fits) {
         return Err(TokenError::Protocol(request.protocol.clone()));
     }

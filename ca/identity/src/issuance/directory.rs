@@ -120,7 +120,7 @@ fn read_protocol(text: String) -> Result<String, IssuanceError> {
     at_most("protocol", text.as_bytes(), MAX_PROTOCOL_BYTES)?;
     match text
         .chars()
-        .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '/' | '-'))
+        .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | ':' | '/' | '-'))
     {
         Some(seen) => Err(IssuanceError::Protocol { seen }),
         None => Ok(text),
