@@ -35,6 +35,30 @@ fn the_map_names_every_room() {
     assert_none(&missing);
 }
 
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let sources = rust_files();
+    let mut missing = Vec::new();
+    for document in ["ARCHITECTURE.md", "SECURITY.md", "README.md", "CONTRIBUTING.md"] {
+        let text = read(document);
+        let named = text.split('`').skip(1).step_by(2).filter(|name| reads_like_a_test(name));
+        for name in named {
+            let declaration = format!("fn {name}(");
+            if !sources.iter().any(|file| file.code.contains(&declaration)) {
+                missing.push(format!("{document}: there is no test {name}"));
+            }
+        }
+    }
+    assert_none(&missing);
+}
+
+/// A test's name is a sentence.
+fn reads_like_a_test(name: &str) -> bool {
+    name.matches('_').count() >= 4
+        && !name.starts_with("myelin_")
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 /// The text below the heading that names this folder, up to the next heading.
 fn section<'a>(map: &'a str, house: &str) -> &'a str {
     let heading = format!("### `{house}`");
