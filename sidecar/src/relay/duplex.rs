@@ -197,8 +197,14 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
     /// Moves what can be moved once each way. `false`: nothing could, and every waker is set.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         let delivered = self.towards_workload(cx)?;
+        let had_room = self.carrier.records().has_room();
         let taken = self.towards_peer(cx)?;
         let flushed = self.carrier.records().poll_flush(cx).map_err(RecordError::Io)?;
+        if flushed.is_ready() && !had_room {
+            // There is room again, but the workload was not asked in this round, so no waker of its
+            // would ever call us.
+            return Ok(true);
+        }
         if self.workload_ended && self.peer_ended && self.undelivered == 0 && flushed.is_ready() {
             return Err(Stop::Completed);
         }
