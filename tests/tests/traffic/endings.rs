@@ -4,7 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{Stage, stage};
@@ -88,7 +88,7 @@ async fn killed_in_the_middle(stage: &Stage, kill_sidecar: bool) -> Result<std::
     }
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest).await {
-        Ok(_) => anyhow::bail!("a cut answer ended cleanly"),
+        Ok(_) => bail!("a cut answer ended cleanly"),
         Err(error) => Ok(error),
     }
 }
@@ -117,14 +117,16 @@ async fn client_that_resets_in_the_middle_is_a_reset_upstream() -> Result<()> {
     let listener = stage.server.pod.tcp_listen(to).await?;
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
-        stream.write_all(&vec![b'x'; LONG]).await.map(|()| 0)?;
-        stream.read_to_end(&mut Vec::new()).await
+        match stream.write_all(&vec![b'x'; LONG]).await {
+            Ok(()) => stream.read_to_end(&mut Vec::new()).await,
+            Err(error) => Err(error),
+        }
     });
     let mut stream = stage.client.pod.tcp_connect(to).await?;
     stream.read_exact(&mut [0; 1000]).await?;
     // Closed with unread bytes in its buffer: Linux answers with a reset.
     drop(stream);
-    let error = server.await?.expect_err("a reset client must not look like an end of stream");
+    let Err(error) = server.await? else { bail!("a reset client looked like an end of stream") };
     let broken = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe];
     ensure!(broken.contains(&error.kind()), "the error was {error}");
     stage.client.outcome("outbound", "workload_reset", 1.0).await
