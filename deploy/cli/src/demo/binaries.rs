@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::{AccessFlags, access};
 
 use super::view::View;
 use crate::args::DemoArgs;
@@ -31,8 +32,8 @@ impl Binaries {
     pub(super) fn locate(options: &DemoArgs, view: &mut View) -> Result<Self> {
         let own = std::env::current_exe().context("cannot find this program's own file")?;
         let all_named = options.ca_bin.is_some() && options.sidecar_bin.is_some();
-        if let Some(checkout) = Checkout::of(&own).filter(|_| !all_named) {
-            checkout.build(view)?;
+        if let (Some(checkout), Some(cargo), false) = (Checkout::of(&own), cargo(), all_named) {
+            checkout.build(&cargo, view)?;
         }
         let beside = |name: &str| own.with_file_name(name);
         let ca = options.ca_bin.clone().unwrap_or_else(|| beside("myelin-ca"));
@@ -43,6 +44,16 @@ impl Binaries {
             own,
         })
     }
+}
+
+/// The cargo that started us, or the one in the PATH. Without one, what was built before is used.
+fn cargo() -> Option<PathBuf> {
+    let named = std::env::var_os("CARGO").map(PathBuf::from);
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = || {
+        std::env::split_paths(&paths).map(|folder| folder.join("cargo")).find(|path| path.is_file())
+    };
+    named.or_else(in_path)
 }
 
 /// An absolute path, because programs are started in other directories.
@@ -67,7 +78,9 @@ impl Checkout {
         let target = folder.parent()?.to_path_buf();
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
         let is_target = target.join(".rustc_info.json").is_file();
-        if !is_target || !manifest.is_file() {
+        // Somebody else's checkout is used as it is.
+        let is_ours = access(folder, AccessFlags::W_OK).is_ok();
+        if !is_target || !is_ours || !manifest.is_file() {
             return None;
         }
         let profile = match folder.file_name()?.to_str()? {
@@ -77,8 +90,7 @@ impl Checkout {
         Some(Self { manifest: manifest.canonicalize().ok()?, target, profile })
     }
 
-    fn build(&self, view: &mut View) -> Result<()> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    fn build(&self, cargo: &Path, view: &mut View) -> Result<()> {
         let mut child = Command::new(cargo)
             .args(["build", "-p", "myelin-ca", "-p", "myelin-sidecar", "--color", "never"])
             .args(["--profile", &self.profile, "--manifest-path"])

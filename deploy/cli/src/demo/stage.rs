@@ -4,6 +4,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::fs::{self, DirBuilder, Permissions};
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -153,22 +154,23 @@ impl Stage {
 
     /// Repeats the last lines of whatever may be to blame, and takes the logs out of the temporary
     /// directory, which goes with the stage.
-    #[expect(clippy::print_stderr, reason = "whoever asks why the demo failed looks here")]
     pub(super) fn keep_logs(&mut self) {
+        // Nobody may be left to read this; the demo cleans up nevertheless.
+        let say = |text: String| writeln!(std::io::stderr(), "{text}").ok();
         let sidecars = self.sidecars.iter().map(|sidecar| &sidecar.proc);
         let loads = self.loads.iter().filter_map(|load| load.proc.as_ref());
         let others = self.services.iter().chain(loads).filter(|proc| !proc.is_running());
         for proc in self.ca.iter().chain(sidecars).chain(others) {
             let lines = proc.lines();
             for line in &lines[lines.len().saturating_sub(QUOTED_LINES)..] {
-                eprintln!("{}: {}", proc.label(), line.text);
+                say(format!("{}: {}", proc.label(), line.text));
             }
         }
         let kept = std::env::temp_dir().join(format!("myelin-demo-logs-{}", self.run));
         match fs::rename(self.path("logs"), &kept) {
-            Ok(()) => eprintln!("the logs of all processes are in {}", kept.display()),
-            Err(error) => eprintln!("the logs could not be kept: {error}"),
-        }
+            Ok(()) => say(format!("the logs of all processes are in {}", kept.display())),
+            Err(error) => say(format!("the logs could not be kept: {error}")),
+        };
     }
 
     async fn serve(&mut self, role: &str, port: u16, canary: &str) -> Result<()> {

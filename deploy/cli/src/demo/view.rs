@@ -4,9 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-#![expect(clippy::print_stdout, reason = "this room is the demo's output")]
-
 use std::collections::VecDeque;
+use std::fmt::Arguments;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -58,7 +57,6 @@ pub(super) struct View {
 impl Drop for View {
     fn drop(&mut self) {
         self.clear_live();
-        std::io::stdout().flush().ok();
     }
 }
 
@@ -183,7 +181,7 @@ impl View {
     /// Takes the live picture off the terminal.
     pub(super) fn clear_live(&mut self) {
         if self.drawn > 0 {
-            print!("\x1b[{}F\x1b[J", self.drawn);
+            say(format_args!("\x1b[{}F\x1b[J", self.drawn));
             self.drawn = 0;
         }
     }
@@ -195,20 +193,18 @@ impl View {
 
     fn line(&self, text: &str) {
         // Colours leave by themselves where they are not wanted.
-        anstream::println!("{text}");
+        say(format_args!("{text}\n"));
     }
 
     fn event(&self, event: &Value) {
-        println!("{event}");
-        std::io::stdout().flush().ok();
+        say(format_args!("{event}\n"));
     }
 
     fn draw(&mut self, lines: &[String]) {
         self.clear_live();
         for line in lines {
-            anstream::println!("{}", shortened(line, width()));
+            say(format_args!("{}\n", shortened(line, width())));
         }
-        std::io::stdout().flush().ok();
         self.drawn = lines.len();
     }
 
@@ -288,6 +284,13 @@ impl View {
                 "frames": wire.frames, "flows": wire.flows, "tls13_flows": wire.tls13_flows,
                 "canary_hits": wire.canary_hits()}))})
     }
+}
+
+/// Writes what nobody may be left to read: a reader that goes (`| head`) must not end the demo before
+/// it has cleaned up, so an error here is none.
+pub(super) fn say(text: Arguments<'_>) {
+    let mut out = anstream::stdout().lock();
+    out.write_fmt(text).and_then(|()| out.flush()).ok();
 }
 
 /// The wire in one line.
