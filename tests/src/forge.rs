@@ -75,8 +75,13 @@ impl Forge {
     /// A leaf below the intermediate.
     pub fn leaf(&self, params: CertificateParams) -> Result<Credential> {
         let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &self.issuer)?.der().clone();
+        let leaf = self.sign(params, &key)?;
         Ok(Credential { chain: vec![leaf, self.intermediate.clone()], key: pkcs8(&key) })
+    }
+
+    /// A certificate of any shape below the intermediate, for a key of the caller's.
+    pub fn sign(&self, params: CertificateParams, key: &KeyPair) -> Result<CertificateDer<'static>> {
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 
     /// A certificate directly below the root.
