@@ -85,7 +85,7 @@ pub enum IssuanceError {
     CsrMalformed,
     #[error("`csr_der` is not signed by its own key with ECDSA P-256 and SHA-256")]
     CsrNotPossessed,
-    #[error("`protocol` holds {seen:?}; only a-z 0-9 . / - may be there")]
+    #[error("`protocol` holds {seen:?}; only a-z 0-9 . : / - may be there")]
     Protocol { seen: char },
     #[error("`bundle`: {0}")]
     Bundle(#[from] BundleError),
