@@ -34,6 +34,7 @@ pub mod tls;
     clippy::use_self,
     clippy::or_fun_call,
     clippy::large_futures,
+    clippy::too_many_lines,
     unreachable_pub,
     unused_qualifications,
     missing_docs
