@@ -132,7 +132,9 @@ fn outcomes() -> Vec<Outcome> {
     ];
     let all: Vec<Outcome> = plain
         .into_iter()
-        .chain(["identity_pending", "identity_expired"].map(O::NoIdentity))
+        .chain(
+            ["identity_pending", "identity_expired", "identity_not_yet_valid"].map(O::NoIdentity),
+        )
         .chain(HandshakeError::WORDS.map(O::Handshake))
         .chain(Refusal::WORDS.map(O::PeerRefused))
         .chain(Refuse::ALL.map(O::RefusedByPeer))

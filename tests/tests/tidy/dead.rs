@@ -38,12 +38,15 @@ fn every_file_is_reached_from_a_target() {
 fn is_target(path: Option<&str>) -> bool {
     let Some(path) = path else { return false };
     let parts: Vec<&str> = path.split('/').collect();
-    match parts.as_slice() {
-        ["build.rs"] | ["src", "lib.rs" | "main.rs"] => true,
-        ["src", "bin", _] | ["tests" | "benches" | "examples", _] => true,
-        ["src", "bin", _, "main.rs"] | ["tests" | "benches" | "examples", _, "main.rs"] => true,
-        _ => false,
-    }
+    matches!(
+        parts.as_slice(),
+        ["build.rs"]
+            | ["src", "lib.rs" | "main.rs"]
+            | ["src", "bin", _]
+            | ["tests" | "benches" | "examples", _]
+            | ["src", "bin", _, "main.rs"]
+            | ["tests" | "benches" | "examples", _, "main.rs"]
+    )
 }
 
 fn folder_of_children(path: &str, is_target: bool) -> String {
