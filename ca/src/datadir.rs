@@ -37,9 +37,7 @@ impl DataDir {
             return Err(DataDirError::NotADirectory(path.to_owned()));
         }
         ours_alone(path, &seen, "0700")?;
-        let directory = Self {
-            path: path.to_owned(),
-        };
+        let directory = Self { path: path.to_owned() };
         for file in [directory.store(), directory.default_seal_key()] {
             if let Ok(seen) = fs::symlink_metadata(&file) {
                 ours_alone(&file, &seen, "0600")?;
@@ -79,32 +77,21 @@ pub fn read_secret<const N: usize>(path: &Path) -> Result<[u8; N], DataDirError>
     if whole {
         Ok(secret)
     } else {
-        Err(DataDirError::SecretLength {
-            path: path.to_owned(),
-            expected: N,
-        })
+        Err(DataDirError::SecretLength { path: path.to_owned(), expected: N })
     }
 }
 
 /// Writes a new secret file (0600), durably; refuses to overwrite one.
 pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), DataDirError> {
     let at = |cause| DataDirError::at(path, cause);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(at)?;
-    file.write_all(secret)
-        .and_then(|()| file.sync_all())
-        .map_err(at)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at)?;
+    file.write_all(secret).and_then(|()| file.sync_all()).map_err(at)?;
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or_else(|| Path::new("."));
-    fs::File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(at)
+    fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(at)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,27 +101,16 @@ pub enum DataDirError {
     #[error("{} is not a directory; name the CA's data directory with --data", .0.display())]
     NotADirectory(PathBuf),
     #[error("{} has mode {found:04o} but must be {expected} at most; run: chmod {expected} {}", path.display(), path.display())]
-    TooWide {
-        path: PathBuf,
-        found: u32,
-        expected: &'static str,
-    },
+    TooWide { path: PathBuf, found: u32, expected: &'static str },
     #[error("{} belongs to uid {found} but this process runs as uid {expected}; chown it, or run as its owner", path.display())]
-    OtherOwner {
-        path: PathBuf,
-        found: u32,
-        expected: u32,
-    },
+    OtherOwner { path: PathBuf, found: u32, expected: u32 },
     #[error("{} must hold exactly {expected} bytes; restore the file from your backup, nothing else opens the CA's keys", path.display())]
     SecretLength { path: PathBuf, expected: usize },
 }
 
 impl DataDirError {
     fn at(path: &Path, cause: io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            cause,
-        }
+        Self::Io { path: path.to_owned(), cause }
     }
 }
 
@@ -149,11 +125,7 @@ fn ours_alone(path: &Path, seen: &Metadata, expected: &'static str) -> Result<()
     }
     let mode = seen.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(DataDirError::TooWide {
-            path: path.to_owned(),
-            found: mode,
-            expected,
-        });
+        return Err(DataDirError::TooWide { path: path.to_owned(), found: mode, expected });
     }
     Ok(())
 }
@@ -190,10 +162,7 @@ mod tests {
         chmod(&path, 0o700);
         write_secret(&data.default_seal_key(), &[7; 32]).unwrap();
         chmod(&data.default_seal_key(), 0o640);
-        assert!(matches!(
-            DataDir::open(&path),
-            Err(DataDirError::TooWide { .. })
-        ));
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::TooWide { .. })));
         assert!(matches!(
             read_secret::<32>(&data.default_seal_key()),
             Err(DataDirError::TooWide { .. })
@@ -205,16 +174,10 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(
-            DataDir::open_or_make(&file),
-            Err(DataDirError::NotADirectory(_))
-        ));
+        assert!(matches!(DataDir::open_or_make(&file), Err(DataDirError::NotADirectory(_))));
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
-        assert!(matches!(
-            DataDir::open_or_make(&link),
-            Err(DataDirError::NotADirectory(_))
-        ));
+        assert!(matches!(DataDir::open_or_make(&link), Err(DataDirError::NotADirectory(_))));
     }
 
     #[test]
@@ -223,17 +186,8 @@ mod tests {
         let path = scratch.path().join("secret");
         write_secret(&path, &[7; 32]).unwrap();
         assert_eq!(read_secret::<32>(&path).unwrap(), [7; 32]);
-        assert!(matches!(
-            read_secret::<33>(&path),
-            Err(DataDirError::SecretLength { .. })
-        ));
-        assert!(matches!(
-            read_secret::<31>(&path),
-            Err(DataDirError::SecretLength { .. })
-        ));
-        assert!(
-            write_secret(&path, &[8; 32]).is_err(),
-            "an existing secret is never overwritten"
-        );
+        assert!(matches!(read_secret::<33>(&path), Err(DataDirError::SecretLength { .. })));
+        assert!(matches!(read_secret::<31>(&path), Err(DataDirError::SecretLength { .. })));
+        assert!(write_secret(&path, &[8; 32]).is_err(), "an existing secret is never overwritten");
     }
 }

@@ -30,9 +30,7 @@ const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(perform(cli.command)),
         Err(error) => Err(format!(
@@ -64,7 +62,7 @@ async fn perform(command: Command) -> Result<(), String> {
         Command::Bundle(BundleCommand::Show(args)) => {
             let Answer::Bundle(bundle) = ask(&args.data, Ask::ShowBundle).await? else {
                 return Err(
-                    "the server answered another question; use its version of myelin-ca".to_owned(),
+                    "the server answered another question; use its version of myelin-ca".to_owned()
                 );
             };
             if args.json {
@@ -99,22 +97,18 @@ fn start_logs(args: &LogArgs) -> Result<(), String> {
             args.log_level
         )
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Human => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
+        LogFormat::Human => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
+        }
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
 }
 
 async fn ask(data: &Path, question: Ask) -> Result<Answer, String> {
-    app::ask_offline_or_online(data, question, &app::system_clock())
-        .await
-        .map_err(one_line)
+    app::ask_offline_or_online(data, question, &app::system_clock()).await.map_err(one_line)
 }
 
 fn print(answer: &Answer, json: bool) -> Result<(), String> {
@@ -126,10 +120,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Bundle(shown) => serde_json::to_string(shown),
             Answer::Refused(why) => serde_json::to_string(why),
         };
-        println!(
-            "{}",
-            value.map_err(|error| format!("cannot print the answer: {error}"))?
-        );
+        println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
         return Ok(());
     }
     match answer {
@@ -149,9 +140,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
         }
         Answer::Svids(lines) => {
             for line in lines {
-                let port = line
-                    .port
-                    .map_or_else(|| "*".to_owned(), |port| port.to_string());
+                let port = line.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
                 println!(
                     "{} port {port}  {}  serial {}  until {}",
                     line.address,

@@ -55,10 +55,8 @@ impl Process {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut seen = String::new();
         let (grpc, ops) = loop {
-            let line = lines
-                .next()
-                .unwrap_or_else(|| panic!("ended before it served: {seen}"))
-                .unwrap();
+            let line =
+                lines.next().unwrap_or_else(|| panic!("ended before it served: {seen}")).unwrap();
             seen.push_str(&line);
             let json: serde_json::Value = serde_json::from_str(&line).unwrap();
             if json["message"] == "serving" {
@@ -72,11 +70,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(
-            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            signal,
-        )
-        .unwrap();
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
     fn target(&self, data: &Path) -> Target {
@@ -93,11 +87,7 @@ impl Process {
     fn http(&self, request: &str) -> String {
         let mut tcp = TcpStream::connect(self.ops).unwrap();
         tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(
-            tcp,
-            "{request} HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(tcp, "{request} HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n").unwrap();
         let mut response = String::new();
         tcp.read_to_string(&mut response).unwrap();
         response
@@ -112,21 +102,12 @@ impl Drop for Process {
 }
 
 fn cli(data: &Path, args: &[&str]) -> Output {
-    Command::new(BINARY)
-        .args(args)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap()
+    Command::new(BINARY).args(args).arg("--data").arg(data).output().unwrap()
 }
 
 #[track_caller]
 fn stdout(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
@@ -164,31 +145,18 @@ async fn token_is_made_with_and_without_a_running_server() {
     let target = server.target(&data);
     for token in [&online, &offline] {
         assert_eq!(token.bundle_hash, target.bundle.hash());
-        issue(&target, &Host::new(), By::Token(token), &Intent::new())
-            .await
-            .unwrap();
+        issue(&target, &Host::new(), By::Token(token), &Intent::new()).await.unwrap();
     }
     let listed = stdout(&cli(&data, &["token", "list", "--json"]));
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(
-        listed
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|token| token["state"] == "used")
-            .count(),
+        listed.as_array().unwrap().iter().filter(|token| token["state"] == "used").count(),
         2
     );
     assert_eq!(stdout(&cli(&data, &["svid", "list"])).lines().count(), 2);
     assert!(stdout(&cli(&data, &["bundle", "show", "--json"])).contains("spiffe_sequence"));
-    let reserved = [
-        "token",
-        "create",
-        "--id",
-        "spiffe://prod.example/myelin/ca",
-        "--address",
-        "10.0.0.3",
-    ];
+    let reserved =
+        ["token", "create", "--id", "spiffe://prod.example/myelin/ca", "--address", "10.0.0.3"];
     assert!(mistake(&cli(&data, &reserved)).contains("reserved"));
 }
 
@@ -209,17 +177,11 @@ fn ops_port_answers_get_and_head_only() {
     ];
     for (request, expected) in table {
         let response = server.http(request);
-        assert!(
-            response.starts_with(&format!("HTTP/1.1 {expected}")),
-            "{request}: {response}"
-        );
+        assert!(response.starts_with(&format!("HTTP/1.1 {expected}")), "{request}: {response}");
     }
     let metrics = server.http("GET /metrics");
-    for name in [
-        "myelin_ca_signer_not_after_seconds",
-        "myelin_ca_live_svids 0",
-        "process_open_fds",
-    ] {
+    for name in ["myelin_ca_signer_not_after_seconds", "myelin_ca_live_svids 0", "process_open_fds"]
+    {
         assert!(metrics.contains(name), "{name}");
     }
 }
@@ -255,25 +217,14 @@ fn wrong_permissions_flags_and_ports_are_one_line_each() {
         (data.join("seal.key"), 0o640, 0o600, "chmod 0600"),
     ] {
         chmod(&path, wide);
-        assert!(
-            serve(&["--trust-domain", TRUST_DOMAIN]).contains(fix),
-            "{fix}"
-        );
+        assert!(serve(&["--trust-domain", TRUST_DOMAIN]).contains(fix), "{fix}");
         chmod(&path, right);
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let line = mistake(&cli(
         &data,
-        &[
-            "serve",
-            "--trust-domain",
-            TRUST_DOMAIN,
-            "--listen",
-            &taken,
-            "--log-level",
-            "off",
-        ],
+        &["serve", "--trust-domain", TRUST_DOMAIN, "--listen", &taken, "--log-level", "off"],
     ));
     assert!(line.contains("--listen"), "{line}");
     let running = Process::start(&data);
@@ -289,24 +240,15 @@ async fn sigterm_ends_the_process_with_success_even_with_an_open_watch() {
     let mut server = Process::start(&data);
     let target = server.target(&data);
     let token = create_token(&data, "10.0.0.1");
-    let held = issue(&target, &Host::new(), By::Token(&token), &Intent::new())
-        .await
-        .unwrap();
+    let held = issue(&target, &Host::new(), By::Token(&token), &Intent::new()).await.unwrap();
     let mut connected = target.connect(Some(&held)).await;
     let (_open, acks) = tokio::sync::mpsc::channel(1);
     let stream = tokio_stream::wrappers::ReceiverStream::new(acks);
-    let mut updates = connected
-        .client
-        .watch_bundle(stream)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut updates = connected.client.watch_bundle(stream).await.unwrap().into_inner();
     updates.message().await.unwrap();
     server.signal(Signal::SIGTERM);
     let watching = tokio::spawn(async move { while let Ok(Some(_)) = updates.message().await {} });
-    let status = tokio::task::spawn_blocking(move || server.child.wait().unwrap())
-        .await
-        .unwrap();
+    let status = tokio::task::spawn_blocking(move || server.child.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
     watching.await.unwrap();
 }
@@ -327,9 +269,8 @@ async fn kill_in_the_middle_of_issues_repeats_no_serial_and_loses_no_certificate
             known.is_subset(&live),
             "round {round}: a certificate was handed out but is not in the journal"
         );
-        let tokens: Vec<JoinToken> = (0..6)
-            .map(|index| create_token(&data, &format!("10.0.{round}.{index}")))
-            .collect();
+        let tokens: Vec<JoinToken> =
+            (0..6).map(|index| create_token(&data, &format!("10.0.{round}.{index}"))).collect();
         let pid = Pid::from_raw(i32::try_from(server.child.id()).unwrap());
         let (sender, mut serials) = tokio::sync::mpsc::unbounded_channel();
         let callers: Vec<_> = tokens
@@ -337,9 +278,8 @@ async fn kill_in_the_middle_of_issues_repeats_no_serial_and_loses_no_certificate
             .map(|token| {
                 let (target, sender) = (target.clone(), sender.clone());
                 tokio::spawn(async move {
-                    let verifier = Arc::new(myelin_identity::verify::CaVerifier::new(
-                        target.bundle.clone(),
-                    ));
+                    let verifier =
+                        Arc::new(myelin_identity::verify::CaVerifier::new(target.bundle.clone()));
                     let Ok(mut connected) = target.try_connect(verifier, None).await else {
                         return;
                     };
@@ -371,11 +311,7 @@ async fn kill_in_the_middle_of_issues_repeats_no_serial_and_loses_no_certificate
         }
         drop(server);
     }
-    assert!(
-        known.len() >= 10,
-        "too few certificates to say anything: {}",
-        known.len()
-    );
+    assert!(known.len() >= 10, "too few certificates to say anything: {}", known.len());
 }
 
 #[test]
@@ -390,9 +326,6 @@ fn every_command_has_help() {
     ] {
         let output = Command::new(BINARY).args(args).output().unwrap();
         let text = stdout(&output);
-        assert!(
-            text.contains("Usage:") && text.len() > 200,
-            "{args:?}: {text}"
-        );
+        assert!(text.contains("Usage:") && text.len() > 200, "{args:?}: {text}");
     }
 }

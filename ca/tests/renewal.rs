@@ -21,17 +21,10 @@ const REFUSED: Code = Code::PermissionDenied;
 async fn renewal_proves_host_key_and_current_svid_and_advances_the_generation() {
     let ca = TestCa::start().await;
     let (host, first) = join(&ca, WEB, "10.0.0.7").await;
-    let second = issue(&ca.target(), &host, By::Renewal(&first), &Intent::new())
-        .await
-        .unwrap();
+    let second = issue(&ca.target(), &host, By::Renewal(&first), &Intent::new()).await.unwrap();
     assert_eq!(second.lineage().id, first.lineage().id);
-    assert_eq!(
-        (first.lineage().generation, second.lineage().generation),
-        (1, 2)
-    );
-    let third = issue(&ca.target(), &host, By::Renewal(&second), &Intent::new())
-        .await
-        .unwrap();
+    assert_eq!((first.lineage().generation, second.lineage().generation), (1, 2));
+    let third = issue(&ca.target(), &host, By::Renewal(&second), &Intent::new()).await.unwrap();
     assert_eq!(third.lineage().generation, 3);
     assert_ne!(second.serial(), third.serial());
 }
@@ -43,25 +36,15 @@ async fn renewal_without_the_svid_or_with_another_host_key_is_refused() {
     let intent = Intent::new();
     let mut bare = ca.target().connect(None).await;
     let unproven = request(&bare, &host, &By::Renewal(&held), &intent);
-    assert_refused(
-        send(&mut bare, unproven, &intent).await,
-        REFUSED,
-        "svid_not_presented",
-    );
+    assert_refused(send(&mut bare, unproven, &intent).await, REFUSED, "svid_not_presented");
     let stranger = issue(&ca.target(), &Host::new(), By::Renewal(&held), &intent).await;
     assert_refused(stranger, REFUSED, "host_unknown");
     let (_, other) = join(&ca, "spiffe://prod.example/ns/shop/sa/db", "10.0.0.8").await;
     // The right host key and lineage, but somebody else's SVID on the connection.
     let mut connected = ca.target().connect(Some(&other)).await;
     let mixed = request(&connected, &host, &By::Renewal(&held), &intent);
-    assert_refused(
-        send(&mut connected, mixed, &intent).await,
-        REFUSED,
-        "svid_of_another_lineage",
-    );
-    issue(&ca.target(), &host, By::Renewal(&held), &intent)
-        .await
-        .unwrap();
+    assert_refused(send(&mut connected, mixed, &intent).await, REFUSED, "svid_of_another_lineage");
+    issue(&ca.target(), &host, By::Renewal(&held), &intent).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,9 +52,7 @@ async fn copied_svid_that_is_renewed_elsewhere_is_an_alarm_and_both_lineages_are
     let ca = TestCa::start().await;
     let (host, held) = join(&ca, WEB, "10.0.0.7").await;
     let copy = held.copy();
-    let thief = issue(&ca.target(), &host, By::Renewal(&copy), &Intent::new())
-        .await
-        .unwrap();
+    let thief = issue(&ca.target(), &host, By::Renewal(&copy), &Intent::new()).await.unwrap();
     let epoch = ca.running.authority().deny_epoch();
 
     let owner = issue(&ca.target(), &host, By::Renewal(&held), &Intent::new()).await;
@@ -85,10 +66,7 @@ async fn copied_svid_that_is_renewed_elsewhere_is_an_alarm_and_both_lineages_are
             other => panic!("{other:?}"),
         })
         .collect();
-    assert!(
-        serials.contains(&held.serial()) && serials.contains(&thief.serial()),
-        "{serials:?}"
-    );
+    assert!(serials.contains(&held.serial()) && serials.contains(&thief.serial()), "{serials:?}");
     for by in [By::Renewal(&thief), By::Renewal(&held)] {
         let refused = issue(&ca.target(), &host, by, &Intent::new()).await;
         assert_refused(refused, REFUSED, "denied");
@@ -107,12 +85,8 @@ async fn lost_reply_retried_with_its_request_key_is_no_alarm() {
     let ca = TestCa::start().await;
     let (host, first) = join(&ca, WEB, "10.0.0.7").await;
     let intent = Intent::new();
-    let second = issue(&ca.target(), &host, By::Renewal(&first), &intent)
-        .await
-        .unwrap();
-    let again = issue(&ca.target(), &host, By::Renewal(&first), &intent)
-        .await
-        .unwrap();
+    let second = issue(&ca.target(), &host, By::Renewal(&first), &intent).await.unwrap();
+    let again = issue(&ca.target(), &host, By::Renewal(&first), &intent).await.unwrap();
     assert_eq!(second.response, again.response);
     assert_eq!(ca.running.authority().deny_epoch(), 0);
     // The same request key with another public key is neither a retry nor a theft.
@@ -120,22 +94,16 @@ async fn lost_reply_retried_with_its_request_key_is_no_alarm() {
     confused.request_key = intent.request_key;
     let refused = issue(&ca.target(), &host, By::Renewal(&first), &confused).await;
     assert_refused(refused, REFUSED, "request_key_reused");
-    issue(&ca.target(), &host, By::Renewal(&again), &Intent::new())
-        .await
-        .unwrap();
+    issue(&ca.target(), &host, By::Renewal(&again), &Intent::new()).await.unwrap();
 }
 
 #[tokio::test]
 async fn superseded_lineage_that_is_renewed_is_an_alarm() {
     let ca = TestCa::start().await;
     let (host, first) = join(&ca, WEB, "10.0.0.7").await;
-    let rebooted = issue(&ca.target(), &host, By::HostAlone, &Intent::new())
-        .await
-        .unwrap();
+    let rebooted = issue(&ca.target(), &host, By::HostAlone, &Intent::new()).await.unwrap();
     assert_ne!(rebooted.lineage().id, first.lineage().id);
-    issue(&ca.target(), &host, By::Renewal(&rebooted), &Intent::new())
-        .await
-        .unwrap();
+    issue(&ca.target(), &host, By::Renewal(&rebooted), &Intent::new()).await.unwrap();
     let copy = issue(&ca.target(), &host, By::Renewal(&first), &Intent::new()).await;
     assert_refused(copy, REFUSED, "alarm");
 }
@@ -164,10 +132,7 @@ async fn host_attests_alone_after_its_svid_expired() {
     let intent = Intent::new();
     let healed = issue(&target, &host, By::HostAlone, &intent).await.unwrap();
     let again = issue(&target, &host, By::HostAlone, &intent).await.unwrap();
-    assert_eq!(
-        healed.response, again.response,
-        "a lost reply is answered again"
-    );
+    assert_eq!(healed.response, again.response, "a lost reply is answered again");
     assert_refused(
         issue(&target, &Host::new(), By::HostAlone, &Intent::new()).await,
         REFUSED,
@@ -183,23 +148,12 @@ async fn address_is_refused_to_a_second_workload_until_the_first_is_gone() {
     let other = Host::new();
     let refused = issue(&ca.target(), &other, By::Token(&token), &Intent::new()).await;
     assert_refused(refused, Code::Unavailable, "address_taken");
-    issue(&ca.target(), &host, By::Renewal(&held), &Intent::new())
-        .await
-        .unwrap();
+    issue(&ca.target(), &host, By::Renewal(&held), &Intent::new()).await.unwrap();
     let elsewhere = ca.token(WEB, "10.0.0.8").await;
-    issue(
-        &ca.target(),
-        &Host::new(),
-        By::Token(&elsewhere),
-        &Intent::new(),
-    )
-    .await
-    .unwrap();
+    issue(&ca.target(), &Host::new(), By::Token(&elsewhere), &Intent::new()).await.unwrap();
     // The same host may take its address again, in whatever way it attests.
     let same = ca.token(WEB, "10.0.0.7").await;
-    issue(&ca.target(), &host, By::Token(&same), &Intent::new())
-        .await
-        .unwrap();
+    issue(&ca.target(), &host, By::Token(&same), &Intent::new()).await.unwrap();
 }
 
 #[tokio::test]
@@ -207,13 +161,7 @@ async fn single_ports_of_one_address_go_to_different_workloads() {
     let ca = TestCa::start().await;
     for (port, granted) in [(80, true), (443, true), (80, false)] {
         let token = ca.try_token(WEB, &["10.0.0.7"], &[port]).await.unwrap();
-        let result = issue(
-            &ca.target(),
-            &Host::new(),
-            By::Token(&token),
-            &Intent::new(),
-        )
-        .await;
+        let result = issue(&ca.target(), &Host::new(), By::Token(&token), &Intent::new()).await;
         assert_eq!(result.is_ok(), granted, "{port}");
     }
 }
@@ -225,18 +173,9 @@ async fn restart_keeps_identity_lineages_and_live_svids() {
     let hash = ca.bundle().hash();
     let ca = ca.restart().await;
     assert_eq!(ca.bundle().hash(), hash);
-    let Answer::Svids(live) = ca.running.ask(Ask::ListSvids).await.unwrap() else {
-        panic!()
-    };
-    assert_eq!(
-        live.iter()
-            .map(|line| line.serial.clone())
-            .collect::<Vec<_>>(),
-        [held.serial()]
-    );
-    issue(&ca.target(), &host, By::Renewal(&held), &Intent::new())
-        .await
-        .unwrap();
+    let Answer::Svids(live) = ca.running.ask(Ask::ListSvids).await.unwrap() else { panic!() };
+    assert_eq!(live.iter().map(|line| line.serial.clone()).collect::<Vec<_>>(), [held.serial()]);
+    issue(&ca.target(), &host, By::Renewal(&held), &Intent::new()).await.unwrap();
 }
 
 #[tokio::test]
@@ -253,13 +192,7 @@ async fn host_that_asks_too_often_is_slowed_down() {
             }
         }
     }
-    assert_refused(
-        last.expect("refused within the burst"),
-        Code::Unavailable,
-        "too_often",
-    );
+    assert_refused(last.expect("refused within the burst"), Code::Unavailable, "too_often");
     ca.advance(Duration::from_secs(3600));
-    issue(&ca.target(), &host, By::HostAlone, &Intent::new())
-        .await
-        .unwrap();
+    issue(&ca.target(), &host, By::HostAlone, &Intent::new()).await.unwrap();
 }

@@ -32,7 +32,9 @@ pub fn installed(program: &str, package: &str) -> Result<PathBuf> {
         .chain(MORE_DIRECTORIES.iter().map(PathBuf::from))
         .chain(postgresql_directories());
     first_with(directories, program).with_context(|| {
-        format!("{program} is not installed: run tests/run, or install the Debian package {package}")
+        format!(
+            "{program} is not installed: run tests/run, or install the Debian package {package}"
+        )
     })
 }
 

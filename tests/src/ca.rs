@@ -33,7 +33,12 @@ pub struct Ca {
 
 impl Ca {
     /// Starts a new CA over an empty data directory below `dir`.
-    pub async fn start(pod: Pod, trust_domain: &str, dir: &Path, lifetime: Duration) -> Result<Self> {
+    pub async fn start(
+        pod: Pod,
+        trust_domain: &str,
+        dir: &Path,
+        lifetime: Duration,
+    ) -> Result<Self> {
         let ca = Self {
             pod,
             trust_domain: trust_domain.to_owned(),
@@ -53,7 +58,12 @@ impl Ca {
             .args(["serve", "--trust-domain", &self.trust_domain])
             .args(["--listen", &format!("[::]:{PORT}")])
             .args(["--ops-listen", &format!("[::]:{OPS_PORT}")])
-            .args(self.pod.addresses().iter().flat_map(|a| ["--ca-address".to_owned(), a.to_string()]))
+            .args(
+                self.pod
+                    .addresses()
+                    .iter()
+                    .flat_map(|a| ["--ca-address".to_owned(), a.to_string()]),
+            )
             .args(["--default-lifetime", &format!("{}s", self.lifetime.as_secs())])
             .arg("--allow-short-lifetimes")
             .arg("--data")

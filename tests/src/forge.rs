@@ -80,12 +80,19 @@ impl Forge {
     }
 
     /// A certificate of any shape below the intermediate, for a key of the caller's.
-    pub fn sign(&self, params: CertificateParams, key: &KeyPair) -> Result<CertificateDer<'static>> {
+    pub fn sign(
+        &self,
+        params: CertificateParams,
+        key: &KeyPair,
+    ) -> Result<CertificateDer<'static>> {
         Ok(params.signed_by(key, &self.issuer)?.der().clone())
     }
 
     /// A certificate directly below the root.
-    pub fn below_root(&self, params: CertificateParams) -> Result<(CertificateDer<'static>, KeyPair)> {
+    pub fn below_root(
+        &self,
+        params: CertificateParams,
+    ) -> Result<(CertificateDer<'static>, KeyPair)> {
         let key = KeyPair::generate()?;
         Ok((params.signed_by(&key, &self.root_issuer)?.der().clone(), key))
     }
@@ -124,6 +131,7 @@ pub fn valid(params: &mut CertificateParams, from: u64, until: u64) {
 }
 
 /// Unix seconds.
+#[expect(clippy::disallowed_methods, reason = "a test is its own app: certificates need a date")]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -57,7 +57,8 @@ async fn exchange(
         (&mut stream).take(MAX_BYTES).read_to_end(&mut bytes).await?;
         anyhow::Ok(bytes)
     };
-    let bytes = timeout(LIMIT, talk).await.with_context(|| format!("no answer to {method} {path}"))??;
+    let bytes =
+        timeout(LIMIT, talk).await.with_context(|| format!("no answer to {method} {path}"))??;
     parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("{method} {path}"))
 }
 

@@ -35,9 +35,9 @@ impl Metrics {
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
             sample.name == name
-                && labels.iter().all(|(key, value)| {
-                    sample.labels.get(*key).is_some_and(|seen| seen == value)
-                })
+                && labels
+                    .iter()
+                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|seen| seen == value))
         };
         self.samples.iter().filter(fits).map(|sample| sample.value).sum()
     }

@@ -67,7 +67,8 @@ pub async fn listens(pod: &Pod, address: IpAddr, port: u16) -> Result<()> {
 /// The numeric user and group of a name in `/etc/passwd`.
 pub fn user(name: &str) -> Result<(u32, u32)> {
     let found = nix::unistd::User::from_name(name).context("cannot read /etc/passwd")?;
-    let found = found.with_context(|| format!("there is no user {name}: is its server installed?"))?;
+    let found =
+        found.with_context(|| format!("there is no user {name}: is its server installed?"))?;
     Ok((found.uid.as_raw(), found.gid.as_raw()))
 }
 

@@ -35,7 +35,9 @@ pub async fn http(client: &Pod, server: &Pod, dir: &Path, canary: &str) -> Resul
         let said = output(curl(client, &["-H", &header], &url)?, LIMIT).await?;
         ensure!(said == canary.repeat(300), "{url} came back changed");
         let many = format!("{url}?[1-100]");
-        let said = output(curl(client, &["-o", "/dev/null", "-w", "%{num_connects}\n"], &many)?, LIMIT).await?;
+        let said =
+            output(curl(client, &["-o", "/dev/null", "-w", "%{num_connects}\n"], &many)?, LIMIT)
+                .await?;
         let connects = said.lines().filter(|line| *line == "1").count();
         ensure!(said.lines().count() == 100 && connects == 1, "{url}: keep-alive broke: {said}");
     }
@@ -51,7 +53,8 @@ pub async fn postgres(client: &Pod, server: &Pod, dir: &Path, canary: &str) -> R
                 "create table t_{round}_{sslmode} as select '{canary}'::text as word; \
                  select word from t_{round}_{sslmode}"
             );
-            let said = output(Postgres::psql(client, *address, sslmode, &statement)?, LIMIT).await?;
+            let said =
+                output(Postgres::psql(client, *address, sslmode, &statement)?, LIMIT).await?;
             ensure!(said.contains(canary), "psql over {address} ({sslmode}) said {said:?}");
             let fill = Postgres::pgbench(client, *address, sslmode, &["-i", "-q", "-s", "1"])?;
             output(fill, LIMIT).await?;
@@ -107,7 +110,8 @@ pub async fn smtp(client: &Pod, server: &Pod, canary: &str) -> Result<()> {
 pub async fn iperf(client: &Pod, server: &Pod, canary: &str) -> Result<()> {
     let _iperf = Iperf::start(server).await?;
     for address in server.addresses() {
-        let both_ways = Iperf::client(client, *address, BULK_BYTES, canary)?.args(["--bidir", "-P", "2"]);
+        let both_ways =
+            Iperf::client(client, *address, BULK_BYTES, canary)?.args(["--bidir", "-P", "2"]);
         let said = output(both_ways, LIMIT).await?;
         ensure!(!said.contains("\"error\""), "iperf3 over {address}: {said}");
     }

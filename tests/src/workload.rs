@@ -298,6 +298,7 @@ impl Workload {
     fn own(&self, path: &Path, mode: u32) -> Result<()> {
         fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
         let uid = self.ground.proxy_uid();
-        chown(path, Some(uid), Some(uid)).with_context(|| format!("cannot chown {}", path.display()))
+        chown(path, Some(uid), Some(uid))
+            .with_context(|| format!("cannot chown {}", path.display()))
     }
 }

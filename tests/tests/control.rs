@@ -20,7 +20,10 @@ fn stage() -> Result<Option<(Bare, Pod, Pod)>> {
 
 async fn demand_readable(bare: &Bare) -> Result<()> {
     let report = bare.watch.report().await?;
-    ensure!(report.canary_hits() >= 2, "the canary was not readable over both families: {report:?}");
+    ensure!(
+        report.canary_hits() >= 2,
+        "the canary was not readable over both families: {report:?}"
+    );
     ensure!(report.non_tls_flows > 0, "no plaintext was seen: {report:?}");
     Ok(())
 }

@@ -60,7 +60,8 @@ async fn every_long_term_key_recovers_nothing_and_the_session_secrets_recover_al
     let listener = there.tcp_listen(to).await?;
     let configs = forge.configs(&acceptor)?;
     let serving = tokio::spawn(async move {
-        let session = tls::accept(listener.accept().await?.0, &configs, None, Deadline(SOON)).await?;
+        let session =
+            tls::accept(listener.accept().await?.0, &configs, None, Deadline(SOON)).await?;
         serve(Link::new(session.records, Acceptor::new(BUDGET))).await
     });
     let secrets = Arc::new(Secrets::default());

@@ -163,7 +163,8 @@ async fn a_recycled_connection_carries_one_use_after_the_other() -> Result<()> {
 
 /// T51: after a whole use, each of these is answered with a reset, and the workload hears none of it.
 #[tokio::test]
-async fn what_is_out_of_order_on_a_recycled_connection_is_reset_and_never_delivered() -> Result<()> {
+async fn what_is_out_of_order_on_a_recycled_connection_is_reset_and_never_delivered() -> Result<()>
+{
     let Some(mut stage) = stage(Spec::new("server")).await? else { return Ok(()) };
     let stale = Frame::Data(b"stale");
     let table: [(&str, &[Frame<'_>]); 8] = [
@@ -254,10 +255,8 @@ async fn a_use_without_an_answer_is_never_replayed() -> Result<()> {
     client.outcome("outbound", "peer_vanished", 1.0).await
 }
 
-const ALLOWED: &str =
-    "[[inbound.allow]]\nname = \"dialer\"\nports = [7000]\nids = [\"spiffe://mesh.test/ns/test/sa/dialer\"]\n";
-const FORBIDDEN: &str =
-    "[[inbound.allow]]\nname = \"nobody\"\nports = [7000]\nids = [\"spiffe://mesh.test/ns/test/sa/nobody\"]\n";
+const ALLOWED: &str = "[[inbound.allow]]\nname = \"dialer\"\nports = [7000]\nids = [\"spiffe://mesh.test/ns/test/sa/dialer\"]\n";
+const FORBIDDEN: &str = "[[inbound.allow]]\nname = \"nobody\"\nports = [7000]\nids = [\"spiffe://mesh.test/ns/test/sa/nobody\"]\n";
 
 /// T53: permission is withdrawn between two uses of one connection.
 #[tokio::test]

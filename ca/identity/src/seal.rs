@@ -73,9 +73,7 @@ impl fmt::Debug for SealKey {
 /// form is version, nonce, ciphertext with tag.
 pub fn seal(key: &SealKey, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
     if plaintext.len() > MAX_SEALED_BYTES {
-        return Err(SealError::TooBig {
-            bytes: plaintext.len(),
-        });
+        return Err(SealError::TooBig { bytes: plaintext.len() });
     }
     let nonce: [u8; NONCE_LEN] = random_bytes()?;
     let mut sealed = plaintext.to_vec();
@@ -96,9 +94,7 @@ pub fn seal(key: &SealKey, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, 
 pub fn open(key: &SealKey, purpose: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
     // The tag and the header come on top of the plaintext's bound.
     if sealed.len() > MAX_SEALED_BYTES + HEADER_BYTES + AES_256_GCM_SIV.tag_len() {
-        return Err(SealError::TooBig {
-            bytes: sealed.len(),
-        });
+        return Err(SealError::TooBig { bytes: sealed.len() });
     }
     let Some((&[VERSION, ref nonce @ ..], rest)) = sealed.split_first_chunk::<HEADER_BYTES>()
     else {
@@ -107,11 +103,7 @@ pub fn open(key: &SealKey, purpose: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Sea
     let mut rest = rest.to_vec();
     let plain = key
         .cipher()
-        .open_in_place(
-            Nonce::assume_unique_for_key(*nonce),
-            Aad::from(bound(purpose)),
-            &mut rest,
-        )
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound(purpose)), &mut rest)
         .map_err(|_| SealError::WrongKeyOrDamaged)?;
     Ok(plain.to_vec())
 }
@@ -141,14 +133,8 @@ mod tests {
         let (key, other) = (SealKey::random().unwrap(), SealKey::random().unwrap());
         let sealed = seal(&key, b"ca key 1", b"secret").unwrap();
         assert_eq!(open(&key, b"ca key 1", &sealed).unwrap(), b"secret");
-        assert_eq!(
-            open(&other, b"ca key 1", &sealed),
-            Err(SealError::WrongKeyOrDamaged)
-        );
-        assert_eq!(
-            open(&key, b"ca key 2", &sealed),
-            Err(SealError::WrongKeyOrDamaged)
-        );
+        assert_eq!(open(&other, b"ca key 1", &sealed), Err(SealError::WrongKeyOrDamaged));
+        assert_eq!(open(&key, b"ca key 2", &sealed), Err(SealError::WrongKeyOrDamaged));
     }
 
     #[test]
@@ -167,10 +153,7 @@ mod tests {
     fn oversized_input_is_refused() {
         let key = SealKey::random().unwrap();
         let big = vec![0; MAX_SEALED_BYTES + 1];
-        assert!(matches!(
-            seal(&key, b"", &big),
-            Err(SealError::TooBig { .. })
-        ));
+        assert!(matches!(seal(&key, b"", &big), Err(SealError::TooBig { .. })));
         assert!(seal(&key, b"", &big[1..]).is_ok_and(|s| open(&key, b"", &s).is_ok()));
         assert!(open(&key, b"", &vec![1; MAX_SEALED_BYTES + 100]).is_err());
     }

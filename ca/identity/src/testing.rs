@@ -56,11 +56,7 @@ pub(crate) fn root(name: &str) -> Authority {
 }
 
 pub(crate) fn root_with(name: &str, edit: impl FnOnce(&mut CertificateParams)) -> Authority {
-    root_from(
-        name,
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-        edit,
-    )
+    root_from(name, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), edit)
 }
 
 pub(crate) fn root_from(
@@ -71,10 +67,7 @@ pub(crate) fn root_from(
     let mut params = ca_params(name);
     edit(&mut params);
     let der = params.self_signed(&key).unwrap().into();
-    Authority {
-        der,
-        issuer: Issuer::new(params, key),
-    }
+    Authority { der, issuer: Issuer::new(params, key) }
 }
 
 impl Authority {
@@ -93,10 +86,7 @@ impl Authority {
         let mut params = ca_params(name);
         edit(&mut params);
         let der = params.signed_by(&key, &self.issuer).unwrap().into();
-        Self {
-            der,
-            issuer: Issuer::new(params, key),
-        }
+        Self { der, issuer: Issuer::new(params, key) }
     }
 
     pub(crate) fn leaf(&self, id: &str) -> Minted {
@@ -104,10 +94,7 @@ impl Authority {
     }
 
     pub(crate) fn leaf_with(&self, edit: impl FnOnce(&mut CertificateParams)) -> Minted {
-        self.leaf_from(
-            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-            edit,
-        )
+        self.leaf_from(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), edit)
     }
 
     pub(crate) fn leaf_from(
@@ -139,10 +126,8 @@ pub(crate) fn leaf_params() -> CertificateParams {
         SanType::IpAddress("fd00::1".parse().unwrap()),
     ];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ClientAuth,
-        ExtendedKeyUsagePurpose::ServerAuth,
-    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     valid(&mut params, NOW - HOUR, NOW + HOUR);
     params
 }
@@ -169,9 +154,7 @@ pub(crate) fn raw_sans(params: &mut CertificateParams, names: &[(u8, &[u8])]) {
     put_length(&mut content, inner.len());
     content.extend(inner);
     params.subject_alt_names.clear();
-    params
-        .custom_extensions
-        .push(CustomExtension::from_oid_content(&SAN_OID, content));
+    params.custom_extensions.push(CustomExtension::from_oid_content(&SAN_OID, content));
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
@@ -195,10 +178,7 @@ fn ca_params(name: &str) -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     valid(&mut params, NOW - 2 * HOUR, NOW + 2 * HOUR);
     params
 }

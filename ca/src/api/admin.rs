@@ -45,11 +45,7 @@ pub async fn serve(listener: UnixListener, authority: Arc<Authority>, stopping: 
     let stopped = stopped(stopping);
     tokio::pin!(stopped);
     loop {
-        let permit = permits
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("this semaphore is never closed");
+        let permit = permits.clone().acquire_owned().await.expect("this semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stopped => return,
@@ -75,14 +71,10 @@ async fn converse(mut stream: UnixStream, authority: &Authority) -> io::Result<(
     let ours = nix::unistd::geteuid().as_raw();
     let reply = if uid != ours && uid != 0 {
         tracing::warn!(target: "audit", outcome = "operator_refused", uid, "operator refused");
-        Answer::Refused(format!(
-            "uid {uid} may not administer this CA; run as uid {ours} or root"
-        ))
+        Answer::Refused(format!("uid {uid} may not administer this CA; run as uid {ours} or root"))
     } else {
         let mut line = String::new();
-        BufReader::new((&mut stream).take(MAX_ASK_BYTES))
-            .read_line(&mut line)
-            .await?;
+        BufReader::new((&mut stream).take(MAX_ASK_BYTES)).read_line(&mut line).await?;
         match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => reply(authority, ask).await,
             Err(error) => Answer::Refused(format!(
@@ -122,10 +114,6 @@ pub async fn ask(path: &Path, question: &Ask) -> io::Result<Option<Answer>> {
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut reply = Vec::new();
-    timeout(
-        DEADLINE,
-        stream.take(MAX_ANSWER_BYTES).read_to_end(&mut reply),
-    )
-    .await??;
+    timeout(DEADLINE, stream.take(MAX_ANSWER_BYTES).read_to_end(&mut reply)).await??;
     Ok(Some(serde_json::from_slice(&reply)?))
 }

@@ -29,10 +29,7 @@ impl Api {
             Status::resource_exhausted("too many watches on this CA; try another replica")
         })?;
         let (sender, updates) = mpsc::channel(WATCH_BUFFER);
-        tokio::spawn(
-            self.clone()
-                .tell_bundle(peer, request.into_inner(), sender, permit),
-        );
+        tokio::spawn(self.clone().tell_bundle(peer, request.into_inner(), sender, permit));
         Ok(Response::new(ReceiverStream::new(updates)))
     }
 

@@ -42,13 +42,7 @@ impl Connection {
     ) -> Self {
         let stranger = caller.peer.is_none();
         let deadline = stranger.then(|| Box::pin(tokio::time::sleep(STRANGER_DEADLINE)));
-        Self {
-            tls,
-            caller,
-            deadline,
-            _permit: permit,
-            _counted: counted,
-        }
+        Self { tls, caller, deadline, _permit: permit, _counted: counted }
     }
 }
 

@@ -47,10 +47,7 @@ impl Api {
             Status::resource_exhausted("too many watches on this CA; try another replica")
         })?;
         let (sender, answers) = mpsc::channel(ANSWERS_BUFFERED);
-        tokio::spawn(
-            self.clone()
-                .tell_directory(peer, request.into_inner(), sender, permit),
-        );
+        tokio::spawn(self.clone().tell_directory(peer, request.into_inner(), sender, permit));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
@@ -148,11 +145,7 @@ impl Asked {
     fn note(&mut self, question: proto::DirectoryQuestion) -> Result<Option<IpAddr>, Status> {
         let question = DirectoryQuestion::try_from(question)
             .map_err(|error| Status::invalid_argument(format!("malformed: {error}")))?;
-        let DirectoryQuestion {
-            address,
-            port,
-            forget,
-        } = question;
+        let DirectoryQuestion { address, port, forget } = question;
         if forget {
             if let Some(ports) = self.0.get_mut(&address) {
                 ports.remove(&port);
@@ -185,11 +178,7 @@ mod tests {
     use super::*;
 
     fn question(address: [u8; 4], port: u32, forget: bool) -> proto::DirectoryQuestion {
-        proto::DirectoryQuestion {
-            address: address.to_vec(),
-            port,
-            forget,
-        }
+        proto::DirectoryQuestion { address: address.to_vec(), port, forget }
     }
 
     #[test]
@@ -200,10 +189,7 @@ mod tests {
             asked.note(question([10, 0, high, low], 80, false)).unwrap();
         }
         assert!(asked.note(question([10, 1, 0, 0], 80, false)).is_err());
-        assert!(
-            asked.note(question([10, 0, 0, 0], 80, false)).is_ok(),
-            "asked before"
-        );
+        assert!(asked.note(question([10, 0, 0, 0], 80, false)).is_ok(), "asked before");
         asked.note(question([10, 0, 0, 0], 80, true)).unwrap();
         assert!(asked.note(question([10, 1, 0, 0], 80, false)).is_ok());
         for port in 81..80 + MAX_PORTS as u32 {
@@ -215,11 +201,7 @@ mod tests {
     #[test]
     fn malformed_question_is_refused() {
         let mut asked = Asked::default();
-        let short = proto::DirectoryQuestion {
-            address: vec![1, 2, 3],
-            port: 80,
-            forget: false,
-        };
+        let short = proto::DirectoryQuestion { address: vec![1, 2, 3], port: 80, forget: false };
         assert!(asked.note(short).is_err());
         assert!(asked.note(question([10, 0, 0, 1], 70_000, false)).is_err());
     }

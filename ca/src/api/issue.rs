@@ -35,13 +35,8 @@ impl Api {
                 error.word()
             }
         };
-        self.metrics
-            .issued
-            .with_label_values(&[outcome, attestor])
-            .inc();
-        self.metrics
-            .issue_duration
-            .observe(started.elapsed().as_secs_f64());
+        self.metrics.issued.with_label_values(&[outcome, attestor]).inc();
+        self.metrics.issue_duration.observe(started.elapsed().as_secs_f64());
         result
             .map(|issued| Response::new(self.reply(issued)))
             .map_err(|error| audit::status(&error))
@@ -60,17 +55,8 @@ impl Api {
         let mut id = [0; LineageId::BYTES];
         let known = issued.lineage.0.len().min(LineageId::BYTES);
         id[..known].copy_from_slice(&issued.lineage.0[..known]);
-        let lineage = Lineage {
-            id: LineageId::from_bytes(id),
-            generation: issued.generation,
-        };
+        let lineage = Lineage { id: LineageId::from_bytes(id), generation: issued.generation };
         let bundle = (*self.authority.bundle()).clone();
-        IssueResponse {
-            chain: issued.chain,
-            lineage,
-            bundle,
-            log_proof: Vec::new(),
-        }
-        .into()
+        IssueResponse { chain: issued.chain, lineage, bundle, log_proof: Vec::new() }.into()
     }
 }

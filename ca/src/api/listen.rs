@@ -80,12 +80,7 @@ pub async fn serve(
     api: Api,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(HANDOVER);
-    let door = Door {
-        tls,
-        authority: api.authority.clone(),
-        metrics: api.metrics.clone(),
-        sender,
-    };
+    let door = Door { tls, authority: api.authority.clone(), metrics: api.metrics.clone(), sender };
     let accepting = tokio::spawn(door.accept(listener, api.stopping.clone()));
     let stopping = stopped(api.stopping.clone());
     let service = CaServer::new(api)
@@ -144,10 +139,7 @@ impl Door {
             Ok((tls, caller)) => {
                 let counted = Counted::new(self.metrics.connections.clone());
                 // Tonic stopped taking connections: the process ends.
-                let _ = self
-                    .sender
-                    .send(Ok(Connection::new(tls, caller, permit, counted)))
-                    .await;
+                let _ = self.sender.send(Ok(Connection::new(tls, caller, permit, counted))).await;
                 "completed"
             }
             Err(word) => {
@@ -179,14 +171,7 @@ impl Door {
             .1
             .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
             .map_err(|_| "failed")?;
-        Ok((
-            tls,
-            Caller {
-                remote,
-                peer,
-                exporter,
-            },
-        ))
+        Ok((tls, Caller { remote, peer, exporter }))
     }
 
     /// Who the verified certificate says the caller is; nobody, if it presented none.
@@ -194,12 +179,6 @@ impl Door {
         let Some(chain) = tls.get_ref().1.peer_certificates() else {
             return Ok(None);
         };
-        peer(
-            chain,
-            &self.authority.bundle(),
-            self.authority.clock().now(),
-            Role::Client,
-        )
-        .map(Some)
+        peer(chain, &self.authority.bundle(), self.authority.clock().now(), Role::Client).map(Some)
     }
 }

@@ -47,11 +47,7 @@ pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
     let stopped = stopped(stopping);
     tokio::pin!(stopped);
     loop {
-        let permit = permits
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("this semaphore is never closed");
+        let permit = permits.clone().acquire_owned().await.expect("this semaphore is never closed");
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stopped => return,
@@ -80,13 +76,9 @@ pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
 impl Ops {
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "only GET and HEAD are answered here\n",
-            );
-            refused
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let mut refused =
+                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
         match request.uri().path() {
@@ -97,22 +89,14 @@ impl Ops {
             },
             "/metrics" => {
                 self.refresh();
-                typed(
-                    StatusCode::OK,
-                    "text/plain; version=0.0.4",
-                    self.metrics.text(),
-                )
+                typed(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.text())
             }
-            "/bundle.pem" => typed(
-                StatusCode::OK,
-                "application/x-pem-file",
-                self.authority.bundle().to_pem(),
-            ),
-            "/bundle.json" => typed(
-                StatusCode::OK,
-                "application/json",
-                self.authority.bundle().to_spiffe_json(),
-            ),
+            "/bundle.pem" => {
+                typed(StatusCode::OK, "application/x-pem-file", self.authority.bundle().to_pem())
+            }
+            "/bundle.json" => {
+                typed(StatusCode::OK, "application/json", self.authority.bundle().to_spiffe_json())
+            }
             _ => text(
                 StatusCode::NOT_FOUND,
                 "not here; there are /livez /readyz /metrics /bundle.pem /bundle.json\n",
@@ -124,15 +108,9 @@ impl Ops {
     fn refresh(&self) {
         let (metrics, authority) = (&self.metrics, &self.authority);
         let bounded = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        metrics.live_svids.set(bounded(
-            authority.live().count(authority.clock().seconds()) as u64
-        ));
-        metrics
-            .signer_not_after
-            .set(authority.signer_not_after() as f64);
-        metrics
-            .bundle_generation
-            .set(bounded(authority.bundle().generation()));
+        metrics.live_svids.set(bounded(authority.live().count(authority.clock().seconds()) as u64));
+        metrics.signer_not_after.set(authority.signer_not_after() as f64);
+        metrics.bundle_generation.set(bounded(authority.bundle().generation()));
         metrics.deny_epoch.set(bounded(authority.deny_epoch()));
     }
 }
@@ -144,11 +122,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 fn typed(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -24,15 +24,8 @@ pub fn server_config(
     bundle: Arc<TrustBundle>,
     clock: Clock,
 ) -> Result<ServerConfig, rustls::Error> {
-    let kx_groups = vec![
-        kx_group::X25519MLKEM768,
-        kx_group::X25519,
-        kx_group::SECP256R1,
-    ];
-    let provider = CryptoProvider {
-        kx_groups,
-        ..default_provider()
-    };
+    let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
+    let provider = CryptoProvider { kx_groups, ..default_provider() };
     let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(clock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(CallerVerifier::new(bundle)))

@@ -25,9 +25,7 @@ pub async fn ask_offline_or_online(
 ) -> Result<Answer, AppError> {
     let data = DataDir::open(data)?;
     let path = data.admin_socket();
-    let told = admin::ask(&path, &question)
-        .await
-        .map_err(|cause| AppError::Ask { path, cause })?;
+    let told = admin::ask(&path, &question).await.map_err(|cause| AppError::Ask { path, cause })?;
     let answered = match told {
         Some(answered) => answered,
         None => {

@@ -70,11 +70,7 @@ pub enum AppError {
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("cannot listen on {address} ({flag}): {cause}; free the port or choose another")]
-    Listen {
-        flag: &'static str,
-        address: SocketAddr,
-        cause: io::Error,
-    },
+    Listen { flag: &'static str, address: SocketAddr, cause: io::Error },
     #[error("cannot make the admin socket {}: {cause}", path.display())]
     Admin { path: PathBuf, cause: io::Error },
     #[error("cannot ask the server on {}: {cause}; is it this version of myelin-ca?", path.display())]
@@ -106,10 +102,7 @@ pub struct Running {
 
 impl Builder {
     pub fn new(config: ServeConfig) -> Self {
-        Self {
-            config,
-            clock: system_clock(),
-        }
+        Self { config, clock: system_clock() }
     }
 
     /// Another clock than the machine's.
@@ -133,9 +126,7 @@ impl Builder {
         }
         let own = authority.issue_own().await?;
         let renew_at = upkeep::renew_at(&own, clock.seconds());
-        metrics
-            .own_svid_not_after
-            .set(own.validity.not_after as f64);
+        metrics.own_svid_not_after.set(own.validity.not_after as f64);
         let tls = tls::server_config(own, authority.bundle(), clock)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
         let doors = Doors::open(&config, &data).await?;
@@ -151,34 +142,14 @@ impl Builder {
                 tracing::error!(%error, "the gRPC port failed");
             }
         });
-        let shown = ops::Ops {
-            authority: authority.clone(),
-            metrics: metrics.clone(),
-            readiness,
-        };
+        let shown = ops::Ops { authority: authority.clone(), metrics: metrics.clone(), readiness };
         tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
-        tasks.spawn(admin::serve(
-            doors.admin,
-            authority.clone(),
-            stopping.clone(),
-        ));
-        let upkeep = upkeep::Upkeep {
-            authority: authority.clone(),
-            metrics,
-            tls,
-            renew_at,
-            ready,
-        };
+        tasks.spawn(admin::serve(doors.admin, authority.clone(), stopping.clone()));
+        let upkeep = upkeep::Upkeep { authority: authority.clone(), metrics, tls, renew_at, ready };
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
         tracing::info!(trust_domain = %bundle.trust_domain(), bundle = %bundle.hash(), %grpc, %ops, "serving");
-        Ok(Running {
-            grpc,
-            ops,
-            authority,
-            stop,
-            tasks,
-        })
+        Ok(Running { grpc, ops, authority, stop, tasks })
     }
 }
 
@@ -248,9 +219,7 @@ pub async fn run(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Res
 fn seal_key(data: &DataDir, file: Option<&std::path::Path>) -> Result<SealKey, AppError> {
     let path = file.map_or_else(|| data.default_seal_key(), std::path::Path::to_path_buf);
     if path.exists() {
-        return Ok(SealKey::from_bytes(read_secret::<{ SealKey::BYTES }>(
-            &path,
-        )?));
+        return Ok(SealKey::from_bytes(read_secret::<{ SealKey::BYTES }>(&path)?));
     }
     if data.store().exists() {
         return Err(AppError::SealKeyMissing(path));
@@ -264,11 +233,7 @@ async fn listen_on(
     flag: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), AppError> {
-    let at = |cause| AppError::Listen {
-        flag,
-        address,
-        cause,
-    };
+    let at = |cause| AppError::Listen { flag, address, cause };
     let listener = TcpListener::bind(address).await.map_err(at)?;
     let bound = listener.local_addr().map_err(at)?;
     Ok((listener, bound))

@@ -77,9 +77,7 @@ impl Upkeep {
             return Ok(());
         }
         let own = self.authority.issue_own().await?;
-        self.metrics
-            .own_svid_not_after
-            .set(own.validity.not_after as f64);
+        self.metrics.own_svid_not_after.set(own.validity.not_after as f64);
         let due = renew_at(&own, now);
         let config =
             tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;

@@ -40,11 +40,7 @@ pub enum Claimed {
     /// Holds a host key, and nothing else any more.
     HostAlone,
     /// Holds a host key and the SVID with this serial, and says which generation it is.
-    Renewal {
-        lineage: Hex,
-        generation: u64,
-        serial: Hex,
-    },
+    Renewal { lineage: Hex, generation: u64, serial: Hex },
 }
 
 /// A request whose every signature was verified. Only [`prove`] makes one.
@@ -86,14 +82,11 @@ pub fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, At
     )
     .map_err(AttestError::HostSignature)?;
     let claimed = match &request.attestation {
-        Attestation::Join { secret, .. } => Claimed::Token {
-            secret_hash: Hex(secret.stored_hash().to_vec()),
-        },
+        Attestation::Join { secret, .. } => {
+            Claimed::Token { secret_hash: Hex(secret.stored_hash().to_vec()) }
+        }
         Attestation::Host { lineage: None, .. } => Claimed::HostAlone,
-        Attestation::Host {
-            lineage: Some(Lineage { id, generation }),
-            ..
-        } => {
+        Attestation::Host { lineage: Some(Lineage { id, generation }), .. } => {
             let peer = caller.peer.as_ref().ok_or(AttestError::SvidNotPresented)?;
             let serial = Hex(peer.serial.as_bytes().to_vec());
             Claimed::Renewal {
@@ -171,13 +164,7 @@ impl Proven {
         csr_key: P256Spki,
         request_key: Hex,
     ) -> Self {
-        Self {
-            claimed,
-            host,
-            csr_key,
-            request_key,
-            lifetime: Duration::ZERO,
-        }
+        Self { claimed, host, csr_key, request_key, lifetime: Duration::ZERO }
     }
 }
 
@@ -196,9 +183,7 @@ impl AttestError {
     /// One word of a closed set.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Malformed(IssuanceError::Key {
-                field: "csr_der", ..
-            }) => "csr_not_p256",
+            Self::Malformed(IssuanceError::Key { field: "csr_der", .. }) => "csr_not_p256",
             Self::Malformed(IssuanceError::CsrNotPossessed) => "csr_signature",
             Self::Malformed(IssuanceError::CsrMalformed) => "csr_malformed",
             Self::Malformed(_) => "malformed",

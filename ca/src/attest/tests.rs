@@ -29,11 +29,7 @@ fn made(attestation: fn(Vec<u8>) -> proto::issue_request::Attestation) -> Made {
         .to_vec();
     let (exporter, request_key) = ([7; EXPORTER_BYTES], RequestKey::random().unwrap());
     let host_signature = sign_host_proof(&signing, &exporter, &csr_der, &request_key).unwrap();
-    let caller = Caller {
-        remote: RemoteAddr("10.0.0.1:5".parse().unwrap()),
-        peer: None,
-        exporter,
-    };
+    let caller = Caller { remote: RemoteAddr("10.0.0.1:5".parse().unwrap()), peer: None, exporter };
     let request = proto::IssueRequest {
         csr_der,
         request_key: request_key.as_bytes().to_vec(),
@@ -52,17 +48,11 @@ fn token(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
 }
 
 fn alone(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
-    proto::issue_request::Attestation::Host(proto::Host {
-        host_spki,
-        lineage: None,
-    })
+    proto::issue_request::Attestation::Host(proto::Host { host_spki, lineage: None })
 }
 
 fn renewal(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
-    let lineage = Some(proto::Lineage {
-        id: vec![1; 16],
-        generation: 1,
-    });
+    let lineage = Some(proto::Lineage { id: vec![1; 16], generation: 1 });
     proto::issue_request::Attestation::Host(proto::Host { host_spki, lineage })
 }
 
@@ -71,10 +61,7 @@ fn each_right_is_told_from_the_others() {
     for (attestation, expected) in [(token as fn(_) -> _, "join_token"), (alone, "host_key")] {
         let Made { request, caller } = made(attestation);
         assert_eq!(attestor_of(&request), expected);
-        assert_eq!(
-            prove(request, &caller).unwrap().claimed().attestor(),
-            expected
-        );
+        assert_eq!(prove(request, &caller).unwrap().claimed().attestor(), expected);
     }
 }
 
@@ -82,10 +69,7 @@ fn each_right_is_told_from_the_others() {
 fn renewal_without_a_peer_is_refused() {
     let Made { request, caller } = made(renewal);
     assert_eq!(attestor_of(&request), "renewal");
-    assert_eq!(
-        prove(request, &caller).unwrap_err().word(),
-        "svid_not_presented"
-    );
+    assert_eq!(prove(request, &caller).unwrap_err().word(), "svid_not_presented");
 }
 
 #[test]
@@ -93,18 +77,12 @@ fn request_that_differs_from_what_the_host_signed_is_refused() {
     let table: [Case; 8] = [
         (|made| made.caller.exporter[0] ^= 1, "host_signature"),
         (|made| made.request.request_key[0] ^= 1, "host_signature"),
-        (
-            |made| made.request.host_signature[10] ^= 1,
-            "host_signature",
-        ),
+        (|made| made.request.host_signature[10] ^= 1, "host_signature"),
         (|made| made.request.csr_der[60] ^= 1, "csr"),
         (|made| made.request.request_key.truncate(15), "malformed"),
         (|made| made.request.attestation = None, "malformed"),
         (|made| made.request.csr_der = vec![0; 5000], "malformed"),
-        (
-            |made| made.request.attestation = Some(token(vec![1; 91])),
-            "malformed",
-        ),
+        (|made| made.request.attestation = Some(token(vec![1; 91])), "malformed"),
     ];
     for (change, expected) in table {
         let mut made = made(token);

@@ -32,13 +32,7 @@ impl Authority {
         let mut batch = Batch::default();
         // Every issue writes the host's record, so none can slip in between the list below and this
         // commit.
-        batch.replace(
-            host,
-            &HostRecord {
-                denied: true,
-                ..host.record.clone()
-            },
-        );
+        batch.replace(host, &HostRecord { denied: true, ..host.record.clone() });
         let deny = |lineage: &LineageRecord| LineageRecord {
             state: LineageState::Denied,
             ..lineage.clone()
@@ -52,10 +46,7 @@ impl Authority {
         let record = self.write_denied(&mut batch, proven, now).await?;
         let mut freed = Vec::new();
         for address in &host.record.grant.addresses {
-            let Some(entry) = self
-                .journal
-                .read::<AddressRecord>(&address.to_string())
-                .await?
+            let Some(entry) = self.journal.read::<AddressRecord>(&address.to_string()).await?
             else {
                 continue;
             };
@@ -84,26 +75,18 @@ impl Authority {
         now: UnixSeconds,
     ) -> Result<DenyRecord, IssueError> {
         let current = self.journal.read::<DenyRecord>(CURRENT).await?;
-        let mut record = current
-            .as_ref()
-            .map(|entry| entry.record.clone())
-            .unwrap_or_default();
+        let mut record = current.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
         record.epoch += 1;
         record.serials.retain(|denied| denied.until >= now);
         let within = format!("{}/", proven.host());
         let mut after: Option<String> = None;
         loop {
-            let page = self
-                .journal
-                .page::<HeldRecord>(&within, after.as_deref())
-                .await?;
+            let page = self.journal.page::<HeldRecord>(&within, after.as_deref()).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for held in page.into_iter().filter(|held| held.record.not_after >= now) {
-                let denied = DeniedSerial {
-                    serial: held.record.serial,
-                    until: held.record.not_after,
-                };
+                let denied =
+                    DeniedSerial { serial: held.record.serial, until: held.record.not_after };
                 if !record.serials.contains(&denied) && record.serials.len() < MAX_DENY_ENTRIES {
                     record.serials.push(denied);
                 }

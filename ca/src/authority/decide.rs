@@ -71,9 +71,7 @@ fn redeem(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
     };
     match (&token.used, known.lineage) {
         (None, _) if token.expires <= now => Decision::Refuse(Reason::TokenExpired),
-        (None, _) => Decision::Begin {
-            grant: token.grant.clone(),
-        },
+        (None, _) => Decision::Begin { grant: token.grant.clone() },
         (Some(used), Some(lineage))
             if used.host == *proven.host()
                 && lineage.generation == 1
@@ -99,9 +97,7 @@ fn reattest(proven: &Proven, known: Known<'_>) -> Decision {
                 Decision::Refuse(Reason::RequestKeyReused)
             }
         }
-        _ => Decision::Begin {
-            grant: host.grant.clone(),
-        },
+        _ => Decision::Begin { grant: host.grant.clone() },
     }
 }
 
@@ -109,10 +105,7 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
     let Some(host) = known.host else {
         return Decision::Refuse(Reason::HostUnknown);
     };
-    let Some(lineage) = known
-        .lineage
-        .filter(|lineage| lineage.host == *proven.host())
-    else {
+    let Some(lineage) = known.lineage.filter(|lineage| lineage.host == *proven.host()) else {
         return Decision::Refuse(Reason::LineageUnknown);
     };
     // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about
@@ -129,10 +122,9 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
         LineageState::Superseded => Decision::Alarm,
         LineageState::Live if retried && same_request(proven, lineage) => Decision::Again,
         LineageState::Live if retried => Decision::Refuse(Reason::RequestKeyReused),
-        LineageState::Live if lineage.generation == claimed => Decision::Advance {
-            grant: host.grant.clone(),
-            generation: claimed + 1,
-        },
+        LineageState::Live if lineage.generation == claimed => {
+            Decision::Advance { grant: host.grant.clone(), generation: claimed + 1 }
+        }
         LineageState::Live => Decision::Alarm,
     }
 }
@@ -149,11 +141,7 @@ pub(super) fn within_rate(
 ) -> Result<UnixSeconds, Reason> {
     let interval = (default_life / ISSUES_PER_LIFETIME).max(1);
     let due = host.map_or(now, |host| host.next_due.max(now));
-    if due > now + interval * ISSUE_BURST {
-        Err(Reason::TooOften)
-    } else {
-        Ok(due + interval)
-    }
+    if due > now + interval * ISSUE_BURST { Err(Reason::TooOften) } else { Ok(due + interval) }
 }
 
 /// Whether this address is free for the host: nobody else's unexpired claim overlaps.
@@ -164,10 +152,7 @@ pub(super) fn address_is_free(
     now: UnixSeconds,
 ) -> Result<(), Reason> {
     let others = || {
-        record
-            .claims
-            .iter()
-            .filter(|claim| claim.not_after > now && claim.host != *proven.host())
+        record.claims.iter().filter(|claim| claim.not_after > now && claim.host != *proven.host())
     };
     for port in grant.claimed_ports() {
         if others().any(|claim| claim.overlaps(port)) {

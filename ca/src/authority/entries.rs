@@ -48,13 +48,7 @@ impl Authority {
             && let Some(former) = self.lineage(&host.record.lineage).await?
         {
             let state = LineageState::Superseded;
-            batch.replace(
-                &former,
-                &LineageRecord {
-                    state,
-                    ..former.record.clone()
-                },
-            );
+            batch.replace(&former, &LineageRecord { state, ..former.record.clone() });
         }
         Ok(())
     }
@@ -81,24 +75,17 @@ impl Authority {
         }
         let mut written = Vec::new();
         for (address, entry) in addresses {
-            let mut record = entry
-                .as_ref()
-                .map(|entry| entry.record.clone())
-                .unwrap_or_default();
-            record
-                .claims
-                .retain(|claim| claim.not_after > now && claim.host != *proven.host());
+            let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
+            record.claims.retain(|claim| claim.not_after > now && claim.host != *proven.host());
             if grant.addresses.contains(&address) {
-                record
-                    .claims
-                    .extend(grant.claimed_ports().into_iter().map(|port| Claim {
-                        port,
-                        spiffe_id: grant.spiffe_id.clone(),
-                        protocol: grant.protocol.clone(),
-                        host: proven.host().clone(),
-                        serial: issued.serial.clone(),
-                        not_after: issued.not_after,
-                    }));
+                record.claims.extend(grant.claimed_ports().into_iter().map(|port| Claim {
+                    port,
+                    spiffe_id: grant.spiffe_id.clone(),
+                    protocol: grant.protocol.clone(),
+                    host: proven.host().clone(),
+                    serial: issued.serial.clone(),
+                    not_after: issued.not_after,
+                }));
             }
             batch.put(&address.to_string(), entry.as_ref(), &record);
             written.push((address, record));

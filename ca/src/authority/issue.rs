@@ -69,9 +69,8 @@ impl Authority {
                     Commit::Conflict => None,
                 },
                 Decision::Begin { grant } => {
-                    let lineage = Hex(random::bytes::<16>()
-                        .map_err(|_| IssueError::NoRandomness)?
-                        .to_vec());
+                    let lineage =
+                        Hex(random::bytes::<16>().map_err(|_| IssueError::NoRandomness)?.to_vec());
                     self.attempt(proven, &seen, grant, lineage, 1, now).await?
                 }
                 Decision::Advance { grant, generation } => {
@@ -80,8 +79,7 @@ impl Authority {
                         .lineage()
                         .cloned()
                         .ok_or(IssueError::Refused(Reason::LineageUnknown))?;
-                    self.attempt(proven, &seen, grant, lineage, generation, now)
-                        .await?
+                    self.attempt(proven, &seen, grant, lineage, generation, now).await?
                 }
             };
             if let Some(issued) = done {
@@ -93,31 +91,18 @@ impl Authority {
 
     async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
         let journal = &self.journal;
-        let host = journal
-            .read::<HostRecord>(&proven.host().to_string())
-            .await?;
-        let mut seen = Seen {
-            token: None,
-            host,
-            lineage: None,
-            held: None,
-        };
+        let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
+        let mut seen = Seen { token: None, host, lineage: None, held: None };
         let lineage = match proven.claimed() {
             Claimed::Token { secret_hash } => {
-                seen.token = journal
-                    .read::<TokenRecord>(&secret_hash.to_string())
-                    .await?;
+                seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
                 seen.token
                     .as_ref()
                     .and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
             }
             Claimed::HostAlone => seen.host.as_ref().map(|host| host.record.lineage.clone()),
-            Claimed::Renewal {
-                lineage, serial, ..
-            } => {
-                seen.held = journal
-                    .read::<HeldRecord>(&held_name(proven.host(), serial))
-                    .await?;
+            Claimed::Renewal { lineage, serial, .. } => {
+                seen.held = journal.read::<HeldRecord>(&held_name(proven.host(), serial)).await?;
                 Some(lineage.clone())
             }
         };
@@ -159,8 +144,7 @@ impl Authority {
         };
         let mut batch = Batch::default();
         write_certificate(&mut batch, proven, &issued, &leaf, now);
-        self.write_lineage(&mut batch, proven, seen, &issued)
-            .await?;
+        self.write_lineage(&mut batch, proven, seen, &issued).await?;
         let record = HostRecord {
             grant: grant.clone(),
             lineage: issued.lineage.clone(),
@@ -169,22 +153,12 @@ impl Authority {
         };
         batch.put(&proven.host().to_string(), host, &record);
         if let Some(token) = &seen.token {
-            let used = Redeemed {
-                at: now,
-                host: proven.host().clone(),
-                lineage: issued.lineage.clone(),
-            };
-            batch.replace(
-                token,
-                &TokenRecord {
-                    used: Some(used),
-                    ..token.record.clone()
-                },
-            );
+            let used =
+                Redeemed { at: now, host: proven.host().clone(), lineage: issued.lineage.clone() };
+            batch.replace(token, &TokenRecord { used: Some(used), ..token.record.clone() });
         }
-        let claimed = self
-            .write_claims(&mut batch, proven, host, &grant, addresses, &issued, now)
-            .await?;
+        let claimed =
+            self.write_claims(&mut batch, proven, host, &grant, addresses, &issued, now).await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => Ok(None),
             Commit::Committed { .. } => {
@@ -226,10 +200,7 @@ impl Authority {
     ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
         let mut found = Vec::new();
         for address in &grant.addresses {
-            let entry = self
-                .journal
-                .read::<AddressRecord>(&address.to_string())
-                .await?;
+            let entry = self.journal.read::<AddressRecord>(&address.to_string()).await?;
             if let Some(entry) = &entry {
                 address_is_free(&entry.record, proven, grant, now).map_err(IssueError::Refused)?;
             }
@@ -272,7 +243,5 @@ impl Seen {
 /// The lineage's id out of its key in the journal.
 fn lineage_id(key: &str) -> Vec<u8> {
     let hex = key.trim_start_matches(<LineageRecord as crate::journal::Record>::PREFIX);
-    serde_json::from_value::<Hex>(hex.into())
-        .map(|hex| hex.0)
-        .unwrap_or_default()
+    serde_json::from_value::<Hex>(hex.into()).map(|hex| hex.0).unwrap_or_default()
 }

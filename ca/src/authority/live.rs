@@ -27,10 +27,7 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        Self {
-            claims: RwLock::default(),
-            changes: broadcast::Sender::new(CHANGES_KEPT),
-        }
+        Self { claims: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
     }
 }
 
@@ -41,9 +38,7 @@ impl Live {
         let claims = self.read();
         let here = claims.get(&address)?;
         let live = |wanted: Option<u16>| {
-            here.iter()
-                .find(|claim| claim.port == wanted && claim.not_after > now)
-                .cloned()
+            here.iter().find(|claim| claim.port == wanted && claim.not_after > now).cloned()
         };
         let anybody = || here.iter().find(|claim| claim.not_after > now).cloned();
         let found = live(Some(port)).or_else(|| live(None));
@@ -124,14 +119,7 @@ mod tests {
 
     fn claim(port: Option<u16>, id: &str, not_after: u64) -> Claim {
         let (host, serial) = (Hex(vec![1]), Hex(id.as_bytes().to_vec()));
-        Claim {
-            port,
-            spiffe_id: id.to_owned(),
-            protocol: String::new(),
-            host,
-            serial,
-            not_after,
-        }
+        Claim { port, spiffe_id: id.to_owned(), protocol: String::new(), host, serial, not_after }
     }
 
     #[test]
@@ -153,22 +141,14 @@ mod tests {
         let claims = vec![claim(None, "all", NOW + 5), claim(Some(80), "web", NOW + 1)];
         live.publish(address, &AddressRecord { claims });
         assert_eq!(live.at("10.0.0.2".parse().unwrap(), 80, NOW), None);
-        assert_eq!(
-            (live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)),
-            (2, 1, 0)
-        );
+        assert_eq!((live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)), (2, 1, 0));
     }
 
     #[test]
     fn expiry_is_announced_once() {
         let live = Live::default();
         let address: IpAddr = "10.0.0.1".parse().unwrap();
-        live.publish(
-            address,
-            &AddressRecord {
-                claims: vec![claim(None, "all", NOW)],
-            },
-        );
+        live.publish(address, &AddressRecord { claims: vec![claim(None, "all", NOW)] });
         let mut changes = live.changes();
         assert_eq!(live.expire(NOW - 1), 0);
         assert_eq!(live.expire(NOW), 1);

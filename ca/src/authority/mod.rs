@@ -83,10 +83,7 @@ impl Authority {
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, AuthorityError> {
-        let denied = journal
-            .read::<DenyRecord>(CURRENT)
-            .await?
-            .map(|entry| entry.record);
+        let denied = journal.read::<DenyRecord>(CURRENT).await?.map(|entry| entry.record);
         let denied = deny_list(&denied.unwrap_or_default(), clock.seconds())?;
         let authority = Self {
             journal,
@@ -133,10 +130,7 @@ impl Authority {
 
     /// The deny list as it was last changed.
     pub fn deny_list(&self) -> Arc<DenyList> {
-        self.denied
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.denied.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a peer whose handshake was good is still good.
@@ -152,11 +146,7 @@ impl Authority {
 
     /// Longest that the default asks for; the yardstick of rates.
     fn default_life(&self) -> u64 {
-        self.settings
-            .lifetimes
-            .default
-            .min(crate::template::MAX_LIFETIME)
-            .as_secs()
+        self.settings.lifetimes.default.min(crate::template::MAX_LIFETIME).as_secs()
     }
 
     fn publish_denied(&self, list: DenyList) {
@@ -172,33 +162,21 @@ impl Authority {
         let now = self.clock.seconds();
         for entry in self.journal.all::<AddressRecord>().await? {
             let name = entry.key.trim_start_matches("address/").to_owned();
-            for claim in entry
-                .record
-                .claims
-                .iter()
-                .filter(|claim| claim.not_after > now)
-            {
+            for claim in entry.record.claims.iter().filter(|claim| claim.not_after > now) {
                 let issued = self
                     .journal
                     .read::<crate::journal::IssuedRecord>(&claim.serial.to_string())
                     .await?;
                 if issued.is_none() {
                     let serial = claim.serial.to_string();
-                    return Err(AuthorityError::Disagreement {
-                        address: name,
-                        serial,
-                    });
+                    return Err(AuthorityError::Disagreement { address: name, serial });
                 }
             }
             match name.parse() {
                 Ok(address) => self.live.publish(address, &entry.record),
                 Err(error) => {
                     let why = format!("{error}");
-                    return Err(JournalError::Unreadable {
-                        key: entry.key,
-                        why,
-                    }
-                    .into());
+                    return Err(JournalError::Unreadable { key: entry.key, why }.into());
                 }
             }
         }
@@ -213,27 +191,17 @@ impl Authority {
 
 /// The deny list that a record stands for, said at `now`.
 fn deny_list(record: &DenyRecord, now: UnixSeconds) -> Result<DenyList, DenyError> {
-    let entries = record
-        .serials
-        .iter()
-        .filter(|denied| denied.until >= now)
-        .filter_map(|denied| {
-            // What was written as a serial is one.
-            let serial = Serial::from_bytes(&denied.serial.0).ok()?;
-            Some(DenyEntry {
-                subject: DenySubject::Serial(serial),
-                until: denied.until,
-            })
-        });
+    let entries = record.serials.iter().filter(|denied| denied.until >= now).filter_map(|denied| {
+        // What was written as a serial is one.
+        let serial = Serial::from_bytes(&denied.serial.0).ok()?;
+        Some(DenyEntry { subject: DenySubject::Serial(serial), until: denied.until })
+    });
     DenyList::new(record.epoch, now, entries)
 }
 
 /// The chain as callers get it: leaf, then its issuer.
 fn chain(leaf_der: &[u8], issuer_der: &[u8]) -> Vec<CertificateDer<'static>> {
-    vec![
-        CertificateDer::from(leaf_der.to_vec()),
-        CertificateDer::from(issuer_der.to_vec()),
-    ]
+    vec![CertificateDer::from(leaf_der.to_vec()), CertificateDer::from(issuer_der.to_vec())]
 }
 
 /// How long an entry stays in the journal after the certificate or token ended.

@@ -41,10 +41,7 @@ impl Authority {
             addresses: self.settings.own_addresses.clone(),
             names: self.settings.own_names.clone(),
             serial: Serial::from_random(random::bytes().map_err(|_| IssueError::NoRandomness)?),
-            validity: self
-                .settings
-                .lifetimes
-                .validity(Duration::ZERO, now, signer.validity())?,
+            validity: self.settings.lifetimes.validity(Duration::ZERO, now, signer.validity())?,
             public_key: key.subject_public_key_info(),
         };
         let certificate = signer.sign_leaf(&leaf)?;
@@ -69,10 +66,6 @@ impl Authority {
         let mut chain = super::chain(&certificate, signer.certificate());
         chain.extend(bundle.roots().cloned());
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Ok(OwnSvid {
-            chain,
-            key,
-            validity: leaf.validity,
-        })
+        Ok(OwnSvid { chain, key, validity: leaf.validity })
     }
 }

@@ -34,13 +34,8 @@ impl Authority {
         let signature = signer
             .sign_statement(&list.signed_bytes(bundle.trust_domain()))
             .map_err(IssueError::from)?;
-        let denied = SignedDenyList {
-            list,
-            signature,
-            signer: signer.certificate().clone(),
-        };
-        self.statements
-            .send_replace(Some(Arc::new(Statement { bundle, denied })));
+        let denied = SignedDenyList { list, signature, signer: signer.certificate().clone() };
+        self.statements.send_replace(Some(Arc::new(Statement { bundle, denied })));
         Ok(())
     }
 

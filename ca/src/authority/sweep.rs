@@ -25,15 +25,9 @@ impl Authority {
     pub async fn sweep(&self) -> Result<usize, JournalError> {
         let now = self.clock.seconds();
         let long_ago = |end: UnixSeconds| end + KEPT_AFTER_END.as_secs() <= now;
-        let mut gone = self
-            .sweep_kind(|token: &TokenRecord| long_ago(token.expires))
-            .await?;
-        gone += self
-            .sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after))
-            .await?;
-        gone += self
-            .sweep_kind(|held: &HeldRecord| long_ago(held.not_after))
-            .await?;
+        let mut gone = self.sweep_kind(|token: &TokenRecord| long_ago(token.expires)).await?;
+        gone += self.sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after)).await?;
+        gone += self.sweep_kind(|held: &HeldRecord| long_ago(held.not_after)).await?;
         gone += self
             .sweep_kind(|address: &AddressRecord| {
                 address.claims.iter().all(|claim| long_ago(claim.not_after))
@@ -66,12 +60,7 @@ impl Authority {
         ended: impl Fn(&R) -> bool,
     ) -> Result<usize, JournalError> {
         let all = self.journal.all::<R>().await?;
-        self.remove(
-            all.into_iter()
-                .filter(|entry| ended(&entry.record))
-                .collect(),
-        )
-        .await
+        self.remove(all.into_iter().filter(|entry| ended(&entry.record)).collect()).await
     }
 
     async fn remove<R: Record>(&self, entries: Vec<Entry<R>>) -> Result<usize, JournalError> {

@@ -85,24 +85,11 @@ pub async fn create(
     let name = Hex(secret.stored_hash().to_vec());
     let expires = now + request.ttl_seconds;
     let mut batch = Batch::default();
-    batch.create(
-        &name.to_string(),
-        &TokenRecord {
-            grant,
-            created: now,
-            expires,
-            used: None,
-        },
-    );
+    batch.create(&name.to_string(), &TokenRecord { grant, created: now, expires, used: None });
     match journal.commit(batch).await? {
-        Commit::Committed { .. } => Ok(NewToken {
-            token: JoinToken {
-                secret,
-                bundle_hash: bundle.hash(),
-            },
-            expires,
-            name,
-        }),
+        Commit::Committed { .. } => {
+            Ok(NewToken { token: JoinToken { secret, bundle_hash: bundle.hash() }, expires, name })
+        }
         // 256 random bits were there before: the generator is broken.
         Commit::Conflict => Err(TokenError::NoRandomness),
     }
@@ -110,10 +97,8 @@ pub async fn create(
 
 /// The grant of a request, checked whole.
 fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenError> {
-    let id = SpiffeId::parse(&request.spiffe_id).map_err(|why| TokenError::Id {
-        id: request.spiffe_id.clone(),
-        why,
-    })?;
+    let id = SpiffeId::parse(&request.spiffe_id)
+        .map_err(|why| TokenError::Id { id: request.spiffe_id.clone(), why })?;
     if id.trust_domain() != bundle.trust_domain() {
         return Err(TokenError::OtherTrustDomain {
             id,
@@ -128,13 +113,10 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
     addresses.dedup();
     if addresses.len() != request.addresses.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len())
     {
-        return Err(TokenError::Addresses {
-            found: request.addresses.len(),
-        });
+        return Err(TokenError::Addresses { found: request.addresses.len() });
     }
-    if let Some(address) = addresses
-        .iter()
-        .find(|address| address.is_unspecified() || address.is_multicast())
+    if let Some(address) =
+        addresses.iter().find(|address| address.is_unspecified() || address.is_multicast())
     {
         return Err(TokenError::Address(*address));
     }
@@ -149,12 +131,7 @@ fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenErr
     if request.protocol.len() > MAX_PROTOCOL_BYTES || !request.protocol.bytes().all(fits) {
         return Err(TokenError::Protocol(request.protocol.clone()));
     }
-    Ok(Grant {
-        spiffe_id: id.to_string(),
-        addresses,
-        ports,
-        protocol: request.protocol.clone(),
-    })
+    Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol: request.protocol.clone() })
 }
 
 #[cfg(test)]
@@ -174,10 +151,7 @@ mod tests {
             common_name: "test".to_owned(),
             trust_domain: "prod.example".to_owned(),
             serial: Serial::from_random([1; 16]),
-            validity: Validity {
-                not_before: 1,
-                not_after: 2_000_000_000,
-            },
+            validity: Validity { not_before: 1, not_after: 2_000_000_000 },
             path_length: None,
         };
         let (root, _) = Signer::make_root(&template, &SealKey::from_bytes([1; 32])).unwrap();
@@ -202,27 +176,15 @@ mod tests {
         assert!(asked(|_| {}).is_ok());
         let table: [Case; 10] = [
             (|it| it.spiffe_id = "web".to_owned(), "no SPIFFE ID"),
-            (
-                |it| it.spiffe_id = "spiffe://prod.example/myelin/ca".to_owned(),
-                "reserved",
-            ),
+            (|it| it.spiffe_id = "spiffe://prod.example/myelin/ca".to_owned(), "reserved"),
             (
                 |it| it.spiffe_id = "spiffe://other.example/ns/a/sa/b".to_owned(),
                 "another trust domain",
             ),
             (|it| it.addresses.clear(), "1 to 16"),
-            (
-                |it| it.addresses.push("::ffff:10.0.0.7".parse().unwrap()),
-                "each once",
-            ),
-            (
-                |it| it.addresses = vec!["0.0.0.0".parse().unwrap()],
-                "cannot be a workload's",
-            ),
-            (
-                |it| it.addresses = vec!["224.0.0.1".parse().unwrap()],
-                "cannot be a workload's",
-            ),
+            (|it| it.addresses.push("::ffff:10.0.0.7".parse().unwrap()), "each once"),
+            (|it| it.addresses = vec!["0.0.0.0".parse().unwrap()], "cannot be a workload's"),
+            (|it| it.addresses = vec!["224.0.0.1".parse().unwrap()], "cannot be a workload's"),
             (|it| it.ports = vec![0], "ports"),
             (|it| it.ports = vec![80, 80], "ports"),
             (|it| it.protocol = "H2 ".to_owned(), "protocol"),

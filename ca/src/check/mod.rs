@@ -28,10 +28,7 @@ pub fn leaf(der: &[u8], template: &Leaf, issuer_der: &[u8]) -> Result<(), Mismat
     signed_by(&certificate, issuer_der)?;
     frame(&certificate, &template.serial, template.validity)?;
     same("subject", certificate.subject().iter().count() == 0)?;
-    same(
-        "public key",
-        certificate.public_key().raw == template.public_key,
-    )?;
+    same("public key", certificate.public_key().raw == template.public_key)?;
     let mut names = Names::default();
     let mut extensions = Seen::default();
     for extension in certificate.extensions() {
@@ -43,10 +40,7 @@ pub fn leaf(der: &[u8], template: &Leaf, issuer_der: &[u8]) -> Result<(), Mismat
             }
             ParsedExtension::BasicConstraints(basic) => {
                 extensions.basic += 1;
-                same(
-                    "basic constraints",
-                    !basic.ca && basic.path_len_constraint.is_none(),
-                )?;
+                same("basic constraints", !basic.ca && basic.path_len_constraint.is_none())?;
             }
             ParsedExtension::KeyUsage(usage) => {
                 extensions.usage += 1;
@@ -60,10 +54,7 @@ pub fn leaf(der: &[u8], template: &Leaf, issuer_der: &[u8]) -> Result<(), Mismat
                     || usage.email_protection
                     || usage.time_stamping;
                 let extra = extra || usage.ocsp_signing || !usage.other.is_empty();
-                same(
-                    "extended key usage",
-                    usage.server_auth && usage.client_auth && !extra,
-                )?;
+                same("extended key usage", usage.server_auth && usage.client_auth && !extra)?;
             }
             ParsedExtension::AuthorityKeyIdentifier(_) => extensions.above += 1,
             ParsedExtension::SubjectKeyIdentifier(_) => extensions.own += 1,
@@ -81,30 +72,15 @@ pub fn issuer(der: &[u8], template: &IssuerTemplate, above_der: &[u8]) -> Result
     let certificate = parse(der)?;
     signed_by(&certificate, above_der)?;
     frame(&certificate, &template.serial, template.validity)?;
-    let basic = certificate
-        .basic_constraints()
-        .ok()
-        .flatten()
-        .ok_or(Mismatch("basic constraints"))?;
+    let basic =
+        certificate.basic_constraints().ok().flatten().ok_or(Mismatch("basic constraints"))?;
     let path_length = template.path_length.map(u32::from);
-    same(
-        "basic constraints",
-        basic.value.ca && basic.value.path_len_constraint == path_length,
-    )?;
+    same("basic constraints", basic.value.ca && basic.value.path_len_constraint == path_length)?;
     same("basic constraints' criticality", basic.critical)?;
-    let usage = certificate
-        .key_usage()
-        .ok()
-        .flatten()
-        .ok_or(Mismatch("key usage"))?;
+    let usage = certificate.key_usage().ok().flatten().ok_or(Mismatch("key usage"))?;
     // Bits 5 and 6: keyCertSign and cRLSign.
     same("key usage", usage.value.flags == 0b110_0000)?;
-    same(
-        "name constraints",
-        certificate
-            .name_constraints()
-            .is_ok_and(|found| found.is_none()),
-    )
+    same("name constraints", certificate.name_constraints().is_ok_and(|found| found.is_none()))
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -118,14 +94,7 @@ struct Seen {
 }
 
 impl Seen {
-    const ONE_OF_EACH: Self = Self {
-        names: 1,
-        basic: 1,
-        usage: 1,
-        extended: 1,
-        above: 1,
-        own: 1,
-    };
+    const ONE_OF_EACH: Self = Self { names: 1, basic: 1, usage: 1, extended: 1, above: 1, own: 1 };
 }
 
 #[derive(Default)]
@@ -168,38 +137,24 @@ fn frame(
     serial: &Serial,
     validity: Validity,
 ) -> Result<(), Mismatch> {
-    same(
-        "version",
-        certificate.version() == x509_parser::x509::X509Version::V3,
-    )?;
+    same("version", certificate.version() == x509_parser::x509::X509Version::V3)?;
     same("serial", certificate.raw_serial() == serial.as_bytes())?;
     let found = certificate.validity();
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).ok();
-    same(
-        "start",
-        seconds(found.not_before) == Some(validity.not_before),
-    )?;
+    same("start", seconds(found.not_before) == Some(validity.not_before))?;
     same("end", seconds(found.not_after) == Some(validity.not_after))?;
-    same(
-        "curve",
-        P256Spki::try_from(certificate.public_key().raw).is_ok(),
-    )
+    same("curve", P256Spki::try_from(certificate.public_key().raw).is_ok())
 }
 
 fn signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8]) -> Result<(), Mismatch> {
     let issuer = parse(issuer_der)?;
-    same(
-        "issuer",
-        certificate.issuer().as_raw() == issuer.subject().as_raw(),
-    )?;
+    same("issuer", certificate.issuer().as_raw() == issuer.subject().as_raw())?;
     let key = UnparsedPublicKey::new(
         &ECDSA_P256_SHA256_ASN1,
         &issuer.public_key().subject_public_key.data,
     );
-    let signed = key.verify(
-        certificate.tbs_certificate.as_ref(),
-        &certificate.signature_value.data,
-    );
+    let signed =
+        key.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
     same("signature", signed.is_ok())
 }
 

@@ -11,10 +11,7 @@ use super::*;
 use crate::signer::Signer;
 
 const NOW: u64 = 1_800_000_000;
-const VALIDITY: Validity = Validity {
-    not_before: NOW,
-    not_after: NOW + 1000,
-};
+const VALIDITY: Validity = Validity { not_before: NOW, not_after: NOW + 1000 };
 
 fn signer() -> Signer {
     let template = IssuerTemplate {
@@ -24,9 +21,7 @@ fn signer() -> Signer {
         validity: VALIDITY,
         path_length: None,
     };
-    Signer::make_root(&template, &SealKey::from_bytes([1; 32]))
-        .unwrap()
-        .0
+    Signer::make_root(&template, &SealKey::from_bytes([1; 32])).unwrap().0
 }
 
 fn template() -> Leaf {
@@ -59,14 +54,8 @@ fn leaf_is_refused_against_a_template_that_differs_in_one_thing() {
     let table = [
         (changed(|leaf| leaf.spiffe_id.push('2')), "SPIFFE ID"),
         (changed(|leaf| leaf.addresses.truncate(1)), "addresses"),
-        (
-            changed(|leaf| leaf.names.push("a.example".to_owned())),
-            "names",
-        ),
-        (
-            changed(|leaf| leaf.serial = Serial::from_random([2; 16])),
-            "serial",
-        ),
+        (changed(|leaf| leaf.names.push("a.example".to_owned())), "names"),
+        (changed(|leaf| leaf.serial = Serial::from_random([2; 16])), "serial"),
         (changed(|leaf| leaf.validity.not_before += 1), "start"),
         (changed(|leaf| leaf.validity.not_after += 1), "end"),
         (changed(|leaf| leaf.public_key[90] ^= 1), "public key"),
@@ -81,16 +70,10 @@ fn leaf_of_another_issuer_or_damaged_is_refused() {
     let (signer_one, template) = (signer(), template());
     let signed = signer_one.sign_leaf(&template).unwrap();
     // The other has the same name: only the signature tells them apart.
-    assert_eq!(
-        leaf(&signed, &template, signer().certificate()),
-        Err(Mismatch("signature"))
-    );
+    assert_eq!(leaf(&signed, &template, signer().certificate()), Err(Mismatch("signature")));
     let mut damaged = signed.to_vec();
     damaged.push(0);
-    assert_eq!(
-        leaf(&damaged, &template, signer_one.certificate()),
-        Err(Mismatch("encoding"))
-    );
+    assert_eq!(leaf(&damaged, &template, signer_one.certificate()), Err(Mismatch("encoding")));
 }
 
 #[test]

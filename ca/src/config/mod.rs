@@ -169,10 +169,7 @@ pub struct ServeConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("--trust-domain {name:?}: {why}; expected a name such as prod.example")]
-    TrustDomain {
-        name: String,
-        why: myelin_identity::id::IdError,
-    },
+    TrustDomain { name: String, why: myelin_identity::id::IdError },
     #[error(
         "--ca-address {0:?} is neither an IP address nor a DNS name; expected one under which sidecars reach this CA"
     )]
@@ -189,11 +186,8 @@ const MAX_NAME_BYTES: usize = 253;
 impl ServeArgs {
     /// Checks what flags alone can say.
     pub fn config(&self) -> Result<ServeConfig, ConfigError> {
-        let trust_domain =
-            TrustDomain::parse(&self.trust_domain).map_err(|why| ConfigError::TrustDomain {
-                name: self.trust_domain.clone(),
-                why,
-            })?;
+        let trust_domain = TrustDomain::parse(&self.trust_domain)
+            .map_err(|why| ConfigError::TrustDomain { name: self.trust_domain.clone(), why })?;
         let (mut own_addresses, mut own_names) = (Vec::new(), Vec::new());
         for text in &self.ca_address {
             match text.parse::<IpAddr>() {
@@ -202,29 +196,18 @@ impl ServeArgs {
                 Err(_) => return Err(ConfigError::CaAddress(text.clone())),
             }
         }
-        let shortest = if self.allow_short_lifetimes {
-            MIN_TEST_LIFETIME
-        } else {
-            MIN_LIFETIME
-        };
+        let shortest = if self.allow_short_lifetimes { MIN_TEST_LIFETIME } else { MIN_LIFETIME };
         if !(shortest..=MAX_LIFETIME).contains(&self.default_lifetime) {
             return Err(ConfigError::Lifetime(self.default_lifetime.into()));
         }
-        let lifetimes = Lifetimes {
-            default: self.default_lifetime,
-            shortest,
-        };
+        let lifetimes = Lifetimes { default: self.default_lifetime, shortest };
         Ok(ServeConfig {
             trust_domain,
             data: self.data.clone(),
             seal_key_file: self.seal_key_file.clone(),
             listen: self.listen,
             ops_listen: self.ops_listen,
-            authority: Settings {
-                lifetimes,
-                own_addresses,
-                own_names,
-            },
+            authority: Settings { lifetimes, own_addresses, own_names },
         })
     }
 }
@@ -248,10 +231,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 fn is_name(text: &str) -> bool {
     let label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     text.len() <= MAX_NAME_BYTES && text.split('.').all(label)
 }
@@ -263,14 +243,7 @@ mod tests {
     use super::*;
 
     fn serve(extra: &[&str]) -> Result<ServeConfig, String> {
-        let start = [
-            "myelin-ca",
-            "serve",
-            "--trust-domain",
-            "prod.example",
-            "--data",
-            "/d",
-        ];
+        let start = ["myelin-ca", "serve", "--trust-domain", "prod.example", "--data", "/d"];
         let cli =
             Cli::try_parse_from(start.iter().chain(extra)).map_err(|error| error.to_string())?;
         match cli.command {
@@ -287,32 +260,18 @@ mod tests {
     #[test]
     fn defaults_are_the_documented_ones() {
         let config = serve(&[]).unwrap();
-        assert_eq!(
-            (config.listen.port(), config.ops_listen.port()),
-            (15010, 15011)
-        );
+        assert_eq!((config.listen.port(), config.ops_listen.port()), (15010, 15011));
         assert_eq!(
             config.authority.lifetimes,
-            Lifetimes {
-                default: MAX_LIFETIME,
-                shortest: MIN_LIFETIME
-            }
+            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }
         );
     }
 
     #[test]
     fn addresses_and_names_of_the_ca_are_told_apart() {
-        let config = serve(&[
-            "--ca-address",
-            "10.0.0.1",
-            "--ca-address",
-            "ca.prod.example",
-        ])
-        .unwrap();
-        assert_eq!(
-            config.authority.own_addresses,
-            ["10.0.0.1".parse::<IpAddr>().unwrap()]
-        );
+        let config =
+            serve(&["--ca-address", "10.0.0.1", "--ca-address", "ca.prod.example"]).unwrap();
+        assert_eq!(config.authority.own_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(config.authority.own_names, ["ca.prod.example"]);
     }
 
@@ -322,10 +281,7 @@ mod tests {
             (&["--ca-address", "not a name"], "--ca-address"),
             (&["--default-lifetime", "1m"], "--allow-short-lifetimes"),
             (&["--default-lifetime", "25h"], "24h"),
-            (
-                &["--default-lifetime", "3s", "--allow-short-lifetimes"],
-                "--default-lifetime",
-            ),
+            (&["--default-lifetime", "3s", "--allow-short-lifetimes"], "--default-lifetime"),
             (&["--default-lifetime", "soon"], "10m or 24h"),
         ];
         for (extra, expected) in table {

@@ -74,19 +74,14 @@ impl Journal {
     ) -> Result<Vec<Entry<R>>, JournalError> {
         let prefix = format!("{}{within}", R::PREFIX);
         let listed = self.store.list(&prefix, after, MAX_LIST).await?;
-        listed
-            .into_iter()
-            .map(|(key, versioned)| parse(key, &versioned))
-            .collect()
+        listed.into_iter().map(|(key, versioned)| parse(key, &versioned)).collect()
     }
 
     /// All records of this kind, page after page. For start-up, the sweep and the operator's lists.
     pub async fn all<R: Record>(&self) -> Result<Vec<Entry<R>>, JournalError> {
         let mut all: Vec<Entry<R>> = Vec::new();
         loop {
-            let page = self
-                .page("", all.last().map(|entry| entry.key.as_str()))
-                .await?;
+            let page = self.page("", all.last().map(|entry| entry.key.as_str())).await?;
             if page.is_empty() {
                 return Ok(all);
             }
@@ -136,8 +131,7 @@ impl Batch {
 
     /// The decision rests on this record, which is not written.
     pub fn unchanged<R: Record>(&mut self, read: &Entry<R>) {
-        self.expects
-            .push(Expect::Revision(read.key.clone(), read.revision));
+        self.expects.push(Expect::Revision(read.key.clone(), read.revision));
     }
 
     pub fn len(&self) -> usize {
@@ -166,11 +160,8 @@ struct Incoming<R> {
 }
 
 fn form<R: Record>(record: &R) -> Vec<u8> {
-    serde_json::to_vec(&Outgoing {
-        v: R::VERSION,
-        record,
-    })
-    .expect("records are plain structures with string keys, which JSON can always hold")
+    serde_json::to_vec(&Outgoing { v: R::VERSION, record })
+        .expect("records are plain structures with string keys, which JSON can always hold")
 }
 
 fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {
@@ -178,21 +169,14 @@ fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, Jour
         let Version { v } =
             serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
         if v != R::VERSION {
-            return Err(format!(
-                "it has version {v}, this binary reads {}",
-                R::VERSION
-            ));
+            return Err(format!("it has version {v}, this binary reads {}", R::VERSION));
         }
         let Incoming { record } =
             serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
         Ok(record)
     };
     match read() {
-        Ok(record) => Ok(Entry {
-            revision: versioned.revision,
-            key,
-            record,
-        }),
+        Ok(record) => Ok(Entry { revision: versioned.revision, key, record }),
         Err(why) => Err(JournalError::Unreadable { key, why }),
     }
 }

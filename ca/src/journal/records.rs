@@ -244,9 +244,7 @@ impl<'de> Deserialize<'de> for Hex {
                 _ => None,
             })
             .collect();
-        bytes
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
     }
 }
 
@@ -275,14 +273,7 @@ mod tests {
     fn claim(port: Option<u16>) -> Claim {
         let hex = Hex(vec![1]);
         let (spiffe_id, protocol) = ("spiffe://t/ns/a/sa/b".into(), String::new());
-        Claim {
-            port,
-            spiffe_id,
-            protocol,
-            host: hex.clone(),
-            serial: hex,
-            not_after: 1,
-        }
+        Claim { port, spiffe_id, protocol, host: hex.clone(), serial: hex, not_after: 1 }
     }
 
     #[test]
@@ -295,11 +286,7 @@ mod tests {
             (Some(80), Some(81), false),
         ];
         for (ours, theirs, expected) in table {
-            assert_eq!(
-                claim(ours).overlaps(theirs),
-                expected,
-                "{ours:?} {theirs:?}"
-            );
+            assert_eq!(claim(ours).overlaps(theirs), expected, "{ours:?} {theirs:?}");
         }
     }
 
@@ -307,10 +294,7 @@ mod tests {
     fn hexadecimal_reads_what_it_wrote_and_refuses_the_rest() {
         let text = serde_json::to_string(&Hex(vec![0, 0xab, 255])).unwrap();
         assert_eq!(text, "\"00abff\"");
-        assert_eq!(
-            serde_json::from_str::<Hex>(&text).unwrap(),
-            Hex(vec![0, 0xab, 255])
-        );
+        assert_eq!(serde_json::from_str::<Hex>(&text).unwrap(), Hex(vec![0, 0xab, 255]));
         for wrong in ["\"0\"", "\"0g\"", "\"é\"", "7"] {
             assert!(serde_json::from_str::<Hex>(wrong).is_err(), "{wrong}");
         }

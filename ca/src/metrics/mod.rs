@@ -13,9 +13,7 @@ use prometheus::{
 mod process;
 
 /// An issue is a few signatures and one fsync: a millisecond on a good disk, a second on a bad one.
-const ISSUE_BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-];
+const ISSUE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// Every metric of the CA. Cheap to clone; clones count together.
 #[derive(Clone)]
@@ -98,10 +96,7 @@ impl Metrics {
                 &["outcome"],
             )?,
             watches: prometheus::IntGaugeVec::new(
-                Opts::new(
-                    "myelin_ca_watches",
-                    "Open watch streams by kind (bundle or directory).",
-                ),
+                Opts::new("myelin_ca_watches", "Open watch streams by kind (bundle or directory)."),
                 &["kind"],
             )?,
             signer_renewals: IntCounter::new(
@@ -119,15 +114,10 @@ impl Metrics {
 
     fn register(&self) -> Result<(), prometheus::Error> {
         let build = GaugeVec::new(
-            Opts::new(
-                "myelin_ca_build_info",
-                "Always 1; the label says which version runs.",
-            ),
+            Opts::new("myelin_ca_build_info", "Always 1; the label says which version runs."),
             &["version"],
         )?;
-        build
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1.0);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let registry = &self.registry;
         registry.register(Box::new(build))?;
         registry.register(Box::new(self.issued.clone()))?;
@@ -172,11 +162,7 @@ pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
             _ => "gauge",
         },
         labels: family.get_metric().first().map_or_else(Vec::new, |metric| {
-            metric
-                .get_label()
-                .iter()
-                .map(|label| label.name().to_owned())
-                .collect()
+            metric.get_label().iter().map(|label| label.name().to_owned()).collect()
         }),
     });
     Ok(described.collect())
@@ -189,10 +175,8 @@ mod tests {
     #[test]
     fn every_metric_is_described_with_its_labels() {
         let described = describe().unwrap();
-        let issued = described
-            .iter()
-            .find(|metric| metric.name == "myelin_ca_issued_total")
-            .unwrap();
+        let issued =
+            described.iter().find(|metric| metric.name == "myelin_ca_issued_total").unwrap();
         assert_eq!(issued.labels, ["attestor", "outcome"]);
         assert_eq!(issued.kind, "counter");
         for name in [
@@ -203,9 +187,6 @@ mod tests {
         ] {
             assert!(described.iter().any(|metric| metric.name == name), "{name}");
         }
-        assert!(
-            described.iter().all(|metric| metric.help.ends_with('.')),
-            "{described:?}"
-        );
+        assert!(described.iter().all(|metric| metric.help.ends_with('.')), "{described:?}");
     }
 }

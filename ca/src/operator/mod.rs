@@ -103,9 +103,7 @@ pub async fn answer(
         Ask::ListTokens => {
             let all = journal.all::<TokenRecord>().await?;
             Ok(Answer::Tokens(
-                all.into_iter()
-                    .map(|entry| token_line(&entry.key, entry.record, now))
-                    .collect(),
+                all.into_iter().map(|entry| token_line(&entry.key, entry.record, now)).collect(),
             ))
         }
         Ask::ListSvids => list_svids(journal, now).await,
@@ -161,11 +159,7 @@ async fn list_svids(journal: &Journal, now: UnixSeconds) -> Result<Answer, Opera
         let Ok(address) = entry.key.trim_start_matches("address/").parse() else {
             continue;
         };
-        let live = entry
-            .record
-            .claims
-            .into_iter()
-            .filter(|claim| claim.not_after > now);
+        let live = entry.record.claims.into_iter().filter(|claim| claim.not_after > now);
         lines.extend(live.map(|claim| SvidLine {
             spiffe_id: claim.spiffe_id,
             address,

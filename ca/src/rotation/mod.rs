@@ -119,10 +119,8 @@ impl Rotation {
         if stage(self.signer.load().validity(), now) == Stage::Fresh {
             return Ok(false);
         }
-        let root = Signer::open(
-            &from_record(&sealed(&self.journal, ROOT).await?.record),
-            &self.seal_key,
-        )?;
+        let root =
+            Signer::open(&from_record(&sealed(&self.journal, ROOT).await?.record), &self.seal_key)?;
         let current = sealed(&self.journal, ISSUING).await?;
         let (signer, successor) =
             make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
@@ -142,21 +140,10 @@ pub async fn read_bundle(journal: &Journal) -> Result<Option<TrustBundle>, Rotat
         return Ok(None);
     };
     let record = entry.record;
-    let trust_domain =
-        TrustDomain::parse(&record.trust_domain).map_err(|error| JournalError::Unreadable {
-            key: entry.key,
-            why: error.to_string(),
-        })?;
-    let roots = record
-        .roots_der
-        .into_iter()
-        .map(|der| CertificateDer::from(der.0))
-        .collect();
-    Ok(Some(TrustBundle::new(
-        trust_domain,
-        record.generation,
-        roots,
-    )?))
+    let trust_domain = TrustDomain::parse(&record.trust_domain)
+        .map_err(|error| JournalError::Unreadable { key: entry.key, why: error.to_string() })?;
+    let roots = record.roots_der.into_iter().map(|der| CertificateDer::from(der.0)).collect();
+    Ok(Some(TrustBundle::new(trust_domain, record.generation, roots)?))
 }
 
 async fn make_ca(
@@ -178,11 +165,7 @@ async fn make_ca(
     let bundle = TrustBundle::new(trust_domain.clone(), 1, vec![root.certificate().clone()])?;
     let mut batch = Batch::default();
     let roots_der = vec![Blob(root.certificate().to_vec())];
-    let record = BundleRecord {
-        trust_domain: trust_domain.to_string(),
-        generation: 1,
-        roots_der,
-    };
+    let record = BundleRecord { trust_domain: trust_domain.to_string(), generation: 1, roots_der };
     batch.create(CURRENT, &record);
     batch.create(ROOT, &to_record(&sealed_root));
     batch.create(ISSUING, &to_record(&sealed_issuing));
@@ -214,9 +197,7 @@ fn make_issuing(
 }
 
 fn fresh_serial() -> Result<Serial, RotationError> {
-    random::bytes()
-        .map(Serial::from_random)
-        .map_err(|_| RotationError::NoRandomness)
+    random::bytes().map(Serial::from_random).map_err(|_| RotationError::NoRandomness)
 }
 
 async fn sealed(journal: &Journal, name: &str) -> Result<Entry<IssuerRecord>, RotationError> {

@@ -17,13 +17,7 @@ async fn started(
     now: u64,
 ) -> Result<Rotation, RotationError> {
     let domain = TrustDomain::parse(name).unwrap();
-    Rotation::start(
-        journal.clone(),
-        &domain,
-        SealKey::from_bytes([key; 32]),
-        now,
-    )
-    .await
+    Rotation::start(journal.clone(), &domain, SealKey::from_bytes([key; 32]), now).await
 }
 
 fn scratch() -> (tempfile::TempDir, Journal) {
@@ -34,16 +28,10 @@ fn scratch() -> (tempfile::TempDir, Journal) {
 
 #[test]
 fn issuer_is_due_from_half_of_its_life() {
-    let validity = Validity {
-        not_before: NOW,
-        not_after: NOW + 100,
-    };
-    for (at, expected) in [
-        (0, Stage::Fresh),
-        (49, Stage::Fresh),
-        (50, Stage::Due),
-        (200, Stage::Due),
-    ] {
+    let validity = Validity { not_before: NOW, not_after: NOW + 100 };
+    for (at, expected) in
+        [(0, Stage::Fresh), (49, Stage::Fresh), (50, Stage::Due), (200, Stage::Due)]
+    {
         assert_eq!(stage(validity, NOW + at), expected, "{at}");
     }
 }
@@ -62,19 +50,10 @@ async fn first_start_makes_a_ca_and_the_second_opens_the_same() {
 async fn wrong_seal_key_and_wrong_trust_domain_are_refused() {
     let (_dir, journal) = scratch();
     started(&journal, "prod.example", 1, NOW).await.unwrap();
-    let refused = started(&journal, "prod.example", 2, NOW)
-        .await
-        .err()
-        .unwrap();
+    let refused = started(&journal, "prod.example", 2, NOW).await.err().unwrap();
     assert!(matches!(refused, RotationError::Signer(_)), "{refused}");
-    let refused = started(&journal, "other.example", 1, NOW)
-        .await
-        .err()
-        .unwrap();
-    assert!(
-        matches!(refused, RotationError::OtherTrustDomain { .. }),
-        "{refused}"
-    );
+    let refused = started(&journal, "other.example", 1, NOW).await.err().unwrap();
+    assert!(matches!(refused, RotationError::OtherTrustDomain { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -89,9 +68,7 @@ async fn intermediate_is_renewed_at_half_life_under_the_same_root() {
     assert_eq!(after.validity().not_after, NOW + 46 * DAY);
     assert!(!rotation.tick(NOW + 16 * DAY).await.unwrap());
     // What was renewed is what a restart finds.
-    let again = started(&journal, "prod.example", 1, NOW + 17 * DAY)
-        .await
-        .unwrap();
+    let again = started(&journal, "prod.example", 1, NOW + 17 * DAY).await.unwrap();
     assert_eq!(again.signer().certificate(), after.certificate());
 }
 
@@ -99,13 +76,8 @@ async fn intermediate_is_renewed_at_half_life_under_the_same_root() {
 async fn intermediate_that_ended_while_the_ca_was_off_is_replaced_at_start() {
     let (_dir, journal) = scratch();
     started(&journal, "prod.example", 1, NOW).await.unwrap();
-    let late = started(&journal, "prod.example", 1, NOW + 100 * DAY)
-        .await
-        .unwrap();
+    let late = started(&journal, "prod.example", 1, NOW + 100 * DAY).await.unwrap();
     assert!(late.signer().validity().not_after > NOW + 100 * DAY);
-    let too_late = started(&journal, "prod.example", 1, NOW + 3651 * DAY)
-        .await
-        .err()
-        .unwrap();
+    let too_late = started(&journal, "prod.example", 1, NOW + 3651 * DAY).await.err().unwrap();
     assert!(matches!(too_late, RotationError::RootExpired), "{too_late}");
 }

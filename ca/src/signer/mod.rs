@@ -83,20 +83,13 @@ impl Signer {
             .map_err(|error| SignerError::Sealed(error.to_string()))?;
         let certificate = CertificateDer::from(sealed.certificate_der.clone());
         let validity = read_validity(&certificate, &key)?;
-        Ok(Self {
-            issuer: Issuer::from_ca_cert_der(&certificate, key)?,
-            certificate,
-            validity,
-        })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, validity })
     }
 
     /// Signs what the template says, nothing else.
     pub fn sign_leaf(&self, leaf: &Leaf) -> Result<CertificateDer<'static>, SignerError> {
         let public_key = SubjectPublicKeyInfo::from_der(&leaf.public_key)?;
-        Ok(leaf_params(leaf)?
-            .signed_by(&public_key, &self.issuer)?
-            .der()
-            .clone())
+        Ok(leaf_params(leaf)?.signed_by(&public_key, &self.issuer)?.der().clone())
     }
 
     /// ECDSA P-256 with SHA-256 (ASN.1) over a statement of this CA, such as the deny list.
@@ -120,55 +113,33 @@ impl Signer {
     ) -> Result<(Self, SealedIssuer), SignerError> {
         let sealed_key =
             seal::seal(seal_key, KEY_AAD, key.serialized_der()).map_err(SignerError::Sealing)?;
-        let sealed = SealedIssuer {
-            certificate_der: certificate.to_vec(),
-            sealed_key,
-        };
+        let sealed = SealedIssuer { certificate_der: certificate.to_vec(), sealed_key };
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok((
-            Self {
-                issuer,
-                certificate,
-                validity,
-            },
-            sealed,
-        ))
+        Ok((Self { issuer, certificate, validity }, sealed))
     }
 }
 
 fn leaf_params(leaf: &Leaf) -> Result<CertificateParams, rcgen::Error> {
     let mut params = blank(&leaf.serial, leaf.validity);
-    params
-        .subject_alt_names
-        .push(SanType::URI(leaf.spiffe_id.as_str().try_into()?));
-    params
-        .subject_alt_names
-        .extend(leaf.addresses.iter().copied().map(SanType::IpAddress));
+    params.subject_alt_names.push(SanType::URI(leaf.spiffe_id.as_str().try_into()?));
+    params.subject_alt_names.extend(leaf.addresses.iter().copied().map(SanType::IpAddress));
     for name in &leaf.names {
-        params
-            .subject_alt_names
-            .push(SanType::DnsName(name.as_str().try_into()?));
+        params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
     }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
 fn issuer_params(template: &IssuerTemplate) -> Result<CertificateParams, rcgen::Error> {
     let mut params = blank(&template.serial, template.validity);
-    params
-        .distinguished_name
-        .push(DnType::CommonName, template.common_name.as_str());
+    params.distinguished_name.push(DnType::CommonName, template.common_name.as_str());
     // SPIFFE X.509-SVID, section 4.1: a signing certificate carries the ID of its trust domain.
     let trust_domain = format!("spiffe://{}", template.trust_domain);
-    params
-        .subject_alt_names
-        .push(SanType::URI(trust_domain.as_str().try_into()?));
+    params.subject_alt_names.push(SanType::URI(trust_domain.as_str().try_into()?));
     params.is_ca = IsCa::Ca(match template.path_length {
         Some(length) => BasicConstraints::Constrained(length),
         None => BasicConstraints::Unconstrained,

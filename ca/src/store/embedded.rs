@@ -45,10 +45,7 @@ struct Open {
 impl Embedded {
     /// Opens or creates the file, which is readable by its owner only from its first instant.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let cause = |cause| StoreError::Open {
-            path: path.display().to_string(),
-            cause,
-        };
+        let cause = |cause| StoreError::Open { path: path.display().to_string(), cause };
         OpenOptions::new()
             .write(true)
             .create(true)
@@ -56,37 +53,21 @@ impl Embedded {
             .mode(0o600)
             .open(path)
             .map_err(cause)?;
-        let open = RwLock::new(Open {
-            database: Some(open_database(path)?),
-            round: 0,
-        });
-        Ok(Self {
-            file: Arc::new(File {
-                path: path.to_owned(),
-                open,
-            }),
-        })
+        let open = RwLock::new(Open { database: Some(open_database(path)?), round: 0 });
+        Ok(Self { file: Arc::new(File { path: path.to_owned(), open }) })
     }
 
     /// Does one thing with the database; if an earlier failure of the disk has closed it, opens it
     /// anew first.
     fn with<T>(&self, act: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         let failed_round = {
-            let open = self
-                .file
-                .open
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let open = self.file.open.read().unwrap_or_else(PoisonError::into_inner);
             match open.database.as_ref().map(&act) {
                 Some(Err(redb::Error::PreviousIo)) | None => open.round,
                 Some(done) => return done.map_err(disk),
             }
         };
-        let mut open = self
-            .file
-            .open
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.file.open.write().unwrap_or_else(PoisonError::into_inner);
         if open.round == failed_round || open.database.is_none() {
             // Dropped first: the old one holds the file's lock.
             open.database = None;
@@ -101,9 +82,7 @@ impl Embedded {
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {
-    let opened = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create(path);
+    let opened = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path);
     let database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(path.display().to_string()),
         other => disk(other.into()),
@@ -158,9 +137,7 @@ fn commit_now(
                 Expect::Absent(key) => (key, None),
                 Expect::Revision(key, revision) => (key, Some(*revision)),
             };
-            let found = values
-                .get(key.as_str())?
-                .map(|guard| parse(guard.value()).revision);
+            let found = values.get(key.as_str())?.map(|guard| parse(guard.value()).revision);
             if found != wanted {
                 // Dropped without commit: nothing is written.
                 return Ok(Commit::Conflict);
@@ -218,13 +195,9 @@ impl Store for Embedded {
 }
 
 fn parse(bytes: &[u8]) -> Versioned {
-    let (revision, value) = bytes
-        .split_first_chunk::<8>()
-        .expect("every value was written with its revision");
-    Versioned {
-        revision: u64::from_le_bytes(*revision),
-        value: value.to_vec(),
-    }
+    let (revision, value) =
+        bytes.split_first_chunk::<8>().expect("every value was written with its revision");
+    Versioned { revision: u64::from_le_bytes(*revision), value: value.to_vec() }
 }
 
 fn disk(error: redb::Error) -> StoreError {

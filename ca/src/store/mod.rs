@@ -99,11 +99,7 @@ pub enum StoreError {
     Open { path: String, cause: io::Error },
     /// Us: a caller broke a bound of this room.
     #[error("{what} has {found} but the bound is {bound}")]
-    Bound {
-        what: &'static str,
-        found: usize,
-        bound: usize,
-    },
+    Bound { what: &'static str, found: usize, bound: usize },
     #[error("the store's worker ended before it answered; the process is shutting down")]
     Ended,
 }
@@ -111,11 +107,7 @@ pub enum StoreError {
 /// Checks the bounds that every implementation owes to the next one.
 pub(crate) fn within_bounds(expects: &[Expect], writes: &[Write]) -> Result<(), StoreError> {
     let bounded = |what, found, bound| {
-        if found > bound {
-            Err(StoreError::Bound { what, found, bound })
-        } else {
-            Ok(())
-        }
+        if found > bound { Err(StoreError::Bound { what, found, bound }) } else { Ok(()) }
     };
     bounded("a commit's expectations", expects.len(), MAX_WRITES)?;
     bounded("a commit's writes", writes.len(), MAX_WRITES)?;

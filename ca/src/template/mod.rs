@@ -102,20 +102,14 @@ impl Lifetimes {
         let shortest = self.shortest.as_secs();
         let life = if asked.is_zero() { self.default } else { asked };
         if life < self.shortest {
-            return Err(LifetimeRefusal::TooShort {
-                asked: life.as_secs(),
-                shortest,
-            });
+            return Err(LifetimeRefusal::TooShort { asked: life.as_secs(), shortest });
         }
         let not_after = (now + life.min(MAX_LIFETIME).as_secs()).min(issuer.not_after);
         let left = not_after.saturating_sub(now);
         if left < shortest {
             return Err(LifetimeRefusal::IssuerExpiring { left, shortest });
         }
-        Ok(Validity {
-            not_before: backdated(now).max(issuer.not_before),
-            not_after,
-        })
+        Ok(Validity { not_before: backdated(now).max(issuer.not_before), not_after })
     }
 }
 
@@ -127,10 +121,7 @@ pub fn issuer_validity(life: Duration, now: UnixSeconds, above: Option<Validity>
             not_before: backdated(now).max(above.not_before),
             not_after: not_after.min(above.not_after),
         },
-        None => Validity {
-            not_before: backdated(now),
-            not_after,
-        },
+        None => Validity { not_before: backdated(now), not_after },
     }
 }
 
@@ -146,32 +137,16 @@ mod tests {
     const DAY: u64 = 24 * 3600;
 
     fn granted(asked: u64, issuer_left: u64) -> Result<(u64, u64), LifetimeRefusal> {
-        let lifetimes = Lifetimes {
-            default: MAX_LIFETIME,
-            shortest: MIN_LIFETIME,
-        };
-        let issuer = Validity {
-            not_before: NOW - 30,
-            not_after: NOW + issuer_left,
-        };
+        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let issuer = Validity { not_before: NOW - 30, not_after: NOW + issuer_left };
         let validity = lifetimes.validity(Duration::from_secs(asked), NOW, issuer)?;
         Ok((NOW - validity.not_before, validity.not_after - NOW))
     }
 
     #[test]
     fn lifetime_is_shortened_or_refused_and_never_lengthened() {
-        let too_short = |asked| {
-            Err(LifetimeRefusal::TooShort {
-                asked,
-                shortest: 300,
-            })
-        };
-        let expiring = |left| {
-            Err(LifetimeRefusal::IssuerExpiring {
-                left,
-                shortest: 300,
-            })
-        };
+        let too_short = |asked| Err(LifetimeRefusal::TooShort { asked, shortest: 300 });
+        let expiring = |left| Err(LifetimeRefusal::IssuerExpiring { left, shortest: 300 });
         let table = [
             (0, 30 * DAY, Ok((30, DAY))),
             (3600, 30 * DAY, Ok((30, 3600))),
@@ -184,25 +159,15 @@ mod tests {
             (0, 0, expiring(0)),
         ];
         for (asked, issuer_left, expected) in table {
-            assert_eq!(
-                granted(asked, issuer_left),
-                expected,
-                "{asked} {issuer_left}"
-            );
+            assert_eq!(granted(asked, issuer_left), expected, "{asked} {issuer_left}");
         }
     }
 
     #[test]
     fn leaf_is_backdated_but_never_before_its_issuer() {
-        let lifetimes = Lifetimes {
-            default: MAX_LIFETIME,
-            shortest: MIN_LIFETIME,
-        };
+        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
         for (issuer_age, expected) in [(DAY, 60), (10, 10)] {
-            let issuer = Validity {
-                not_before: NOW - issuer_age,
-                not_after: NOW + DAY,
-            };
+            let issuer = Validity { not_before: NOW - issuer_age, not_after: NOW + DAY };
             let validity = lifetimes.validity(Duration::ZERO, NOW, issuer).unwrap();
             assert_eq!(NOW - validity.not_before, expected);
         }
@@ -210,18 +175,9 @@ mod tests {
 
     #[test]
     fn issuer_ends_no_later_than_the_root() {
-        let root = Validity {
-            not_before: NOW - DAY,
-            not_after: NOW + DAY,
-        };
-        assert_eq!(
-            issuer_validity(ISSUING_LIFETIME, NOW, Some(root)).not_after,
-            NOW + DAY
-        );
-        assert_eq!(
-            issuer_validity(ROOT_LIFETIME, NOW, None).not_before,
-            NOW - 60
-        );
+        let root = Validity { not_before: NOW - DAY, not_after: NOW + DAY };
+        assert_eq!(issuer_validity(ISSUING_LIFETIME, NOW, Some(root)).not_after, NOW + DAY);
+        assert_eq!(issuer_validity(ROOT_LIFETIME, NOW, None).not_before, NOW - 60);
     }
 
     #[test]

@@ -29,18 +29,11 @@ impl Host {
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.serialized_der())
                 .unwrap();
         assert_eq!(key.public_key().as_ref().len(), 65);
-        Self {
-            key,
-            spki: rcgen::PublicKeyData::subject_public_key_info(&document),
-        }
+        Self { key, spki: rcgen::PublicKeyData::subject_public_key_info(&document) }
     }
 
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        self.key
-            .sign(&SystemRandom::new(), bytes)
-            .unwrap()
-            .as_ref()
-            .to_vec()
+        self.key.sign(&SystemRandom::new(), bytes).unwrap().as_ref().to_vec()
     }
 }
 
@@ -55,17 +48,9 @@ pub struct Intent {
 impl Intent {
     pub fn new() -> Self {
         let svid_key = KeyPair::generate().unwrap();
-        let csr_der = CertificateParams::default()
-            .serialize_request(&svid_key)
-            .unwrap()
-            .der()
-            .to_vec();
-        Self {
-            svid_key,
-            csr_der,
-            request_key: RequestKey::random().unwrap(),
-            lifetime_seconds: 0,
-        }
+        let csr_der =
+            CertificateParams::default().serialize_request(&svid_key).unwrap().der().to_vec();
+        Self { svid_key, csr_der, request_key: RequestKey::random().unwrap(), lifetime_seconds: 0 }
     }
 }
 
@@ -101,10 +86,7 @@ impl Held {
 
     /// What a thief has: the same certificate and key.
     pub fn copy(&self) -> Self {
-        Self {
-            response: self.response.clone(),
-            svid_key_der: self.svid_key_der.clone(),
-        }
+        Self { response: self.response.clone(), svid_key_der: self.svid_key_der.clone() }
     }
 }
 
@@ -121,22 +103,17 @@ pub fn request(
             secret: token.secret.reveal().to_vec(),
             host_spki: host.spki.clone(),
         }),
-        By::HostAlone => Attestation::Host(proto::Host {
-            host_spki: host.spki.clone(),
-            lineage: None,
-        }),
+        By::HostAlone => {
+            Attestation::Host(proto::Host { host_spki: host.spki.clone(), lineage: None })
+        }
         By::Renewal(held) => Attestation::Host(proto::Host {
             host_spki: host.spki.clone(),
             lineage: Some(held.lineage().into()),
         }),
     };
-    let host_signature = sign_host_proof(
-        &host.key,
-        &connected.exporter,
-        &intent.csr_der,
-        &intent.request_key,
-    )
-    .unwrap();
+    let host_signature =
+        sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key)
+            .unwrap();
     proto::IssueRequest {
         csr_der: intent.csr_der.clone(),
         request_key: intent.request_key.as_bytes().to_vec(),
@@ -169,28 +146,20 @@ pub async fn send(
 ) -> Result<Held, Status> {
     let response = connected.client.issue(request).await?.into_inner();
     let response = IssueResponse::try_from(response).unwrap();
-    Ok(Held {
-        response,
-        svid_key_der: intent.svid_key.serialize_der(),
-    })
+    Ok(Held { response, svid_key_der: intent.svid_key.serialize_der() })
 }
 
 /// A workload that joined with a token.
 pub async fn join(ca: &TestCa, id: &str, address: &str) -> (Host, Held) {
     let token = ca.token(id, address).await;
     let host = Host::new();
-    let held = issue(&ca.target(), &host, By::Token(&token), &Intent::new())
-        .await
-        .unwrap();
+    let held = issue(&ca.target(), &host, By::Token(&token), &Intent::new()).await.unwrap();
     (host, held)
 }
 
 /// The reason word of a refusal.
 pub fn reason(status: &Status) -> &str {
-    status
-        .metadata()
-        .get("myelin-reason")
-        .map_or("", |word| word.to_str().unwrap())
+    status.metadata().get("myelin-reason").map_or("", |word| word.to_str().unwrap())
 }
 
 #[track_caller]

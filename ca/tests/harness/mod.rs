@@ -49,50 +49,23 @@ pub struct TestCa {
 
 impl TestCa {
     pub async fn start() -> Self {
-        Self::start_with(Lifetimes {
-            default: MAX_LIFETIME,
-            shortest: MIN_LIFETIME,
-        })
-        .await
+        Self::start_with(Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }).await
     }
 
     pub async fn start_with(lifetimes: Lifetimes) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path().join("data"), lifetimes);
         let ahead = Arc::new(AtomicU64::new(0));
-        let running = Builder::new(config.clone())
-            .clock(clock(&ahead))
-            .start()
-            .await
-            .unwrap();
-        Self {
-            running,
-            directory,
-            ahead,
-            config,
-        }
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
     }
 
     /// Stops and starts again on the same data directory.
     pub async fn restart(self) -> Self {
-        let Self {
-            running,
-            directory,
-            ahead,
-            config,
-        } = self;
+        let Self { running, directory, ahead, config } = self;
         running.stop().await;
-        let running = Builder::new(config.clone())
-            .clock(clock(&ahead))
-            .start()
-            .await
-            .unwrap();
-        Self {
-            running,
-            directory,
-            ahead,
-            config,
-        }
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
     }
 
     /// Moves the CA's clock (and the test client's view of it) forward.
@@ -120,10 +93,7 @@ impl TestCa {
     ) -> Result<JoinToken, String> {
         let request = TokenRequest {
             spiffe_id: id.to_owned(),
-            addresses: addresses
-                .iter()
-                .map(|address| address.parse::<IpAddr>().unwrap())
-                .collect(),
+            addresses: addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect(),
             ports: ports.to_vec(),
             protocol: String::new(),
             ttl_seconds: 600,
@@ -137,11 +107,7 @@ impl TestCa {
 
     pub fn target(&self) -> Target {
         let grpc = SocketAddr::new("127.0.0.1".parse().unwrap(), self.running.grpc.port());
-        Target {
-            grpc,
-            bundle: self.bundle(),
-            clock: self.clock(),
-        }
+        Target { grpc, bundle: self.bundle(), clock: self.clock() }
     }
 }
 
@@ -185,17 +151,13 @@ pub struct Connected {
 
 impl Target {
     pub async fn connect(&self, svid: Option<&Held>) -> Connected {
-        self.try_connect(Arc::new(CaVerifier::new(self.bundle.clone())), svid)
-            .await
-            .unwrap()
+        self.try_connect(Arc::new(CaVerifier::new(self.bundle.clone())), svid).await.unwrap()
     }
 
     /// The very first connection: nothing but the token's hash is known.
     pub async fn first_contact(&self, hash: BundleHash) -> Result<Connected, std::io::Error> {
-        let verifier = Arc::new(FirstContact::new(
-            hash,
-            Some(TrustDomain::parse(TRUST_DOMAIN).unwrap()),
-        ));
+        let verifier =
+            Arc::new(FirstContact::new(hash, Some(TrustDomain::parse(TRUST_DOMAIN).unwrap())));
         self.try_connect(verifier, None).await
     }
 
@@ -211,9 +173,9 @@ impl Target {
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let mut config = match svid {
-            Some(held) => builder
-                .with_client_auth_cert(held.response.chain.clone(), held.key())
-                .unwrap(),
+            Some(held) => {
+                builder.with_client_auth_cert(held.response.chain.clone(), held.key()).unwrap()
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -222,9 +184,8 @@ impl Target {
         let name = ServerName::from(self.grpc.ip());
         let tls = connector.connect(name, tcp).await?;
         let connection = tls.get_ref().1;
-        let exporter = connection
-            .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
-            .unwrap();
+        let exporter =
+            connection.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None).unwrap();
         let chain = connection
             .peer_certificates()
             .unwrap()
@@ -234,17 +195,12 @@ impl Target {
         let mut once = Some(TokioIo::new(tls));
         let channel = Endpoint::from_static("http://ca.invalid")
             .connect_with_connector(tower::service_fn(move |_| {
-                let stream = once
-                    .take()
-                    .ok_or_else(|| std::io::Error::other("one connection only"));
+                let stream =
+                    once.take().ok_or_else(|| std::io::Error::other("one connection only"));
                 async move { stream }
             }))
             .await
             .map_err(std::io::Error::other)?;
-        Ok(Connected {
-            client: CaClient::new(channel),
-            exporter,
-            chain,
-        })
+        Ok(Connected { client: CaClient::new(channel), exporter, chain })
     }
 }

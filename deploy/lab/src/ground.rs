@@ -44,11 +44,7 @@ impl Ground {
     /// In the latter everybody is UID 0, so interception must tell the sidecar by its mark alone:
     /// exempt nothing by UID there, and start the sidecar with its mark set.
     pub fn proxy_uid(&self) -> u32 {
-        if self.proxy_uid_is_mapped {
-            PROXY_UID
-        } else {
-            0
-        }
+        if self.proxy_uid_is_mapped { PROXY_UID } else { 0 }
     }
 
     /// Whether sidecar and workload can run under different UIDs.
@@ -80,17 +76,13 @@ pub fn enter_unless_skipped() -> Result<Option<Ground>> {
     if std::env::var_os("MYELIN_SKIP_NETNS").is_some_and(|value| value == "1") {
         return Ok(None);
     }
-    enter()
-        .context("set MYELIN_SKIP_NETNS=1 to skip the namespace suites")
-        .map(Some)
+    enter().context("set MYELIN_SKIP_NETNS=1 to skip the namespace suites").map(Some)
 }
 
 /// Moves into a new user namespace even where the caller has privilege already: for trying the
 /// unprivileged path on a machine where one is root.
 pub fn enter_user_namespace() -> Result<Ground> {
-    let threads = fs::read_dir("/proc/self/task")
-        .context("cannot list own threads")?
-        .count();
+    let threads = fs::read_dir("/proc/self/task").context("cannot list own threads")?.count();
     ensure!(
         threads == 1,
         "a user namespace can be entered only before threads start, but {threads} threads run: \
@@ -99,10 +91,7 @@ pub fn enter_user_namespace() -> Result<Ground> {
     );
     let (uid, gid) = (geteuid(), getegid());
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWUSER) {
-        bail!(
-            "cannot make a user namespace ({errno}): {}",
-            advice(errno, read_setting)
-        );
+        bail!("cannot make a user namespace ({errno}): {}", advice(errno, read_setting));
     }
     write_map("/proc/self/setgroups", "deny")?;
     write_map("/proc/self/uid_map", &format!("0 {uid} 1"))?;
@@ -128,10 +117,7 @@ pub(crate) fn here() -> Result<Ground> {
 
 fn ground(standing: Standing) -> Result<Ground> {
     let map = fs::read_to_string("/proc/self/uid_map").context("cannot read own uid_map")?;
-    Ok(Ground {
-        standing,
-        proxy_uid_is_mapped: maps_uid(&map, PROXY_UID),
-    })
+    Ok(Ground { standing, proxy_uid_is_mapped: maps_uid(&map, PROXY_UID) })
 }
 
 fn has_sys_admin() -> Result<bool> {
@@ -149,17 +135,12 @@ fn write_map(path: &str, text: &str) -> Result<()> {
     let Err(error) = fs::write(path, text) else {
         return Ok(());
     };
-    bail!(
-        "cannot write {path} ({error}): {}",
-        advice(Errno::EPERM, read_setting)
-    )
+    bail!("cannot write {path} ({error}): {}", advice(Errno::EPERM, read_setting))
 }
 
 fn read_setting(name: &str) -> Option<String> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
-    fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 /// The one thing to do when the host forbids user namespaces, judged from its settings.
@@ -187,9 +168,7 @@ fn advice(errno: Errno, setting: impl Fn(&str) -> Option<String>) -> String {
 /// Whether `uid_map` (lines of: first inside, first outside, count) has a row that covers `uid`.
 fn maps_uid(uid_map: &str, uid: u32) -> bool {
     uid_map.lines().any(|line| {
-        let mut numbers = line
-            .split_whitespace()
-            .map(|word| word.parse::<u64>().unwrap_or(0));
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
         let (first, count) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
         (first..first.saturating_add(count)).contains(&u64::from(uid))
     })
@@ -218,9 +197,7 @@ mod tests {
             ("user.max_user_namespaces", "0"),
             ("kernel.apparmor_restrict_unprivileged_userns", "1"),
         ] {
-            let text = advice(Errno::EPERM, |asked| {
-                (asked == name).then(|| value.to_owned())
-            });
+            let text = advice(Errno::EPERM, |asked| (asked == name).then(|| value.to_owned()));
             assert!(text.contains(name), "{text}");
             assert!(!text.contains('\n'));
         }

@@ -53,21 +53,9 @@ impl Lab {
             link::add_address(&handle, inject, link::MARKER_ADDRESS.into(), 30).await?;
             link::set_up(&handle, inject, true).await?;
             link::set_up(&handle, arrive, true).await?;
-            Ok((
-                bridge,
-                Tap {
-                    bridge,
-                    inject,
-                    arrive,
-                },
-            ))
+            Ok((bridge, Tap { bridge, inject, arrive }))
         })?;
-        Ok(Self {
-            wire: netns,
-            bridge,
-            tap,
-            pods: AtomicU32::new(0),
-        })
+        Ok(Self { wire: netns, bridge, tap, pods: AtomicU32::new(0) })
     }
 
     /// Makes a pod: a namespace with loopback up and one link `eth0` that carries `addresses`

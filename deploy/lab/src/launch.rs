@@ -38,26 +38,14 @@ struct Identity {
 impl Command {
     pub(crate) fn new(netns: Netns, pod: &str, program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
-        let shown = Path::new(program)
-            .file_name()
-            .unwrap_or(program)
-            .to_string_lossy();
+        let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
         let label = format!("{pod}/{shown}");
         let mut command = std::process::Command::new(program);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, so that the program and its children can be ended together and a
         // Ctrl-C at the terminal reaches only the caller.
         command.process_group(0);
-        Self {
-            command,
-            netns,
-            label,
-            identity: None,
-            tee: None,
-        }
+        Self { command, netns, label, identity: None, tee: None }
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -112,34 +100,20 @@ impl Command {
     /// Runs the program under this UID and GID without supplementary groups; it loses all capabilities.
     /// UID 0 changes nothing. In a user namespace with one UID only 0 exists: see `Ground::proxy_uid`.
     pub fn identity(mut self, uid: u32, gid: u32) -> Self {
-        self.identity = Some(Identity {
-            uid,
-            gid,
-            keep_net_admin: false,
-        });
+        self.identity = Some(Identity { uid, gid, keep_net_admin: false });
         self
     }
 
     /// Runs the program as a sidecar runs: under this UID with `CAP_NET_ADMIN` alone (it needs that for
     /// `SO_MARK`). Give it `Ground::proxy_uid`; UID 0 changes nothing.
     pub fn sidecar_identity(mut self, uid: u32) -> Self {
-        self.identity = Some(Identity {
-            uid,
-            gid: uid,
-            keep_net_admin: true,
-        });
+        self.identity = Some(Identity { uid, gid: uid, keep_net_admin: true });
         self
     }
 
     /// Starts it.
     pub fn spawn(self) -> Result<Proc> {
-        let Self {
-            mut command,
-            netns,
-            label,
-            identity,
-            tee,
-        } = self;
+        let Self { mut command, netns, label, identity, tee } = self;
         let tee = match tee {
             Some(path) => Some(open_tee(&path)?),
             None => None,
@@ -182,11 +156,7 @@ fn take_identity(identity: Identity) -> Result<()> {
     thread::set_thread_res_uid(uid, uid, uid).context("setresuid")?;
     if identity.keep_net_admin {
         let only = CapabilitySet::NET_ADMIN;
-        let sets = CapabilitySets {
-            effective: only,
-            permitted: only,
-            inheritable: only,
-        };
+        let sets = CapabilitySets { effective: only, permitted: only, inheritable: only };
         thread::set_capabilities(None, sets).context("capset")?;
         thread::configure_capability_in_ambient_set(only, true).context("PR_CAP_AMBIENT_RAISE")?;
     }

@@ -57,29 +57,15 @@ where
 }
 
 pub(crate) async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
-    let found = handle
-        .link()
-        .get()
-        .match_name(name.to_owned())
-        .execute()
-        .try_next()
-        .await;
+    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
     let link = found.with_context(|| format!("cannot look up link {name}"))?;
-    Ok(link
-        .with_context(|| format!("there is no link {name}"))?
-        .header
-        .index)
+    Ok(link.with_context(|| format!("there is no link {name}"))?.header.index)
 }
 
 pub(crate) async fn set_up(handle: &Handle, index: u32, up: bool) -> Result<()> {
     let message = LinkUnspec::new_with_index(index);
     let message = if up { message.up() } else { message.down() };
-    handle
-        .link()
-        .set(message.build())
-        .execute()
-        .await
-        .context("cannot change a link's state")
+    handle.link().set(message.build()).execute().await.context("cannot change a link's state")
 }
 
 /// Makes a bridge, up, and returns its index.
@@ -100,30 +86,15 @@ pub(crate) async fn make_veth(handle: &Handle, near: &str, far: &str) -> Result<
 
 /// Plugs link `port` into bridge `bridge` and turns it on.
 pub(crate) async fn plug(handle: &Handle, port: u32, bridge: u32) -> Result<()> {
-    let message = LinkUnspec::new_with_index(port)
-        .controller(bridge)
-        .up()
-        .build();
-    handle
-        .link()
-        .set(message)
-        .execute()
-        .await
-        .context("cannot plug a link into the bridge")
+    let message = LinkUnspec::new_with_index(port).controller(bridge).up().build();
+    handle.link().set(message).execute().await.context("cannot plug a link into the bridge")
 }
 
 /// Moves link `index` into `target`, where it is called [`POD_LINK`].
 pub(crate) async fn give(handle: &Handle, index: u32, target: &Netns) -> Result<()> {
-    let message = LinkUnspec::new_with_index(index)
-        .name(POD_LINK)
-        .setns_by_fd(target.raw_fd())
-        .build();
-    handle
-        .link()
-        .set(message)
-        .execute()
-        .await
-        .context("cannot move a link into a pod")
+    let message =
+        LinkUnspec::new_with_index(index).name(POD_LINK).setns_by_fd(target.raw_fd()).build();
+    handle.link().set(message).execute().await.context("cannot move a link into a pod")
 }
 
 /// Adds an address that is usable at once (no duplicate address detection).
@@ -137,25 +108,16 @@ pub(crate) async fn add_address(
     if address.is_ipv6() {
         let message = request.message_mut();
         message.header.flags |= AddressHeaderFlags::Nodad;
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    request
-        .execute()
-        .await
-        .with_context(|| format!("cannot add address {address}/{prefix}"))
+    request.execute().await.with_context(|| format!("cannot add address {address}/{prefix}"))
 }
 
 /// Adds the default route of `gateway`'s family.
 pub(crate) async fn add_default_route(handle: &Handle, gateway: IpAddr) -> Result<()> {
     let route = match gateway {
-        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(gateway)
-            .build(),
-        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .gateway(gateway)
-            .build(),
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build(),
     };
     handle
         .route()

@@ -40,13 +40,7 @@ impl Pod {
         port: u32,
         addresses: &[IpAddr],
     ) -> Self {
-        Self {
-            name: name.to_owned(),
-            netns,
-            wire,
-            port,
-            addresses: addresses.to_vec(),
-        }
+        Self { name: name.to_owned(), netns, wire, port, addresses: addresses.to_vec() }
     }
 
     pub fn name(&self) -> &str {
@@ -60,20 +54,12 @@ impl Pod {
 
     /// The first IPv4 address. Panics if the pod was made without one.
     pub fn v4(&self) -> IpAddr {
-        *self
-            .addresses
-            .iter()
-            .find(|a| a.is_ipv4())
-            .expect("the pod was made with an IPv4 address")
+        *self.addresses.iter().find(|a| a.is_ipv4()).expect("the pod was made with an IPv4 address")
     }
 
     /// The first IPv6 address. Panics if the pod was made without one.
     pub fn v6(&self) -> IpAddr {
-        *self
-            .addresses
-            .iter()
-            .find(|a| a.is_ipv6())
-            .expect("the pod was made with an IPv6 address")
+        *self.addresses.iter().find(|a| a.is_ipv6()).expect("the pod was made with an IPv6 address")
     }
 
     /// Runs `work` on a throwaway thread inside the pod and waits for it (it blocks: keep it short).
@@ -102,9 +88,7 @@ impl Pod {
     /// Opens a TCP connection from inside the pod, from a chosen source address (port 0: any).
     pub async fn tcp_connect_from(&self, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
         let socket = self.tcp_socket(to)?;
-        socket
-            .bind(from)
-            .with_context(|| format!("{}: cannot bind {from}", self.name))?;
+        socket.bind(from).with_context(|| format!("{}: cannot bind {from}", self.name))?;
         timeout(CONNECT_LIMIT, socket.connect(to))
             .await
             .with_context(|| format!("{}: no answer from {to} within 10 s", self.name))?
@@ -114,12 +98,8 @@ impl Pod {
     /// Listens for TCP inside the pod (port 0: any).
     pub async fn tcp_listen(&self, on: SocketAddr) -> Result<TcpListener> {
         let socket = self.tcp_socket(on)?;
-        socket
-            .set_reuseaddr(true)
-            .context("cannot set SO_REUSEADDR")?;
-        socket
-            .bind(on)
-            .with_context(|| format!("{}: cannot bind {on}", self.name))?;
+        socket.set_reuseaddr(true).context("cannot set SO_REUSEADDR")?;
+        socket.bind(on).with_context(|| format!("{}: cannot bind {on}", self.name))?;
         socket
             .listen(LISTEN_BACKLOG)
             .with_context(|| format!("{}: cannot listen on {on}", self.name))
@@ -135,23 +115,17 @@ impl Pod {
 
     /// Adds a default route (a pod has none at first: it reaches its own link only).
     pub fn default_route(&self, gateway: IpAddr) -> Result<()> {
-        link::converse(&self.netns, async |handle| {
-            link::add_default_route(&handle, gateway).await
-        })
+        link::converse(&self.netns, async |handle| link::add_default_route(&handle, gateway).await)
     }
 
     /// Pulls the pod's cable out of the wire (its own link then reports no carrier).
     pub fn unplug(&self) -> Result<()> {
-        link::converse(&self.wire, async |handle| {
-            link::set_up(&handle, self.port, false).await
-        })
+        link::converse(&self.wire, async |handle| link::set_up(&handle, self.port, false).await)
     }
 
     /// Puts the cable back.
     pub fn replug(&self) -> Result<()> {
-        link::converse(&self.wire, async |handle| {
-            link::set_up(&handle, self.port, true).await
-        })
+        link::converse(&self.wire, async |handle| link::set_up(&handle, self.port, true).await)
     }
 
     /// A socket belongs to the namespace in which it was made, whoever uses it later.

@@ -76,20 +76,11 @@ pub struct Mark(u64);
 impl Proc {
     pub(crate) fn new(mut child: Child, label: String, tee: Option<File>) -> Result<Self> {
         let pid = Pid::from_raw(i32::try_from(child.id()).context("a PID above i32")?);
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            changed: watch::Sender::new(()),
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) });
         let tee = tee.map(|file| Arc::new(Mutex::new(file)));
         let streams: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
-            (
-                Stream::Out,
-                child.stdout.take().map(|pipe| Box::new(pipe) as _),
-            ),
-            (
-                Stream::Err,
-                child.stderr.take().map(|pipe| Box::new(pipe) as _),
-            ),
+            (Stream::Out, child.stdout.take().map(|pipe| Box::new(pipe) as _)),
+            (Stream::Err, child.stderr.take().map(|pipe| Box::new(pipe) as _)),
         ];
         for (stream, pipe) in streams {
             let Some(pipe) = pipe else { continue };
@@ -101,12 +92,7 @@ impl Proc {
             let shared = shared.clone();
             move || await_end(child, pid, &shared)
         });
-        Ok(Self {
-            pid,
-            label,
-            shared,
-            waiter: Some(waiter),
-        })
+        Ok(Self { pid, label, shared, waiter: Some(waiter) })
     }
 
     pub fn pid(&self) -> u32 {
@@ -126,10 +112,7 @@ impl Proc {
     pub fn text(&self, stream: Stream) -> String {
         let state = self.shared.lock();
         let chosen = state.lines.iter().filter(|line| line.stream == stream);
-        chosen
-            .map(|line| line.text.as_str())
-            .collect::<Vec<_>>()
-            .join("\n")
+        chosen.map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// The end of the output so far: give it to [`Proc::wait_line_after`].
@@ -161,11 +144,7 @@ impl Proc {
                 return Ok(text);
             }
             if ended {
-                bail!(
-                    "{}: ended before it said {pattern:?}; {}",
-                    self.label,
-                    self.last_words()
-                );
+                bail!("{}: ended before it said {pattern:?}; {}", self.label, self.last_words());
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 bail!(
@@ -182,27 +161,18 @@ impl Proc {
         let mut changed = self.shared.changed.subscribe();
         let ended = changed.wait_for(|()| self.shared.lock().exit.is_some());
         if timeout(limit, ended).await.is_err() {
-            bail!(
-                "{}: still runs after {limit:?}; {}",
-                self.label,
-                self.last_words()
-            );
+            bail!("{}: still runs after {limit:?}; {}", self.label, self.last_words());
         }
         let drained = changed.wait_for(|()| self.shared.lock().is_over());
         timeout(DRAIN_LIMIT, drained).await.ok();
-        self.exit_status()
-            .ok_or_else(|| anyhow!("{}: no exit status", self.label))
+        self.exit_status().ok_or_else(|| anyhow!("{}: no exit status", self.label))
     }
 
     /// Waits for the end and demands success.
     pub async fn wait_success(&self, limit: Duration) -> Result<()> {
         let status = self.wait(limit).await?;
         if !status.success() {
-            bail!(
-                "{}: failed with {status}; {}",
-                self.label,
-                self.last_words()
-            );
+            bail!("{}: failed with {status}; {}", self.label, self.last_words());
         }
         Ok(())
     }
@@ -241,15 +211,9 @@ impl Proc {
     pub fn last_words(&self) -> String {
         let state = self.shared.lock();
         let skip = state.lines.len().saturating_sub(QUOTED_LINES);
-        let quoted: Vec<&str> = state
-            .lines
-            .iter()
-            .skip(skip)
-            .map(|l| l.text.as_str())
-            .collect();
-        let fate = state
-            .exit
-            .map_or_else(|| "it runs".to_owned(), |exit| format!("it ended: {exit}"));
+        let quoted: Vec<&str> = state.lines.iter().skip(skip).map(|l| l.text.as_str()).collect();
+        let fate =
+            state.exit.map_or_else(|| "it runs".to_owned(), |exit| format!("it ended: {exit}"));
         if quoted.is_empty() {
             return format!("{fate}; it said nothing");
         }
@@ -281,9 +245,7 @@ impl State {
     fn find(&self, mark: Mark, pattern: &str) -> Option<String> {
         let skip = usize::try_from(mark.0.saturating_sub(self.fallen)).unwrap_or(usize::MAX);
         let mut fresh = self.lines.iter().skip(skip);
-        fresh
-            .find(|line| line.text.contains(pattern))
-            .map(|line| line.text.clone())
+        fresh.find(|line| line.text.contains(pattern)).map(|line| line.text.clone())
     }
 
     fn is_over(&self) -> bool {
@@ -315,23 +277,14 @@ fn read_lines(stream: Stream, pipe: impl Read, shared: &Shared, tee: Option<&Mut
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        match reader
-            .by_ref()
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut bytes)
-        {
+        match reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes) {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
         }
         if let Some(tee) = tee {
-            tee.lock()
-                .expect("no holder of the lock panics")
-                .write_all(&bytes)
-                .ok();
+            tee.lock().expect("no holder of the lock panics").write_all(&bytes).ok();
         }
-        let text = String::from_utf8_lossy(&bytes)
-            .trim_end_matches(['\n', '\r'])
-            .to_owned();
+        let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
         shared.change(|state| state.push(Line { stream, text }));
     }
     shared.change(|state| state.open_streams -= 1);

@@ -18,10 +18,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 fn two_pods() -> Option<(Ground, Lab, Pod, Pod)> {
     let ground = ground::enter_unless_skipped().unwrap()?;
     let lab = Lab::new().unwrap();
-    let (a, b) = (
-        lab.pod("a", &addresses(1)).unwrap(),
-        lab.pod("b", &addresses(2)).unwrap(),
-    );
+    let (a, b) = (lab.pod("a", &addresses(1)).unwrap(), lab.pod("b", &addresses(2)).unwrap());
     Some((ground, lab, a, b))
 }
 
@@ -53,10 +50,7 @@ async fn pod_without_a_listener_refuses() {
     let Some((_, _lab, a, _b)) = two_pods() else {
         return;
     };
-    let error = a
-        .tcp_connect(SocketAddr::new(addresses(2)[0], 9))
-        .await
-        .unwrap_err();
+    let error = a.tcp_connect(SocketAddr::new(addresses(2)[0], 9)).await.unwrap_err();
     assert!(format!("{error:#}").contains("refused"), "{error:#}");
 }
 
@@ -82,11 +76,8 @@ async fn pod_has_its_own_links_only() {
     let proc = shell(&a, "cat /proc/net/dev").spawn().unwrap();
     proc.wait_success(LIMIT).await.unwrap();
     let links = proc.text(Stream::Out);
-    let named: Vec<&str> = links
-        .lines()
-        .filter_map(|l| l.split_once(':'))
-        .map(|l| l.0.trim())
-        .collect();
+    let named: Vec<&str> =
+        links.lines().filter_map(|l| l.split_once(':')).map(|l| l.0.trim()).collect();
     assert_eq!(named, ["lo", "eth0"]);
 }
 
@@ -97,18 +88,12 @@ async fn lines_are_kept_teed_and_waited_for() {
     };
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    let proc = shell(&a, "echo one; echo two >&2; exec sleep 600")
-        .tee(&log)
-        .spawn()
-        .unwrap();
+    let proc = shell(&a, "echo one; echo two >&2; exec sleep 600").tee(&log).spawn().unwrap();
     assert_eq!(proc.wait_line("one", LIMIT).await.unwrap(), "one");
     assert_eq!(proc.wait_line("two", LIMIT).await.unwrap(), "two");
     assert_eq!(proc.text(Stream::Err), "two");
     let mark = proc.mark();
-    let error = proc
-        .wait_line_after(mark, "one", Duration::from_millis(20))
-        .await
-        .unwrap_err();
+    let error = proc.wait_line_after(mark, "one", Duration::from_millis(20)).await.unwrap_err();
     assert!(error.to_string().contains("did not say"), "{error}");
     proc.terminate();
     assert!(!proc.wait(LIMIT).await.unwrap().success());
@@ -122,15 +107,8 @@ async fn program_that_ends_early_is_reported_with_its_last_words() {
         return;
     };
     let proc = shell(&a, "echo no such key >&2; exit 3").spawn().unwrap();
-    let error = proc
-        .wait_line("ready", LIMIT)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("exit status: 3") && error.contains("no such key"),
-        "{error}"
-    );
+    let error = proc.wait_line("ready", LIMIT).await.unwrap_err().to_string();
+    assert!(error.contains("exit status: 3") && error.contains("no such key"), "{error}");
     let error = proc.wait_success(LIMIT).await.unwrap_err().to_string();
     assert!(error.contains("failed with"), "{error}");
 }
@@ -140,18 +118,13 @@ async fn dropped_program_takes_its_children_along() {
     let Some((_, _lab, a, _)) = two_pods() else {
         return;
     };
-    let proc = shell(&a, "sleep 600 & echo child $!; wait")
-        .spawn()
-        .unwrap();
+    let proc = shell(&a, "sleep 600 & echo child $!; wait").spawn().unwrap();
     let line = proc.wait_line("child", LIMIT).await.unwrap();
     let child = line.rsplit(' ').next().unwrap().to_owned();
     drop(proc);
     let deadline = tokio::time::Instant::now() + LIMIT;
     while is_alive(&child) {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the child of a dropped program lives"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "the child of a dropped program lives");
         tokio::task::yield_now().await;
     }
 }
@@ -159,9 +132,7 @@ async fn dropped_program_takes_its_children_along() {
 /// A killed orphan may wait as a zombie for whoever inherits it: that counts as dead.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 #[tokio::test]
@@ -170,10 +141,7 @@ async fn sidecar_identity_has_the_proxy_uid_and_net_admin_alone() {
         return;
     };
     let script = "id -u; grep CapEff /proc/self/status; grep Groups /proc/self/status";
-    let proc = shell(&a, script)
-        .sidecar_identity(ground.proxy_uid())
-        .spawn()
-        .unwrap();
+    let proc = shell(&a, script).sidecar_identity(ground.proxy_uid()).spawn().unwrap();
     proc.wait_success(LIMIT).await.unwrap();
     let out = proc.text(Stream::Out);
     if !ground.tells_uids_apart() {
@@ -182,11 +150,7 @@ async fn sidecar_identity_has_the_proxy_uid_and_net_admin_alone() {
     }
     assert!(out.starts_with("1337\n"), "{out}");
     assert!(out.contains("CapEff:\t0000000000001000"), "{out}");
-    assert!(
-        out.trim_end().ends_with("Groups:"),
-        "{}",
-        out.escape_debug()
-    );
+    assert!(out.trim_end().ends_with("Groups:"), "{}", out.escape_debug());
 }
 
 #[tokio::test]

@@ -33,26 +33,16 @@ fn main() {
     assert_eq!(ground.standing(), Standing::UserNamespace);
     assert!(!ground.tells_uids_apart());
     assert_eq!(ground.proxy_uid(), 0);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(tell());
     println!("test {NAME} ... ok");
 }
 
 async fn tell() {
     let again = ground::enter().unwrap();
-    assert_eq!(
-        again.proxy_uid(),
-        0,
-        "entering twice must not change what is known about UIDs"
-    );
+    assert_eq!(again.proxy_uid(), 0, "entering twice must not change what is known about UIDs");
     let lab = Lab::new().unwrap();
-    let (a, b) = (
-        lab.pod("a", &addresses(1)).unwrap(),
-        lab.pod("b", &addresses(2)).unwrap(),
-    );
+    let (a, b) = (lab.pod("a", &addresses(1)).unwrap(), lab.pod("b", &addresses(2)).unwrap());
     let capture = Capture::start(&lab, CaptureOptions::canaries([CANARY])).unwrap();
     for address in addresses(2) {
         let listener = b.tcp_listen(SocketAddr::new(address, 0)).await.unwrap();
@@ -64,17 +54,8 @@ async fn tell() {
         served.read_exact(&mut seen).await.unwrap();
     }
     let report = capture.report().await.unwrap();
-    assert_eq!(
-        (report.flows, report.canary_hits(), report.dropped),
-        (2, 2, 0),
-        "{report:?}"
-    );
-    let shell = a
-        .command("sh")
-        .args(["-c", "id -u"])
-        .sidecar_identity(0)
-        .spawn()
-        .unwrap();
+    assert_eq!((report.flows, report.canary_hits(), report.dropped), (2, 2, 0), "{report:?}");
+    let shell = a.command("sh").args(["-c", "id -u"]).sidecar_identity(0).spawn().unwrap();
     shell.wait_success(Duration::from_secs(20)).await.unwrap();
     assert_eq!(shell.text(Stream::Out), "0");
 }

@@ -24,10 +24,7 @@ const CANARY: &str = "canary-of-the-wire-suite";
 fn two_pods() -> Option<(Lab, Pod, Pod)> {
     ground::enter_unless_skipped().unwrap()?;
     let lab = Lab::new().unwrap();
-    let (a, b) = (
-        lab.pod("a", &addresses(1)).unwrap(),
-        lab.pod("b", &addresses(2)).unwrap(),
-    );
+    let (a, b) = (lab.pod("a", &addresses(1)).unwrap(), lab.pod("b", &addresses(2)).unwrap());
     Some((lab, a, b))
 }
 
@@ -62,21 +59,13 @@ async fn plaintext_canary_is_found_over_both_families() {
     for family in [0, 1] {
         let capture = watch(&lab);
         let (mut client, mut served) = connect(&a, &b, family, 0).await;
-        send(
-            &mut client,
-            &mut served,
-            &[format!("GET /{CANARY}").as_bytes()],
-        )
-        .await;
+        send(&mut client, &mut served, &[format!("GET /{CANARY}").as_bytes()]).await;
         let report = capture.report().await.unwrap();
         let hits = &report.canaries[0];
         assert_eq!((hits.in_frames, hits.in_streams), (1, 1), "{report:?}");
         assert_eq!((report.flows, report.non_tls_flows), (1, 1), "{report:?}");
         let (from, to) = report.non_tls.keys().next().unwrap();
-        assert_eq!(
-            (*from, to.ip()),
-            (addresses(1)[family], addresses(2)[family])
-        );
+        assert_eq!((*from, to.ip()), (addresses(1)[family], addresses(2)[family]));
         assert!(report.is_complete());
     }
 }
@@ -91,10 +80,7 @@ async fn canary_over_two_segments_is_found() {
     let (head, tail) = CANARY.as_bytes().split_at(9);
     send(&mut client, &mut served, &[head, tail]).await;
     let report = capture.report().await.unwrap();
-    assert_eq!(
-        (report.canaries[0].in_frames, report.canaries[0].in_streams),
-        (0, 1)
-    );
+    assert_eq!((report.canaries[0].in_frames, report.canaries[0].in_streams), (0, 1));
 }
 
 #[tokio::test]
@@ -116,25 +102,14 @@ async fn bulk_is_counted_once_and_whole() {
     reader.await.unwrap().unwrap();
     let report = capture.report().await.unwrap();
     if report.dropped == 0 {
-        assert_eq!(
-            report.canaries[0].in_streams, MEGABYTES as u64,
-            "{report:?}"
-        );
+        assert_eq!(report.canaries[0].in_streams, MEGABYTES as u64, "{report:?}");
         let payload = (MEGABYTES << 20) as u64;
-        assert!(
-            (payload..payload + payload / 10).contains(&report.bytes),
-            "{report:?}"
-        );
+        assert!((payload..payload + payload / 10).contains(&report.bytes), "{report:?}");
         assert_eq!(report.gaps, 0);
     } else {
         // Without privilege on the host the queue is small: then the loss must be admitted.
         assert!(!report.is_complete());
-        assert!(
-            report
-                .objections(|_| true)
-                .iter()
-                .any(|text| text.contains("lost"))
-        );
+        assert!(report.objections(|_| true).iter().any(|text| text.contains("lost")));
     }
 }
 
@@ -152,12 +127,7 @@ async fn queue_that_is_too_small_admits_its_loss() {
     reader.await.unwrap().unwrap();
     let report = capture.report().await.unwrap();
     assert!(report.dropped > 0 && !report.is_complete(), "{report:?}");
-    assert!(
-        report
-            .objections(|_| true)
-            .iter()
-            .any(|text| text.contains("lost"))
-    );
+    assert!(report.objections(|_| true).iter().any(|text| text.contains("lost")));
 }
 
 #[tokio::test]
@@ -176,10 +146,7 @@ fn tls(group: &'static dyn SupportedKxGroup) -> (TlsConnector, TlsAcceptor) {
     let made = rcgen::generate_simple_self_signed(["wire.example".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = CryptoProvider {
-        kx_groups: vec![group],
-        ..aws_lc_rs::default_provider()
-    };
+    let provider = CryptoProvider { kx_groups: vec![group], ..aws_lc_rs::default_provider() };
     let provider = Arc::new(provider);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
@@ -218,9 +185,7 @@ async fn talk_tls(a: &Pod, b: &Pod, group: &'static dyn SupportedKxGroup) {
 }
 
 fn count(map: &std::collections::BTreeMap<String, u64>) -> Vec<(&str, u64)> {
-    map.iter()
-        .map(|(name, count)| (name.as_str(), *count))
-        .collect()
+    map.iter().map(|(name, count)| (name.as_str(), *count)).collect()
 }
 
 #[tokio::test]
@@ -231,16 +196,8 @@ async fn tls13_is_recognised_and_hides_the_canary() {
     let capture = watch(&lab);
     talk_tls(&a, &b, X25519MLKEM768).await;
     let report: WireReport = capture.report().await.unwrap();
-    assert_eq!(
-        report.objections(|_| false),
-        Vec::<String>::new(),
-        "{report:?}"
-    );
-    assert_eq!(
-        (report.flows, report.tls13_flows, report.handshakes),
-        (2, 2, 2),
-        "{report:?}"
-    );
+    assert_eq!(report.objections(|_| false), Vec::<String>::new(), "{report:?}");
+    assert_eq!((report.flows, report.tls13_flows, report.handshakes), (2, 2, 2), "{report:?}");
     assert_eq!(report.resumed, 1, "{report:?}");
     assert_eq!(count(&report.versions), [("TLS 1.3", 2)]);
     assert_eq!(count(&report.groups), [("X25519MLKEM768", 2)]);
@@ -256,10 +213,7 @@ async fn classical_group_is_told_from_the_hybrid_one() {
     };
     let capture = watch(&lab);
     talk_tls(&a, &b, X25519).await;
-    assert_eq!(
-        count(&capture.report().await.unwrap().groups),
-        [("X25519", 2)]
-    );
+    assert_eq!(count(&capture.report().await.unwrap().groups), [("X25519", 2)]);
 }
 
 #[tokio::test]
@@ -275,14 +229,7 @@ async fn pcap_file_is_read_by_tshark_as_tls13() {
     assert!(written.frames > 10 && written.left_out == 0, "{written:?}");
     let shark = a
         .command("tshark")
-        .args([
-            "-d",
-            "tcp.port==4433,tls",
-            "-Y",
-            "tls.handshake.type==2",
-            "-T",
-            "fields",
-        ])
+        .args(["-d", "tcp.port==4433,tls", "-Y", "tls.handshake.type==2", "-T", "fields"])
         .args([
             "-e",
             "tls.handshake.ciphersuite",

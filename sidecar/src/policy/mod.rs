@@ -205,7 +205,8 @@ impl Policy {
     /// none: it takes somebody away from all of them and says nothing about the others.
     fn is_named(&self, port: u16) -> bool {
         let allows = self.config.allow.iter().any(|rule| rule.ports.contain(port));
-        let denies = |rule: &Rule| matches!(&rule.ports, Ports::Only(ports) if ports.contains(&port));
+        let denies =
+            |rule: &Rule| matches!(&rule.ports, Ports::Only(ports) if ports.contains(&port));
         allows || self.config.deny.iter().any(denies)
     }
 

@@ -12,7 +12,7 @@ use myelin_lab::{Command, Pod, Proc};
 use crate::binaries;
 use crate::programs::LIMIT;
 
-pub const PORT: u16 = 5201;
+pub(crate) const PORT: u16 = 5201;
 
 #[derive(Debug)]
 pub struct Iperf {

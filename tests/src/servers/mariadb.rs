@@ -17,7 +17,7 @@ use crate::mesh::subdir;
 use crate::programs::{listens, output};
 
 const PACKAGE: &str = "mariadb-server";
-pub const PORT: u16 = 3306;
+pub(crate) const PORT: u16 = 3306;
 
 /// It writes all its system tables.
 const INSTALL_LIMIT: Duration = Duration::from_secs(120);
@@ -33,7 +33,12 @@ impl MariaDb {
         let data = format!("--datadir={}/data", dir.display());
         let install = pod
             .command(binaries::installed("mariadb-install-db", PACKAGE)?)
-            .args(["--no-defaults", "--skip-test-db", "--user=root", "--auth-root-authentication-method=normal"])
+            .args([
+                "--no-defaults",
+                "--skip-test-db",
+                "--user=root",
+                "--auth-root-authentication-method=normal",
+            ])
             .arg(&data);
         output(install, INSTALL_LIMIT).await?;
         let process = pod

@@ -18,7 +18,7 @@ use crate::mesh::subdir;
 use crate::programs::{LIMIT, listens, output, user};
 
 const PACKAGE: &str = "postgresql";
-pub const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 
 #[derive(Debug)]
 pub struct Postgres {
@@ -60,9 +60,16 @@ impl Postgres {
 
     /// psql that runs one statement.
     pub fn psql(client: &Pod, server: IpAddr, sslmode: &str, statement: &str) -> Result<Command> {
-        let command = client
-            .command(binaries::installed("psql", PACKAGE)?)
-            .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, "-d"]);
+        let command = client.command(binaries::installed("psql", PACKAGE)?).args([
+            "-X",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            statement,
+            "-d",
+        ]);
         Ok(command.arg(conninfo(server, sslmode)))
     }
 

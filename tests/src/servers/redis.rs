@@ -14,7 +14,7 @@ use super::LOOPBACK_V4;
 use crate::binaries;
 use crate::programs::listens;
 
-pub const PORT: u16 = 6379;
+pub(crate) const PORT: u16 = 6379;
 
 #[derive(Debug)]
 pub struct Redis {

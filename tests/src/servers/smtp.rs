@@ -14,7 +14,7 @@ use super::{LOOPBACK_V4, LOOPBACK_V6};
 use crate::binaries;
 use crate::programs::{LIMIT, listens};
 
-pub const PORT: u16 = 25;
+pub(crate) const PORT: u16 = 25;
 
 /// One process for each family: Python keeps them apart.
 #[derive(Debug)]

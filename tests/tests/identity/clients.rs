@@ -129,8 +129,8 @@ async fn a_client_whose_certificate_is_for_servers_only_is_refused() -> Result<(
             .await?;
     }
     // The twin: clientAuth alone is enough for a client.
-    let own =
-        stage.bent(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])?;
+    let own = stage
+        .bent(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])?;
     let answer = stage.speak(client(&stage.forge, Some(&own), &[])?, b"hello").await?;
     ensure!(answer == GREETING);
     Ok(())

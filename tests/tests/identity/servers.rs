@@ -59,14 +59,14 @@ impl Stage {
         let (said, heard) = oneshot::channel();
         tokio::spawn(async move {
             let mut words = Vec::new();
-            if let Ok((tcp, _)) = listener.accept().await {
-                if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(tcp).await {
-                    let mut buffer = [0; 64];
-                    let read = stream.read(&mut buffer).await.unwrap_or(0);
-                    words.extend_from_slice(&buffer[..read]);
-                    let _ = stream.write_all(GREETING).await;
-                    let _ = stream.shutdown().await;
-                }
+            if let Ok((tcp, _)) = listener.accept().await
+                && let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(tcp).await
+            {
+                let mut buffer = [0; 64];
+                let read = stream.read(&mut buffer).await.unwrap_or(0);
+                words.extend_from_slice(&buffer[..read]);
+                let _ = stream.write_all(GREETING).await;
+                let _ = stream.shutdown().await;
             }
             let _ = said.send(words);
         });

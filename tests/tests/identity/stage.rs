@@ -110,7 +110,11 @@ impl Stage {
 }
 
 /// A client that trusts the mesh and presents `own`, or nothing.
-pub(crate) fn client(forge: &Forge, own: Option<&Credential>, alpn: &[&[u8]]) -> Result<ClientConfig> {
+pub(crate) fn client(
+    forge: &Forge,
+    own: Option<&Credential>,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()

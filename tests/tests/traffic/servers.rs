@@ -77,7 +77,8 @@ async fn plaintext_client_is_refused() -> Result<()> {
     nginx.page("page", stage.mesh.canary().as_bytes())?;
     let outsider = stage.mesh.pod("outsider")?;
     for address in [stage.server.v4(80), stage.server.v6(80)] {
-        let said = failure(scenes::curl(&outsider, &[], &format!("http://{address}/page"))?, LIMIT).await?;
+        let said = failure(scenes::curl(&outsider, &[], &format!("http://{address}/page"))?, LIMIT)
+            .await?;
         ensure!(!said.contains(stage.mesh.canary()), "the workload answered: {said}");
     }
     stage.server.outcome("inbound", "plaintext_refused", 2.0).await?;

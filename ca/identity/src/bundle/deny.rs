@@ -68,11 +68,7 @@ pub enum DenyError {
         "the deny list's signer is not valid now: now {now}, \
          notBefore {not_before}, notAfter {not_after}"
     )]
-    SignerNotValid {
-        now: u64,
-        not_before: u64,
-        not_after: u64,
-    },
+    SignerNotValid { now: u64, not_before: u64, not_after: u64 },
     #[error("the deny list's signature is not by its signer over this list")]
     BadSignature,
 }
@@ -84,11 +80,7 @@ impl DenyList {
         said_at: u64,
         entries: impl IntoIterator<Item = DenyEntry>,
     ) -> Result<Self, DenyError> {
-        let mut list = Self {
-            epoch,
-            said_at,
-            ..Self::default()
-        };
+        let mut list = Self { epoch, said_at, ..Self::default() };
         for DenyEntry { subject, until } in entries {
             let seen = match subject {
                 DenySubject::Id(id) => list.ids.entry(id).or_default(),
@@ -113,10 +105,10 @@ impl DenyList {
     }
 
     pub fn entries(&self) -> impl Iterator<Item = DenyEntry> {
-        let ids = self.ids.iter().map(|(id, &until)| DenyEntry {
-            subject: DenySubject::Id(id.clone()),
-            until,
-        });
+        let ids = self
+            .ids
+            .iter()
+            .map(|(id, &until)| DenyEntry { subject: DenySubject::Id(id.clone()), until });
         let serials = self.serials.iter().map(|(serial, &until)| DenyEntry {
             subject: DenySubject::Serial(serial.clone()),
             until,
@@ -127,11 +119,7 @@ impl DenyList {
     /// Until when this ID or this serial is denied, if it still is at `now`.
     pub fn denied_until(&self, id: &SpiffeId, serial: &Serial, now: UnixTime) -> Option<u64> {
         let ends = [self.ids.get(id), self.serials.get(serial)];
-        ends.into_iter()
-            .flatten()
-            .copied()
-            .filter(|&until| now.as_secs() <= until)
-            .max()
+        ends.into_iter().flatten().copied().filter(|&until| now.as_secs() <= until).max()
     }
 
     /// The canonical bytes that get signed: every part has a length before it, so that no two lists
@@ -169,29 +157,16 @@ impl SignedDenyList {
             .filter_map(|root| CaFacts::read(root).ok())
             .find(|root| signer.is_issued_by(root).is_ok())
             .map(|root| [signer.validity, root.validity])
-            .ok_or_else(|| DenyError::UntrustedSigner {
-                generation: bundle.generation(),
-            })?;
-        for crate::x509::Validity {
-            not_before,
-            not_after,
-        } in validity
-        {
+            .ok_or_else(|| DenyError::UntrustedSigner { generation: bundle.generation() })?;
+        for crate::x509::Validity { not_before, not_after } in validity {
             if !(not_before..=not_after).contains(&now) {
-                return Err(DenyError::SignerNotValid {
-                    now,
-                    not_before,
-                    not_after,
-                });
+                return Err(DenyError::SignerNotValid { now, not_before, not_after });
             }
         }
         signer
             .p256_key()
             .ok_or(DenyError::Signer(CaFault::WrongKey))?
-            .verify(
-                &self.list.signed_bytes(bundle.trust_domain()),
-                &self.signature,
-            )
+            .verify(&self.list.signed_bytes(bundle.trust_domain()), &self.signature)
             .map_err(|_| DenyError::BadSignature)?;
         Ok(&self.list)
     }

@@ -80,14 +80,10 @@ impl TrustBundle {
             match block {
                 Ok((SectionKind::Certificate, der)) => roots.push(CertificateDer::from(der)),
                 Ok(_) => {
-                    return Err(BundleError::Pem {
-                        why: "a block of another kind is there",
-                    });
+                    return Err(BundleError::Pem { why: "a block of another kind is there" });
                 }
                 Err(_) => {
-                    return Err(BundleError::Pem {
-                        why: "a block is damaged",
-                    });
+                    return Err(BundleError::Pem { why: "a block is damaged" });
                 }
             }
         }
@@ -107,18 +103,13 @@ impl TrustBundle {
 
     pub fn from_spiffe_json(trust_domain: TrustDomain, json: &str) -> Result<Self, BundleError> {
         check_size(json)?;
-        let wrong = |why: &str| BundleError::Json {
-            why: why.to_owned(),
-        };
-        let set: Jwks = serde_json::from_str(json).map_err(|error| BundleError::Json {
-            why: error.to_string(),
-        })?;
+        let wrong = |why: &str| BundleError::Json { why: why.to_owned() };
+        let set: Jwks = serde_json::from_str(json)
+            .map_err(|error| BundleError::Json { why: error.to_string() })?;
         let mut roots = Vec::new();
         for key in set.keys.iter().filter(|key| key.usage == "x509-svid") {
             let [one] = key.x5c.as_slice() else {
-                return Err(wrong(
-                    "an x509-svid key must have exactly one certificate in x5c",
-                ));
+                return Err(wrong("an x509-svid key must have exactly one certificate in x5c"));
             };
             let der = BASE64_STANDARD
                 .decode(one)
@@ -127,9 +118,7 @@ impl TrustBundle {
             if (&key.kty, &key.crv, &key.x, &key.y) != (&said.kty, &said.crv, &said.x, &said.y)
                 && said.x.is_some()
             {
-                return Err(wrong(
-                    "a key's kty, crv, x, y are not those of its certificate",
-                ));
+                return Err(wrong("a key's kty, crv, x, y are not those of its certificate"));
             }
             roots.push(CertificateDer::from(der));
         }
@@ -139,10 +128,7 @@ impl TrustBundle {
 
 fn check_size(text: &str) -> Result<(), BundleError> {
     if text.len() > MAX_FORM_BYTES {
-        return Err(BundleError::TooBig {
-            bytes: text.len(),
-            limit: MAX_FORM_BYTES,
-        });
+        return Err(BundleError::TooBig { bytes: text.len(), limit: MAX_FORM_BYTES });
     }
     Ok(())
 }

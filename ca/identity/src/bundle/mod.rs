@@ -89,11 +89,7 @@ impl TrustBundle {
             }
             checked.push(root);
         }
-        Ok(Self {
-            trust_domain,
-            generation,
-            roots: checked,
-        })
+        Ok(Self { trust_domain, generation, roots: checked })
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
@@ -124,10 +120,7 @@ impl TrustBundle {
     }
 
     pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'_>> {
-        self.checked_roots()
-            .iter()
-            .map(|root| root.anchor.clone())
-            .collect()
+        self.checked_roots().iter().map(|root| root.anchor.clone()).collect()
     }
 
     pub(crate) fn checked_roots(&self) -> &[Root] {

@@ -71,10 +71,7 @@ impl SpiffeId {
         for segment in path.split('/') {
             check_segment(segment)?;
         }
-        Ok(Self {
-            text: text.into(),
-            trust_domain,
-        })
+        Ok(Self { text: text.into(), trust_domain })
     }
 
     /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
@@ -86,9 +83,7 @@ impl SpiffeId {
         // Checked one by one, so that a slash in an argument cannot make another path.
         check_segment(namespace)?;
         check_segment(service_account)?;
-        Self::parse(&format!(
-            "{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}"
-        ))
+        Self::parse(&format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}"))
     }
 
     /// The reserved ID of the CA: `spiffe://<trust domain>/myelin/ca`.
@@ -119,8 +114,7 @@ impl SpiffeId {
 
     /// The service account, if the path is exactly `/ns/<namespace>/sa/<service account>`.
     pub fn service_account(&self) -> Option<&str> {
-        self.workload_parts()
-            .map(|(_, service_account)| service_account)
+        self.workload_parts().map(|(_, service_account)| service_account)
     }
 
     /// Whether the path is `/myelin` or below it: never given to a workload.
@@ -224,10 +218,7 @@ fn check_segment(segment: &str) -> Result<(), IdError> {
         "." | ".." => return Err(IdError::DotSegment),
         _ => {}
     }
-    match segment
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')))
-    {
+    match segment.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
         Some(seen) => Err(IdError::PathCharacter { seen }),
         None => Ok(()),
     }

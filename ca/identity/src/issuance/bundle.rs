@@ -66,19 +66,13 @@ impl From<&BundleUpdate> for proto::BundleUpdate {
 
 impl From<proto::BundleAck> for BundleAck {
     fn from(wire: proto::BundleAck) -> Self {
-        Self {
-            generation: wire.generation,
-            deny_epoch: wire.deny_epoch,
-        }
+        Self { generation: wire.generation, deny_epoch: wire.deny_epoch }
     }
 }
 
 impl From<BundleAck> for proto::BundleAck {
     fn from(ack: BundleAck) -> Self {
-        Self {
-            generation: ack.generation,
-            deny_epoch: ack.deny_epoch,
-        }
+        Self { generation: ack.generation, deny_epoch: ack.deny_epoch }
     }
 }
 
@@ -86,17 +80,10 @@ impl TryFrom<proto::Bundle> for TrustBundle {
     type Error = IssuanceError;
 
     fn try_from(wire: proto::Bundle) -> Result<Self, IssuanceError> {
-        let trust_domain =
-            TrustDomain::parse(&wire.trust_domain).map_err(|why| IssuanceError::Id {
-                field: "bundle.trust_domain",
-                why,
-            })?;
+        let trust_domain = TrustDomain::parse(&wire.trust_domain)
+            .map_err(|why| IssuanceError::Id { field: "bundle.trust_domain", why })?;
         count("bundle.roots_der", wire.roots_der.len(), MAX_ROOTS)?;
-        let roots = wire
-            .roots_der
-            .into_iter()
-            .map(CertificateDer::from)
-            .collect();
+        let roots = wire.roots_der.into_iter().map(CertificateDer::from).collect();
         Ok(Self::new(trust_domain, wire.generation, roots)?)
     }
 }
@@ -115,22 +102,11 @@ impl TryFrom<proto::DenyList> for SignedDenyList {
     type Error = IssuanceError;
 
     fn try_from(wire: proto::DenyList) -> Result<Self, IssuanceError> {
-        at_most(
-            "deny_list.signature",
-            &wire.signature,
-            P256_SIGNATURE_MAX_BYTES,
-        )?;
-        at_most(
-            "deny_list.signer_der",
-            &wire.signer_der,
-            MAX_CERTIFICATE_BYTES,
-        )?;
+        at_most("deny_list.signature", &wire.signature, P256_SIGNATURE_MAX_BYTES)?;
+        at_most("deny_list.signer_der", &wire.signer_der, MAX_CERTIFICATE_BYTES)?;
         count("deny_list.entries", wire.entries.len(), MAX_DENY_ENTRIES)?;
-        let entries = wire
-            .entries
-            .into_iter()
-            .map(DenyEntry::try_from)
-            .collect::<Result<Vec<_>, _>>()?;
+        let entries =
+            wire.entries.into_iter().map(DenyEntry::try_from).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             list: DenyList::new(wire.epoch, wire.said_at, entries)?,
             signature: wire.signature,
@@ -156,24 +132,16 @@ impl TryFrom<proto::DenyEntry> for DenyEntry {
 
     fn try_from(wire: proto::DenyEntry) -> Result<Self, IssuanceError> {
         use proto::deny_entry::Subject as Wire;
-        let subject = match wire
-            .subject
-            .ok_or(IssuanceError::Missing("deny_list.subject"))?
-        {
-            Wire::SpiffeId(text) => {
-                DenySubject::Id(SpiffeId::parse(&text).map_err(|why| IssuanceError::Id {
-                    field: "deny_list.spiffe_id",
-                    why,
-                })?)
-            }
+        let subject = match wire.subject.ok_or(IssuanceError::Missing("deny_list.subject"))? {
+            Wire::SpiffeId(text) => DenySubject::Id(
+                SpiffeId::parse(&text)
+                    .map_err(|why| IssuanceError::Id { field: "deny_list.spiffe_id", why })?,
+            ),
             Wire::Serial(bytes) => {
                 DenySubject::Serial(Serial::from_bytes(&bytes).map_err(|_| IssuanceError::Serial)?)
             }
         };
-        Ok(Self {
-            subject,
-            until: wire.until,
-        })
+        Ok(Self { subject, until: wire.until })
     }
 }
 
@@ -184,20 +152,13 @@ impl From<DenyEntry> for proto::DenyEntry {
             DenySubject::Id(id) => Wire::SpiffeId(id.to_string()),
             DenySubject::Serial(serial) => Wire::Serial(serial.as_bytes().to_vec()),
         };
-        Self {
-            subject: Some(subject),
-            until: entry.until,
-        }
+        Self { subject: Some(subject), until: entry.until }
     }
 }
 
 fn count(field: &'static str, seen: usize, limit: usize) -> Result<(), IssuanceError> {
     if seen > limit {
-        return Err(IssuanceError::OutOfRange {
-            field,
-            seen: seen as u64,
-            limit: limit as u64,
-        });
+        return Err(IssuanceError::OutOfRange { field, seen: seen as u64, limit: limit as u64 });
     }
     Ok(())
 }

@@ -61,10 +61,10 @@ impl TryFrom<proto::DirectoryAnswer> for DirectoryAnswer {
     fn try_from(wire: proto::DirectoryAnswer) -> Result<Self, IssuanceError> {
         let id = match wire.spiffe_id.as_str() {
             "" => None,
-            text => Some(SpiffeId::parse(text).map_err(|why| IssuanceError::Id {
-                field: "spiffe_id",
-                why,
-            })?),
+            text => Some(
+                SpiffeId::parse(text)
+                    .map_err(|why| IssuanceError::Id { field: "spiffe_id", why })?,
+            ),
         };
         Ok(Self {
             address: read_address(&wire.address)?,
@@ -118,10 +118,7 @@ fn read_protocol(text: String) -> Result<String, IssuanceError> {
         return Ok(MYELIN_PROTOCOL.to_owned());
     }
     at_most("protocol", text.as_bytes(), MAX_PROTOCOL_BYTES)?;
-    match text
-        .chars()
-        .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | ':' | '/' | '-'))
-    {
+    match text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | ':' | '/' | '-')) {
         Some(seen) => Err(IssuanceError::Protocol { seen }),
         None => Ok(text),
     }

@@ -29,16 +29,10 @@ pub struct IssueRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attestation {
     /// The first time: a token's secret, and the key to know this host by from now on.
-    Join {
-        secret: TokenSecret,
-        host_spki: P256Spki,
-    },
+    Join { secret: TokenSecret, host_spki: P256Spki },
     /// A known host. With a lineage it renews (the connection then carries the current SVID),
     /// without one it starts a new lineage after a reboot or an expiry.
-    Host {
-        host_spki: P256Spki,
-        lineage: Option<Lineage>,
-    },
+    Host { host_spki: P256Spki, lineage: Option<Lineage> },
 }
 
 /// One line of SVIDs, and how many have been issued on it.
@@ -73,15 +67,9 @@ impl TryFrom<proto::IssueRequest> for IssueRequest {
     fn try_from(wire: proto::IssueRequest) -> Result<Self, IssuanceError> {
         // What is cheap to refuse is looked at before the CSR's signature is.
         let request_key = RequestKey::from_bytes(exactly("request_key", &wire.request_key)?);
-        at_most(
-            "host_signature",
-            &wire.host_signature,
-            P256_SIGNATURE_MAX_BYTES,
-        )?;
-        let attestation = wire
-            .attestation
-            .ok_or(IssuanceError::Missing("attestation"))?
-            .try_into()?;
+        at_most("host_signature", &wire.host_signature, P256_SIGNATURE_MAX_BYTES)?;
+        let attestation =
+            wire.attestation.ok_or(IssuanceError::Missing("attestation"))?.try_into()?;
         Ok(Self {
             csr: Csr::parse(wire.csr_der)?,
             request_key,
@@ -142,19 +130,13 @@ impl TryFrom<proto::Lineage> for Lineage {
 
     fn try_from(wire: proto::Lineage) -> Result<Self, IssuanceError> {
         let id = LineageId::from_bytes(exactly("lineage.id", &wire.id)?);
-        Ok(Self {
-            id,
-            generation: wire.generation,
-        })
+        Ok(Self { id, generation: wire.generation })
     }
 }
 
 impl From<Lineage> for proto::Lineage {
     fn from(lineage: Lineage) -> Self {
-        Self {
-            id: lineage.id.as_bytes().to_vec(),
-            generation: lineage.generation,
-        }
+        Self { id: lineage.id.as_bytes().to_vec(), generation: lineage.generation }
     }
 }
 
@@ -169,30 +151,16 @@ impl TryFrom<proto::IssueResponse> for IssueResponse {
             return Err(IssuanceError::Missing(CHAIN));
         }
         if seen > limit {
-            return Err(IssuanceError::OutOfRange {
-                field: CHAIN,
-                seen,
-                limit,
-            });
+            return Err(IssuanceError::OutOfRange { field: CHAIN, seen, limit });
         }
         for der in &wire.chain_der {
             at_most(CHAIN, der, MAX_CERTIFICATE_BYTES)?;
         }
         at_most("log_proof", &wire.log_proof, MAX_LOG_PROOF_BYTES)?;
         Ok(Self {
-            chain: wire
-                .chain_der
-                .into_iter()
-                .map(CertificateDer::from)
-                .collect(),
-            lineage: wire
-                .lineage
-                .ok_or(IssuanceError::Missing("lineage"))?
-                .try_into()?,
-            bundle: wire
-                .bundle
-                .ok_or(IssuanceError::Missing("bundle"))?
-                .try_into()?,
+            chain: wire.chain_der.into_iter().map(CertificateDer::from).collect(),
+            lineage: wire.lineage.ok_or(IssuanceError::Missing("lineage"))?.try_into()?,
+            bundle: wire.bundle.ok_or(IssuanceError::Missing("bundle"))?.try_into()?,
             log_proof: wire.log_proof,
         })
     }
@@ -210,8 +178,5 @@ impl From<IssueResponse> for proto::IssueResponse {
 }
 
 fn spki(bytes: &[u8]) -> Result<P256Spki, IssuanceError> {
-    P256Spki::try_from(bytes).map_err(|why| IssuanceError::Key {
-        field: "host_spki",
-        why,
-    })
+    P256Spki::try_from(bytes).map_err(|why| IssuanceError::Key { field: "host_spki", why })
 }

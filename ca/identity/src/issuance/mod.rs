@@ -30,13 +30,7 @@ use crate::svid::KeyError;
 
 /// Messages of package `myelin.v1`. The CA and the sidecar map their stubs onto these with
 /// `extern_path(".myelin.v1", "::myelin_identity::issuance::proto")`.
-#[allow(
-    clippy::all,
-    clippy::use_self,
-    clippy::or_fun_call,
-    unreachable_pub,
-    missing_docs
-)]
+#[allow(clippy::all, clippy::use_self, clippy::or_fun_call, unreachable_pub, missing_docs)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/myelin.v1.rs"));
 
@@ -60,23 +54,11 @@ pub enum IssuanceError {
     #[error("the message lacks `{0}`; sidecar and CA may be of different versions")]
     Missing(&'static str),
     #[error("`{field}` has {bytes} bytes; expected {expected}")]
-    Length {
-        field: &'static str,
-        bytes: usize,
-        expected: usize,
-    },
+    Length { field: &'static str, bytes: usize, expected: usize },
     #[error("`{field}` has {bytes} bytes, more than {limit}")]
-    TooLong {
-        field: &'static str,
-        bytes: usize,
-        limit: usize,
-    },
+    TooLong { field: &'static str, bytes: usize, limit: usize },
     #[error("`{field}` is {seen}, out of range; at most {limit}")]
-    OutOfRange {
-        field: &'static str,
-        seen: u64,
-        limit: u64,
-    },
+    OutOfRange { field: &'static str, seen: u64, limit: u64 },
     #[error("`{field}` is no SPIFFE ID or trust domain: {why}")]
     Id { field: &'static str, why: IdError },
     #[error("`{field}`: {why}")]
@@ -99,20 +81,12 @@ pub enum IssuanceError {
 
 /// A field of fixed length.
 fn exactly<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], IssuanceError> {
-    bytes.try_into().map_err(|_| IssuanceError::Length {
-        field,
-        bytes: bytes.len(),
-        expected: N,
-    })
+    bytes.try_into().map_err(|_| IssuanceError::Length { field, bytes: bytes.len(), expected: N })
 }
 
 fn at_most(field: &'static str, bytes: &[u8], limit: usize) -> Result<(), IssuanceError> {
     if bytes.len() > limit {
-        return Err(IssuanceError::TooLong {
-            field,
-            bytes: bytes.len(),
-            limit,
-        });
+        return Err(IssuanceError::TooLong { field, bytes: bytes.len(), limit });
     }
     Ok(())
 }

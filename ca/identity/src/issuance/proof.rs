@@ -49,10 +49,7 @@ pub fn sign_host_proof(
     request_key: &RequestKey,
 ) -> Result<Vec<u8>, IssuanceError> {
     host_key
-        .sign(
-            &SystemRandom::new(),
-            &HostProof::bytes(exporter, csr_der, request_key),
-        )
+        .sign(&SystemRandom::new(), &HostProof::bytes(exporter, csr_der, request_key))
         .map(|signature| signature.as_ref().to_vec())
         .map_err(|_| IssuanceError::NoRandomness)
 }

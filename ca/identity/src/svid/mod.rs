@@ -179,10 +179,7 @@ fn read_sans(certificate: &X509Certificate<'_>) -> Result<Sans, SvidError> {
     match uris.as_slice() {
         [] => Err(SvidError::NoUri),
         [None] => Err(SvidError::IdNotText),
-        [Some(text)] => Ok(Sans {
-            id: SpiffeId::parse(text)?,
-            addresses,
-        }),
+        [Some(text)] => Ok(Sans { id: SpiffeId::parse(text)?, addresses }),
         more => Err(SvidError::ManyUris { count: more.len() }),
     }
 }
@@ -215,9 +212,7 @@ fn read_usages(certificate: &X509Certificate<'_>) -> Result<(bool, bool), SvidEr
         return Err(SvidError::KeyUsage("lacks digitalSignature"));
     }
     if usage.key_cert_sign() || usage.crl_sign() {
-        return Err(SvidError::KeyUsage(
-            "has keyCertSign or cRLSign, which a leaf must not have",
-        ));
+        return Err(SvidError::KeyUsage("has keyCertSign or cRLSign, which a leaf must not have"));
     }
     let extended = certificate
         .extended_key_usage()

@@ -16,15 +16,9 @@ fn svid_says_what_its_leaf_says() {
     assert_eq!(svid.id().as_str(), WEB);
     assert_eq!(svid.ip_sans().len(), 2);
     assert_eq!(svid.serial().as_bytes(), [0x11, 0x22]);
-    assert_eq!(
-        (svid.not_before(), svid.not_after()),
-        (NOW - HOUR, NOW + HOUR)
-    );
+    assert_eq!((svid.not_before(), svid.not_after()), (NOW - HOUR, NOW + HOUR));
     assert!(svid.leaf().client_auth && svid.leaf().server_auth);
-    assert_eq!(
-        svid.leaf().key.as_bytes()[27..],
-        leaf.key.public_key_raw()[1..]
-    );
+    assert_eq!(svid.leaf().key.as_bytes()[27..], leaf.key.public_key_raw()[1..]);
     assert_eq!(svid.chain(), [leaf.der, issuer.der]);
 }
 
@@ -34,26 +28,13 @@ fn leaf_that_is_no_svid_is_refused() {
     let issuer = root("root");
     let table: &[(SvidError, Edit)] = &[
         (SvidError::NoUri, |p| p.subject_alt_names.clear()),
-        (SvidError::ManyUris { count: 2 }, |p| {
-            p.subject_alt_names.push(uri(WEB))
-        }),
-        (SvidError::ManyUris { count: 3 }, |p| {
-            raw_sans(p, &[(6, b"\xff"), (6, b"a"), (6, b"b")])
-        }),
+        (SvidError::ManyUris { count: 2 }, |p| p.subject_alt_names.push(uri(WEB))),
+        (SvidError::ManyUris { count: 3 }, |p| raw_sans(p, &[(6, b"\xff"), (6, b"a"), (6, b"b")])),
         (SvidError::IdNotText, |p| raw_sans(p, &[(6, b"\xff")])),
-        (SvidError::Id(IdError::NoPath), |p| {
-            p.subject_alt_names = vec![uri("spiffe://td")]
-        }),
-        (SvidError::Ca, |p| {
-            p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
-        }),
-        (SvidError::NoExtendedKeyUsage, |p| {
-            p.extended_key_usages.clear()
-        }),
-        (
-            SvidError::KeyUsage("is absent; expected digitalSignature"),
-            |p| p.key_usages.clear(),
-        ),
+        (SvidError::Id(IdError::NoPath), |p| p.subject_alt_names = vec![uri("spiffe://td")]),
+        (SvidError::Ca, |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        (SvidError::NoExtendedKeyUsage, |p| p.extended_key_usages.clear()),
+        (SvidError::KeyUsage("is absent; expected digitalSignature"), |p| p.key_usages.clear()),
     ];
     for (expected, edit) in table {
         let leaf = issuer.leaf_with(*edit);
@@ -65,16 +46,11 @@ fn leaf_that_is_no_svid_is_refused() {
 fn chain_is_bounded() {
     let issuer = root("root");
     let leaf = issuer.leaf(WEB);
-    assert_eq!(
-        Svid::from_chain(vec![]),
-        Err(SvidError::ChainLength { count: 0 })
-    );
+    assert_eq!(Svid::from_chain(vec![]), Err(SvidError::ChainLength { count: 0 }));
     assert!(Svid::from_chain(vec![leaf.der.clone(); MAX_CHAIN_CERTIFICATES]).is_ok());
     assert_eq!(
         Svid::from_chain(vec![leaf.der.clone(); MAX_CHAIN_CERTIFICATES + 1]),
-        Err(SvidError::ChainLength {
-            count: MAX_CHAIN_CERTIFICATES + 1
-        })
+        Err(SvidError::ChainLength { count: MAX_CHAIN_CERTIFICATES + 1 })
     );
     let junk = CertificateDer::from(vec![0; 10]);
     assert_eq!(

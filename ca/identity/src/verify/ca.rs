@@ -75,10 +75,7 @@ pub(super) fn ca(
     let peer = leaf_and_issuers(leaf, issuers, bundle, now, Role::Server)?;
     let expected = SpiffeId::ca(bundle.trust_domain());
     if peer.id != expected {
-        return Err(Refusal::WrongPeer {
-            seen: peer.id,
-            expected: vec![expected],
-        });
+        return Err(Refusal::WrongPeer { seen: peer.id, expected: vec![expected] });
     }
     Ok(peer)
 }
@@ -89,9 +86,7 @@ pub(super) fn split<'c, 'd>(
     after_leaf: &'c [CertificateDer<'d>],
 ) -> Result<(&'c [CertificateDer<'d>], &'c [CertificateDer<'d>]), Refusal> {
     if after_leaf.len() >= MAX_CHAIN_CERTIFICATES + MAX_ROOTS {
-        return Err(Refusal::ChainTooLong {
-            count: after_leaf.len() + 1,
-        });
+        return Err(Refusal::ChainTooLong { count: after_leaf.len() + 1 });
     }
     Ok(after_leaf.split_at(after_leaf.len().min(1)))
 }

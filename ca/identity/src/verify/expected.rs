@@ -20,16 +20,12 @@ pub struct Expected {
 impl Expected {
     pub fn check(&self, peer: &Peer) -> Result<(), Refusal> {
         if !self.ids.contains(&peer.id) {
-            return Err(Refusal::WrongPeer {
-                seen: peer.id.clone(),
-                expected: self.ids.clone(),
-            });
+            return Err(Refusal::WrongPeer { seen: peer.id.clone(), expected: self.ids.clone() });
         }
         match self.address.map(|address| address.to_canonical()) {
-            Some(address) if !peer.ip_sans.contains(&address) => Err(Refusal::WrongAddress {
-                address,
-                seen: peer.ip_sans.clone(),
-            }),
+            Some(address) if !peer.ip_sans.contains(&address) => {
+                Err(Refusal::WrongAddress { address, seen: peer.ip_sans.clone() })
+            }
             _ => Ok(()),
         }
     }

@@ -30,11 +30,7 @@ impl FirstContact {
     /// `trust_domain`, where it is configured, must be the CA's; otherwise it is learned with the
     /// bundle.
     pub fn new(expected: BundleHash, trust_domain: Option<TrustDomain>) -> Self {
-        Self {
-            expected,
-            trust_domain,
-            learned: OnceLock::new(),
-        }
+        Self { expected, trust_domain, learned: OnceLock::new() }
     }
 
     /// The bundle (generation 0: the CA tells the real one in its answer). Believe it only once the
@@ -52,24 +48,15 @@ impl FirstContact {
         let (issuers, roots) = split(after_leaf)?;
         let seen = BundleHash::of_roots(roots.iter().map(|root| RootId::of(root)));
         if seen != self.expected {
-            return Err(Refusal::WrongBundle {
-                seen,
-                expected: self.expected,
-            });
+            return Err(Refusal::WrongBundle { seen, expected: self.expected });
         }
         let trust_domain = match &self.trust_domain {
             Some(configured) => configured.clone(),
-            None => Leaf::read(leaf)
-                .map_err(super::of_leaf)?
-                .id
-                .trust_domain()
-                .clone(),
+            None => Leaf::read(leaf).map_err(super::of_leaf)?.id.trust_domain().clone(),
         };
         let roots = roots.iter().map(|root| root.clone().into_owned()).collect();
-        let bundle =
-            TrustBundle::new(trust_domain, 0, roots).map_err(|error| Refusal::ChainMalformed {
-                why: error.to_string(),
-            })?;
+        let bundle = TrustBundle::new(trust_domain, 0, roots)
+            .map_err(|error| Refusal::ChainMalformed { why: error.to_string() })?;
         ca(leaf, issuers, &bundle, now)?;
         // A second handshake with the same verifier can only have learned the same roots.
         let _ = self.learned.set(Arc::new(bundle));

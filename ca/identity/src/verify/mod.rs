@@ -82,9 +82,7 @@ impl Peer {
             return Err(wrong_trust_domain(&self.id, bundle));
         }
         if !bundle.holds_root(&self.root) {
-            return Err(Refusal::UntrustedRoot {
-                generation: bundle.generation(),
-            });
+            return Err(Refusal::UntrustedRoot { generation: bundle.generation() });
         }
         if seconds > self.path_not_after {
             return Err(Refusal::Expired {
@@ -116,9 +114,7 @@ fn leaf_and_issuers(
 ) -> Result<Peer, Refusal> {
     // Bounds come first: nothing of a hostile chain is parsed before its size is known.
     if issuers.len() >= MAX_CHAIN_CERTIFICATES {
-        return Err(Refusal::ChainTooLong {
-            count: issuers.len() + 1,
-        });
+        return Err(Refusal::ChainTooLong { count: issuers.len() + 1 });
     }
     let path = path::verify(leaf, issuers, bundle, now, role)?;
     let said = Leaf::read(leaf).map_err(of_leaf)?;
@@ -127,9 +123,7 @@ fn leaf_and_issuers(
         Role::Server => said.server_auth,
     };
     if !suits {
-        return Err(Refusal::WrongUsage {
-            why: usage_missing(role),
-        });
+        return Err(Refusal::WrongUsage { why: usage_missing(role) });
     }
     if said.id.trust_domain() != bundle.trust_domain() {
         return Err(wrong_trust_domain(&said.id, bundle));
@@ -146,10 +140,7 @@ fn leaf_and_issuers(
 }
 
 fn wrong_trust_domain(id: &SpiffeId, bundle: &TrustBundle) -> Refusal {
-    Refusal::WrongTrustDomain {
-        seen: id.clone(),
-        expected: bundle.trust_domain().clone(),
-    }
+    Refusal::WrongTrustDomain { seen: id.clone(), expected: bundle.trust_domain().clone() }
 }
 
 fn usage_missing(role: Role) -> &'static str {
@@ -162,27 +153,17 @@ fn usage_missing(role: Role) -> &'static str {
 fn of_leaf(error: SvidError) -> Refusal {
     match error {
         SvidError::ChainLength { count } => Refusal::ChainTooLong { count },
-        SvidError::Malformed(why) => Refusal::ChainMalformed {
-            why: why.to_string(),
-        },
-        SvidError::TooManySans { .. } => Refusal::ChainMalformed {
-            why: error.to_string(),
-        },
+        SvidError::Malformed(why) => Refusal::ChainMalformed { why: why.to_string() },
+        SvidError::TooManySans { .. } => Refusal::ChainMalformed { why: error.to_string() },
         SvidError::NoUri => Refusal::NoSpiffeId,
         SvidError::ManyUris { count } => Refusal::ManyUris { count },
-        SvidError::Id(why) => Refusal::MalformedId {
-            why: why.to_string(),
-        },
-        SvidError::IdNotText => Refusal::MalformedId {
-            why: "it is no ASCII text".to_owned(),
-        },
+        SvidError::Id(why) => Refusal::MalformedId { why: why.to_string() },
+        SvidError::IdNotText => Refusal::MalformedId { why: "it is no ASCII text".to_owned() },
         SvidError::Ca => Refusal::CaAsLeaf,
-        SvidError::KeyUsage(_) => Refusal::WrongUsage {
-            why: "its key usage is not a leaf's",
-        },
-        SvidError::NoExtendedKeyUsage => Refusal::WrongUsage {
-            why: "it has no extended key usage",
-        },
+        SvidError::KeyUsage(_) => Refusal::WrongUsage { why: "its key usage is not a leaf's" },
+        SvidError::NoExtendedKeyUsage => {
+            Refusal::WrongUsage { why: "it has no extended key usage" }
+        }
         SvidError::Key => Refusal::WrongKey,
     }
 }

@@ -13,10 +13,8 @@ use crate::bundle::{MAX_CERTIFICATE_BYTES, Root, RootId, TrustBundle};
 use crate::x509::{CaFacts, CaFault, Validity, parse, validity};
 
 /// ECDSA only: each hash with the curve of its size, as RFC 8446 pairs them.
-pub(super) static CHAIN_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
-    webpki::aws_lc_rs::ECDSA_P256_SHA256,
-    webpki::aws_lc_rs::ECDSA_P384_SHA384,
-];
+pub(super) static CHAIN_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] =
+    &[webpki::aws_lc_rs::ECDSA_P256_SHA256, webpki::aws_lc_rs::ECDSA_P384_SHA384];
 
 /// A good path: where it ended, and the earliest end of its issuers.
 pub(super) struct Path {
@@ -33,10 +31,8 @@ pub(super) fn verify(
 ) -> Result<Path, Refusal> {
     for der in std::iter::once(leaf).chain(issuers) {
         if der.len() > MAX_CERTIFICATE_BYTES {
-            let why = format!(
-                "a certificate has {} bytes, more than {MAX_CERTIFICATE_BYTES}",
-                der.len()
-            );
+            let why =
+                format!("a certificate has {} bytes, more than {MAX_CERTIFICATE_BYTES}", der.len());
             return Err(Refusal::ChainMalformed { why });
         }
     }
@@ -64,10 +60,7 @@ pub(super) fn verify(
     if root.path_length.is_some_and(|most| intermediates > most) {
         return Err(Refusal::PathLength);
     }
-    Ok(Path {
-        root: root.id,
-        not_after,
-    })
+    Ok(Path { root: root.id, not_after })
 }
 
 /// webpki holds an anchor to be timeless; a root whose own time is over vouches for nobody here.
@@ -78,43 +71,26 @@ fn reached_root<'b>(
     now: UnixTime,
 ) -> Result<&'b Root, Refusal> {
     let now = now.as_secs();
-    let mut candidates = bundle
-        .checked_roots()
-        .iter()
-        .filter(|root| root.anchor == *reached)
-        .peekable();
-    let first = *candidates
-        .peek()
-        .expect("the anchor that webpki reached is one of those it was given");
+    let mut candidates =
+        bundle.checked_roots().iter().filter(|root| root.anchor == *reached).peekable();
+    let first =
+        *candidates.peek().expect("the anchor that webpki reached is one of those it was given");
     let valid = |root: &&Root| (root.validity.not_before..=root.validity.not_after).contains(&now);
-    let Validity {
-        not_before,
-        not_after,
-    } = first.validity;
+    let Validity { not_before, not_after } = first.validity;
     candidates.find(valid).ok_or(if now > not_after {
-        Refusal::Expired {
-            now,
-            not_before,
-            not_after,
-        }
+        Refusal::Expired { now, not_before, not_after }
     } else {
-        Refusal::NotYetValid {
-            now,
-            not_before,
-            not_after,
-        }
+        Refusal::NotYetValid { now, not_before, not_after }
     })
 }
 
 fn of_issuer(fault: CaFault) -> Refusal {
     match fault {
-        CaFault::Malformed(why) => Refusal::ChainMalformed {
-            why: why.to_string(),
-        },
+        CaFault::Malformed(why) => Refusal::ChainMalformed { why: why.to_string() },
         CaFault::NotCa => Refusal::LeafAsCa,
-        CaFault::NoKeyCertSign => Refusal::WrongUsage {
-            why: "an issuer's key usage lacks keyCertSign",
-        },
+        CaFault::NoKeyCertSign => {
+            Refusal::WrongUsage { why: "an issuer's key usage lacks keyCertSign" }
+        }
         CaFault::WrongKey => Refusal::WrongKey,
         CaFault::BadSignature => Refusal::BadSignature,
     }
@@ -134,25 +110,15 @@ fn refusal(
             let not_after = not_after.as_secs();
             let not_before =
                 times_of(chain(), |v| v.not_after == not_after).map_or(0, |v| v.not_before);
-            Refusal::Expired {
-                now: time.as_secs(),
-                not_before,
-                not_after,
-            }
+            Refusal::Expired { now: time.as_secs(), not_before, not_after }
         }
         E::CertNotValidYet { time, not_before } => {
             let not_before = not_before.as_secs();
             let not_after =
                 times_of(chain(), |v| v.not_before == not_before).map_or(0, |v| v.not_after);
-            Refusal::NotYetValid {
-                now: time.as_secs(),
-                not_before,
-                not_after,
-            }
+            Refusal::NotYetValid { now: time.as_secs(), not_before, not_after }
         }
-        E::UnknownIssuer => Refusal::UntrustedRoot {
-            generation: bundle.generation(),
-        },
+        E::UnknownIssuer => Refusal::UntrustedRoot { generation: bundle.generation() },
         E::InvalidSignatureForPublicKey => Refusal::BadSignature,
         E::SignatureAlgorithmMismatch
         | E::UnsupportedSignatureAlgorithmContext(_)
@@ -163,15 +129,9 @@ fn refusal(
         E::CaUsedAsEndEntity => Refusal::CaAsLeaf,
         E::EndEntityUsedAsCa => Refusal::LeafAsCa,
         E::PathLenConstraintViolated => Refusal::PathLength,
-        E::EmptyEkuExtension => Refusal::WrongUsage {
-            why: "an extended key usage is empty",
-        },
-        E::RequiredEkuNotFoundContext(_) => Refusal::WrongUsage {
-            why: usage_missing(role),
-        },
-        other => Refusal::ChainMalformed {
-            why: format!("{other:?}"),
-        },
+        E::EmptyEkuExtension => Refusal::WrongUsage { why: "an extended key usage is empty" },
+        E::RequiredEkuNotFoundContext(_) => Refusal::WrongUsage { why: usage_missing(role) },
+        other => Refusal::ChainMalformed { why: format!("{other:?}") },
     }
 }
 
@@ -181,7 +141,5 @@ fn times_of<'a>(
     chain: impl Iterator<Item = &'a CertificateDer<'a>>,
     meant: impl Fn(&Validity) -> bool,
 ) -> Option<Validity> {
-    chain
-        .filter_map(|der| parse(der).ok().and_then(|c| validity(&c).ok()))
-        .find(meant)
+    chain.filter_map(|der| parse(der).ok().and_then(|c| validity(&c).ok())).find(meant)
 }

@@ -31,26 +31,15 @@ pub enum Refusal {
         "the peer's chain has expired: now {now}, notBefore {not_before}, notAfter {not_after}; \
          see why it is not renewed, or whether a clock is wrong"
     )]
-    Expired {
-        now: u64,
-        not_before: u64,
-        not_after: u64,
-    },
+    Expired { now: u64, not_before: u64, not_after: u64 },
     #[error(
         "the peer's chain is not valid yet: now {now}, notBefore {not_before}, \
          notAfter {not_after}; \
          a clock is wrong, ours or the issuer's"
     )]
-    NotYetValid {
-        now: u64,
-        not_before: u64,
-        not_after: u64,
-    },
+    NotYetValid { now: u64, not_before: u64, not_after: u64 },
     #[error("the peer is {seen}, of another trust domain than {expected}")]
-    WrongTrustDomain {
-        seen: SpiffeId,
-        expected: TrustDomain,
-    },
+    WrongTrustDomain { seen: SpiffeId, expected: TrustDomain },
     #[error("the peer's certificate has no URI SAN, so no SPIFFE ID")]
     NoSpiffeId,
     #[error("the peer's certificate has {count} URI SANs; exactly one was expected")]
@@ -70,19 +59,13 @@ pub enum Refusal {
     #[error("a signature does not verify: in the peer's chain, or by its key in the handshake")]
     BadSignature,
     #[error("the peer is {seen}, but {} was expected", list(.expected))]
-    WrongPeer {
-        seen: SpiffeId,
-        expected: Vec<SpiffeId>,
-    },
+    WrongPeer { seen: SpiffeId, expected: Vec<SpiffeId> },
     #[error("{address} was dialled, but the peer's certificate names {}", list(.seen))]
     WrongAddress { address: IpAddr, seen: Vec<IpAddr> },
     #[error(
         "the CA's roots hash to {seen}, but the join token names {expected}; use a fresh token"
     )]
-    WrongBundle {
-        seen: BundleHash,
-        expected: BundleHash,
-    },
+    WrongBundle { seen: BundleHash, expected: BundleHash },
     #[error("the peer is on the deny list until {until}")]
     Denied { until: u64 },
     #[error("the peer asked for a TLS version below 1.3")]
@@ -166,10 +149,7 @@ impl Refusal {
 
     /// The same for the `io::Error` in which asynchronous TLS streams wrap it.
     pub fn of_io(error: &std::io::Error) -> Option<Self> {
-        error
-            .get_ref()?
-            .downcast_ref::<rustls::Error>()
-            .and_then(Self::of)
+        error.get_ref()?.downcast_ref::<rustls::Error>().and_then(Self::of)
     }
 }
 
@@ -187,9 +167,5 @@ fn list<T: ToString>(items: &[T]) -> String {
     }
     let shown: Vec<String> = items.iter().take(SHOWN).map(T::to_string).collect();
     let more = items.len().saturating_sub(SHOWN);
-    if more == 0 {
-        shown.join(" or ")
-    } else {
-        format!("{} or {more} more", shown.join(", "))
-    }
+    if more == 0 { shown.join(" or ") } else { format!("{} or {more} more", shown.join(", ")) }
 }

@@ -22,14 +22,8 @@ use crate::bundle::TrustBundle;
 static HANDSHAKE_ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: CHAIN_ALGORITHMS,
     mapping: &[
-        (
-            SignatureScheme::ECDSA_NISTP256_SHA256,
-            &[webpki::aws_lc_rs::ECDSA_P256_SHA256],
-        ),
-        (
-            SignatureScheme::ECDSA_NISTP384_SHA384,
-            &[webpki::aws_lc_rs::ECDSA_P384_SHA384],
-        ),
+        (SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256]),
+        (SignatureScheme::ECDSA_NISTP384_SHA384, &[webpki::aws_lc_rs::ECDSA_P384_SHA384]),
     ],
 };
 

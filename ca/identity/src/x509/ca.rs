@@ -58,11 +58,7 @@ impl<'a> CaFacts<'a> {
         }
         algorithm_of(certificate.public_key())?;
         let validity = validity(&certificate)?;
-        Ok(Self {
-            certificate,
-            validity,
-            path_length,
-        })
+        Ok(Self { certificate, validity, path_length })
     }
 
     pub(crate) fn is_self_issued(&self) -> bool {
@@ -117,15 +113,9 @@ fn algorithm_of(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyAlgorithm, CaFault>
         return Err(CaFault::WrongKey);
     }
     if curve == OID_EC_P256 {
-        Ok(KeyAlgorithm {
-            verification: &ECDSA_P256_SHA256_ASN1,
-            is_p256: true,
-        })
+        Ok(KeyAlgorithm { verification: &ECDSA_P256_SHA256_ASN1, is_p256: true })
     } else if curve == OID_NIST_EC_P384 {
-        Ok(KeyAlgorithm {
-            verification: &ECDSA_P384_SHA384_ASN1,
-            is_p256: false,
-        })
+        Ok(KeyAlgorithm { verification: &ECDSA_P384_SHA384_ASN1, is_p256: false })
     } else {
         Err(CaFault::WrongKey)
     }

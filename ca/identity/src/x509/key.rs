@@ -52,12 +52,9 @@ impl P256Spki {
         if signature.len() > P256_SIGNATURE_MAX_BYTES {
             return Err(KeyError::BadSignature);
         }
-        UnparsedPublicKey::new(
-            &ECDSA_P256_SHA256_ASN1,
-            &self.0[P256_SPKI_PREFIX.len() - 1..],
-        )
-        .verify(message, signature)
-        .map_err(|_| KeyError::BadSignature)
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0[P256_SPKI_PREFIX.len() - 1..])
+            .verify(message, signature)
+            .map_err(|_| KeyError::BadSignature)
     }
 }
 

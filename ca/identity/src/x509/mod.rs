@@ -62,14 +62,10 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Malformed> {
 
 pub(crate) fn validity(certificate: &X509Certificate<'_>) -> Result<Validity, Malformed> {
     let seen = certificate.validity();
-    match (
-        u64::try_from(seen.not_before.timestamp()),
-        u64::try_from(seen.not_after.timestamp()),
-    ) {
-        (Ok(not_before), Ok(not_after)) if not_before <= not_after => Ok(Validity {
-            not_before,
-            not_after,
-        }),
+    match (u64::try_from(seen.not_before.timestamp()), u64::try_from(seen.not_after.timestamp())) {
+        (Ok(not_before), Ok(not_after)) if not_before <= not_after => {
+            Ok(Validity { not_before, not_after })
+        }
         _ => Err(Malformed::Validity),
     }
 }

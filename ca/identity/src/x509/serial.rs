@@ -86,15 +86,9 @@ mod tests {
     #[test]
     fn serials_round_trip_through_text() {
         for text in ["01", "7f00", "ffffffffffffffffffffffffffffffffffffffff"] {
-            assert_eq!(
-                text.parse::<Serial>().map(|s| s.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(text.parse::<Serial>().map(|s| s.to_string()), Ok(text.to_owned()));
         }
-        assert_eq!(
-            "00ff".parse::<Serial>().map(|s| s.to_string()),
-            Ok("ff".to_owned())
-        );
+        assert_eq!("00ff".parse::<Serial>().map(|s| s.to_string()), Ok("ff".to_owned()));
     }
 
     #[test]

@@ -62,23 +62,13 @@ struct Side {
 impl Analysis {
     pub(crate) fn new(canaries: &[Vec<u8>]) -> Self {
         let name = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-        let canary = |bytes| CanaryHits {
-            canary: name(bytes),
-            in_frames: 0,
-            in_streams: 0,
-        };
-        let report = WireReport {
-            canaries: canaries.iter().map(canary).collect(),
-            ..WireReport::default()
-        };
+        let canary = |bytes| CanaryHits { canary: name(bytes), in_frames: 0, in_streams: 0 };
+        let report =
+            WireReport { canaries: canaries.iter().map(canary).collect(), ..WireReport::default() };
         let zeros = vec![0; canaries.len()];
         Self {
             canaries: Canaries::new(canaries),
-            sums: Sums {
-                report,
-                in_frames: zeros.clone(),
-                in_streams: zeros,
-            },
+            sums: Sums { report, in_frames: zeros.clone(), in_streams: zeros },
             flows: HashMap::new(),
         }
     }
@@ -109,11 +99,7 @@ impl Analysis {
         let side = usize::from(segment.from > segment.to);
         let ends = (segment.from.min(segment.to), segment.from.max(segment.to));
         let opens = segment.syn && !segment.ack;
-        if opens
-            && self
-                .flows
-                .get(&ends)
-                .is_some_and(|flow| flow.is_other_than(side, segment.seq))
+        if opens && self.flows.get(&ends).is_some_and(|flow| flow.is_other_than(side, segment.seq))
         {
             self.fold(ends);
         }
@@ -136,11 +122,7 @@ impl Analysis {
         if self.flows.len() < MAX_FLOWS {
             return true;
         }
-        let closed = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.closed)
-            .map(|(ends, _)| *ends);
+        let closed = self.flows.iter().filter(|(_, flow)| flow.closed).map(|(ends, _)| *ends);
         for ends in closed.collect::<Vec<_>>() {
             self.fold(ends);
         }
@@ -170,18 +152,8 @@ impl Flow {
                 self.opener = Some(at);
             }
         }
-        let Self {
-            sides,
-            chosen_version,
-            gaps,
-            ..
-        } = self;
-        let Side {
-            stream,
-            tail,
-            records,
-            fin,
-        } = &mut sides[at];
+        let Self { sides, chosen_version, gaps, .. } = self;
+        let Side { stream, tail, records, fin } = &mut sides[at];
         // Data on a SYN (TCP Fast Open) begins one number later.
         let seq = segment.seq.wrapping_add(u32::from(segment.syn));
         stream.push(seq, segment.payload, |piece| match piece {
@@ -200,15 +172,8 @@ impl Flow {
     }
 
     fn add_to(&self, report: &mut WireReport, ends: (SocketAddr, SocketAddr)) {
-        let holes = self
-            .sides
-            .iter()
-            .filter(|side| side.stream.has_hole())
-            .count() as u64;
-        let readings = [
-            self.sides[0].records.reading(),
-            self.sides[1].records.reading(),
-        ];
+        let holes = self.sides.iter().filter(|side| side.stream.has_hole()).count() as u64;
+        let readings = [self.sides[0].records.reading(), self.sides[1].records.reading()];
         report.flows += 1;
         report.gaps += self.gaps + holes;
         let Some(opener) = self.opener else {
@@ -217,11 +182,7 @@ impl Flow {
         };
         if readings.contains(&Reading::NotTls) {
             report.non_tls_flows += 1;
-            let (client, server) = if opener == 0 {
-                (ends.0, ends.1)
-            } else {
-                (ends.1, ends.0)
-            };
+            let (client, server) = if opener == 0 { (ends.0, ends.1) } else { (ends.1, ends.0) };
             let key = (client.ip(), server);
             if report.non_tls.len() < MAX_LISTED || report.non_tls.contains_key(&key) {
                 *report.non_tls.entry(key).or_default() += 1;
@@ -255,17 +216,9 @@ fn note(sight: Sight, chosen_version: &mut Option<u16>, report: &mut WireReport)
             *chosen_version = Some(server.version);
             report.handshakes += 1;
             report.resumed += u64::from(server.resumed);
-            *report
-                .versions
-                .entry(hello::version_name(server.version))
-                .or_default() += 1;
-            *report
-                .ciphers
-                .entry(hello::cipher_name(server.cipher))
-                .or_default() += 1;
-            let group = server
-                .group
-                .map_or_else(|| "none".to_owned(), hello::group_name);
+            *report.versions.entry(hello::version_name(server.version)).or_default() += 1;
+            *report.ciphers.entry(hello::cipher_name(server.cipher)).or_default() += 1;
+            let group = server.group.map_or_else(|| "none".to_owned(), hello::group_name);
             *report.groups.entry(group).or_default() += 1;
         }
     }
@@ -302,22 +255,13 @@ mod tests {
         frames.push(frame_v4(CLIENT, SERVER, 109, ACK, b"ary HTTP"));
         let report = judge(&["canary"], &frames);
         let hits = &report.canaries[0];
-        assert_eq!(
-            (hits.in_frames, hits.in_streams, report.canary_hits()),
-            (0, 1, 1)
-        );
+        assert_eq!((hits.in_frames, hits.in_streams, report.canary_hits()), (0, 1, 1));
         assert_eq!((report.flows, report.non_tls_flows), (1, 1));
         let server: SocketAddr = SERVER.parse().unwrap();
         assert_eq!(report.non_tls.keys().next().unwrap().1, server);
         let objections = report.objections(|_| false);
-        assert!(
-            objections.iter().any(|o| o.contains("canary")),
-            "{objections:?}"
-        );
-        assert!(
-            objections.iter().any(|o| o.contains("not TLS")),
-            "{objections:?}"
-        );
+        assert!(objections.iter().any(|o| o.contains("canary")), "{objections:?}");
+        assert!(objections.iter().any(|o| o.contains("not TLS")), "{objections:?}");
     }
 
     #[test]
@@ -340,14 +284,8 @@ mod tests {
 
     #[test]
     fn flow_without_its_beginning_is_unjudged() {
-        let report = judge(
-            &[],
-            &[frame_v4(CLIENT, SERVER, 7, ACK, &[23, 3, 3, 0, 1, 0])],
-        );
-        assert_eq!(
-            (report.flows, report.unjudged_flows, report.tls13_flows),
-            (1, 1, 0)
-        );
+        let report = judge(&[], &[frame_v4(CLIENT, SERVER, 7, ACK, &[23, 3, 3, 0, 1, 0])]);
+        assert_eq!((report.flows, report.unjudged_flows, report.tls13_flows), (1, 1, 0));
     }
 
     #[test]

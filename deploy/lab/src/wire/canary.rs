@@ -20,16 +20,8 @@ pub(crate) struct Tail(Vec<u8>);
 
 impl Canaries {
     pub(crate) fn new(strings: &[Vec<u8>]) -> Self {
-        let overhang = strings
-            .iter()
-            .map(Vec::len)
-            .max()
-            .unwrap_or(0)
-            .saturating_sub(1);
-        let finders = strings
-            .iter()
-            .map(|string| Finder::new(string).into_owned())
-            .collect();
+        let overhang = strings.iter().map(Vec::len).max().unwrap_or(0).saturating_sub(1);
+        let finders = strings.iter().map(|string| Finder::new(string).into_owned()).collect();
         Self { finders, overhang }
     }
 
@@ -44,15 +36,13 @@ impl Canaries {
     pub(crate) fn count_stream(&self, tail: &mut Tail, bytes: &[u8], hits: &mut [u64]) {
         self.count(bytes, hits);
         let border = tail.0.len();
-        tail.0
-            .extend_from_slice(&bytes[..bytes.len().min(self.overhang)]);
+        tail.0.extend_from_slice(&bytes[..bytes.len().min(self.overhang)]);
         for (finder, hits) in self.finders.iter().zip(hits) {
             *hits += count_across(&tail.0, border, finder.needle());
         }
         if bytes.len() >= self.overhang {
             tail.0.clear();
-            tail.0
-                .extend_from_slice(&bytes[bytes.len() - self.overhang..]);
+            tail.0.extend_from_slice(&bytes[bytes.len() - self.overhang..]);
         } else {
             let surplus = tail.0.len().saturating_sub(self.overhang);
             tail.0.drain(..surplus);
@@ -97,11 +87,7 @@ mod tests {
         for first in 0..text.len() {
             for second in first..text.len() {
                 let pieces = [&text[..first], &text[first..second], &text[second..]];
-                assert_eq!(
-                    count_in_pieces(&["canary-7", "zz"], &pieces),
-                    [1, 0],
-                    "{pieces:?}"
-                );
+                assert_eq!(count_in_pieces(&["canary-7", "zz"], &pieces), [1, 0], "{pieces:?}");
             }
         }
         let bytes: Vec<String> = text.chars().map(String::from).collect();

@@ -60,21 +60,14 @@ pub struct CaptureOptions {
 
 impl Default for CaptureOptions {
     fn default() -> Self {
-        Self {
-            canaries: Vec::new(),
-            keep_bytes: KEEP_DEFAULT_BYTES,
-            queue_bytes: QUEUE_BYTES,
-        }
+        Self { canaries: Vec::new(), keep_bytes: KEEP_DEFAULT_BYTES, queue_bytes: QUEUE_BYTES }
     }
 }
 
 impl CaptureOptions {
     /// Looks for these strings.
     pub fn canaries(strings: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Self {
-        Self {
-            canaries: strings.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
+        Self { canaries: strings.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     pub fn keep(mut self, bytes: usize) -> Self {
@@ -124,9 +117,7 @@ impl Capture {
         let tap = lab.tap();
         let (socket, sender) = lab.wire().run(|| {
             let sender = UdpSocket::bind((MARKER_ADDRESS, 0)).context("cannot bind the marker")?;
-            sender
-                .set_broadcast(true)
-                .context("cannot broadcast the marker")?;
+            sender.set_broadcast(true).context("cannot broadcast the marker")?;
             anyhow::Ok((PacketSocket::open(tap, options.queue_bytes)?, sender))
         })??;
         let state = State {
@@ -135,10 +126,7 @@ impl Capture {
             dropped: 0,
             failure: None,
         };
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            state: Mutex::new(state),
-        });
+        let shared = Arc::new(Shared { stop: AtomicBool::new(false), state: Mutex::new(state) });
         let id = CAPTURES.fetch_add(1, Ordering::Relaxed);
         let (told, read) = watch::channel(0);
         let thread = thread::Builder::new()
@@ -148,14 +136,7 @@ impl Capture {
                 move || run(socket, id, &shared, &told)
             })
             .context("cannot start the capture's thread")?;
-        Ok(Self {
-            id,
-            markers: AtomicU64::new(0),
-            sender,
-            shared,
-            read,
-            thread: Some(thread),
-        })
+        Ok(Self { id, markers: AtomicU64::new(0), sender, shared, read, thread: Some(thread) })
     }
 
     /// The numbers of everything that crossed the wire before this call.

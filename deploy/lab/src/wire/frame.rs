@@ -87,9 +87,7 @@ pub(crate) mod tests {
     /// A frame over IPv4 as the wire would carry it, padded to Ethernet's minimum.
     pub(crate) fn frame_v4(from: &str, to: &str, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
-        let (IpAddr::V4(a), IpAddr::V4(b)) = (from.ip(), to.ip()) else {
-            panic!("IPv4 wanted")
-        };
+        let (IpAddr::V4(a), IpAddr::V4(b)) = (from.ip(), to.ip()) else { panic!("IPv4 wanted") };
         let total = u16::try_from(40 + payload.len()).unwrap();
         let mut frame = vec![0; 12];
         frame.extend(ETHERTYPE_V4.to_be_bytes());
@@ -111,14 +109,8 @@ pub(crate) mod tests {
     fn tcp_over_v4_is_read_without_ethernet_padding() {
         let frame = frame_v4("10.77.0.1:1000", "10.77.0.2:80", 7, 0x18, b"hi");
         let seen = segment(&frame).unwrap();
-        assert_eq!(
-            (seen.from.to_string().as_str(), seen.seq),
-            ("10.77.0.1:1000", 7)
-        );
-        assert_eq!(
-            (seen.payload, seen.ack, seen.syn),
-            (&b"hi"[..], true, false)
-        );
+        assert_eq!((seen.from.to_string().as_str(), seen.seq), ("10.77.0.1:1000", 7));
+        assert_eq!((seen.payload, seen.ack, seen.syn), (&b"hi"[..], true, false));
     }
 
     #[test]

@@ -101,8 +101,7 @@ fn client_hello(body: &mut Cursor<'_>) -> Option<Hello> {
             server_name = content.vector16().and_then(|list| {
                 let mut list = Cursor(list);
                 list.take(1)?;
-                list.vector16()
-                    .map(|name| String::from_utf8_lossy(name).into_owned())
+                list.vector16().map(|name| String::from_utf8_lossy(name).into_owned())
             });
         }
     });
@@ -117,12 +116,7 @@ fn server_hello(body: &mut Cursor<'_>) -> Option<Hello> {
     body.vector8()?;
     let cipher = body.u16()?;
     body.take(1)?;
-    let mut hello = ServerHello {
-        version: legacy_version,
-        cipher,
-        group: None,
-        resumed: false,
-    };
+    let mut hello = ServerHello { version: legacy_version, cipher, group: None, resumed: false };
     body.extensions(|kind, content| match kind {
         EXTENSION_SUPPORTED_VERSIONS => hello.version = content.u16().unwrap_or(legacy_version),
         EXTENSION_KEY_SHARE => hello.group = content.u16(),
@@ -182,19 +176,12 @@ mod tests {
 
     #[test]
     fn server_hello_says_version_cipher_and_group() {
-        let extensions = [
-            0, 43, 0, 2, 3, 4, 0, 51, 0, 5, 0x11, 0xec, 0, 1, 7, 0, 41, 0, 2, 0, 0,
-        ];
+        let extensions = [0, 43, 0, 2, 3, 4, 0, 51, 0, 5, 0x11, 0xec, 0, 1, 7, 0, 41, 0, 2, 0, 0];
         let message = server_hello_message([7; 32], &extensions);
-        let Some(Hello::Server(hello)) = read(&message) else {
-            panic!("no ServerHello")
-        };
+        let Some(Hello::Server(hello)) = read(&message) else { panic!("no ServerHello") };
         assert_eq!(version_name(hello.version), "TLS 1.3");
         assert_eq!(cipher_name(hello.cipher), "TLS_AES_256_GCM_SHA384");
-        assert_eq!(
-            hello.group.map(group_name).as_deref(),
-            Some("X25519MLKEM768")
-        );
+        assert_eq!(hello.group.map(group_name).as_deref(), Some("X25519MLKEM768"));
         assert!(hello.resumed);
         assert_eq!(message_length(&message), Some(message.len()));
     }
@@ -204,19 +191,13 @@ mod tests {
         let Some(Hello::Server(hello)) = read(&server_hello_message([7; 32], &[])) else {
             panic!("no ServerHello")
         };
-        assert_eq!(
-            (version_name(hello.version).as_str(), hello.group),
-            ("TLS 1.2", None)
-        );
+        assert_eq!((version_name(hello.version).as_str(), hello.group), ("TLS 1.2", None));
         assert!(!hello.resumed);
     }
 
     #[test]
     fn retry_request_is_no_choice() {
-        assert_eq!(
-            read(&server_hello_message(RETRY_RANDOM, &[])),
-            Some(Hello::Retry)
-        );
+        assert_eq!(read(&server_hello_message(RETRY_RANDOM, &[])), Some(Hello::Retry));
     }
 
     #[test]

@@ -46,13 +46,7 @@ pub struct PcapSummary {
 
 impl Kept {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            pieces: Vec::new(),
-            bytes: 0,
-            limit,
-            frames: 0,
-            left_out: 0,
-        }
+        Self { pieces: Vec::new(), bytes: 0, limit, frames: 0, left_out: 0 }
     }
 
     /// Keeps one frame; `at` is the time since the Unix epoch that the kernel noted.
@@ -66,17 +60,10 @@ impl Kept {
             return;
         }
         self.bytes += size;
-        if self
-            .pieces
-            .last()
-            .is_none_or(|piece| piece.len() + size > piece.capacity())
-        {
+        if self.pieces.last().is_none_or(|piece| piece.len() + size > piece.capacity()) {
             self.pieces.push(Vec::with_capacity(PIECE.max(size)));
         }
-        let piece = self
-            .pieces
-            .last_mut()
-            .expect("a piece was pushed if there was none");
+        let piece = self.pieces.last_mut().expect("a piece was pushed if there was none");
         let seconds = u32::try_from(at.as_secs()).unwrap_or(u32::MAX);
         for number in [seconds, at.subsec_nanos(), length, length] {
             piece.extend(number.to_ne_bytes());
@@ -93,10 +80,7 @@ impl Kept {
             file.write_all(piece).with_context(doing)?;
         }
         file.flush().with_context(doing)?;
-        Ok(PcapSummary {
-            frames: self.frames,
-            left_out: self.left_out,
-        })
+        Ok(PcapSummary { frames: self.frames, left_out: self.left_out })
     }
 }
 
@@ -121,13 +105,7 @@ mod tests {
         let path = dir.path().join("x.pcap");
         let mut kept = Kept::new(1000);
         kept.frame(Duration::new(5, 7), b"0123456789abcdef");
-        assert_eq!(
-            kept.write(&path).unwrap(),
-            PcapSummary {
-                frames: 1,
-                left_out: 0
-            }
-        );
+        assert_eq!(kept.write(&path).unwrap(), PcapSummary { frames: 1, left_out: 0 });
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 24 + 16 + 16);
         assert_eq!(bytes[..4], MAGIC_NANOSECONDS.to_ne_bytes());
@@ -140,12 +118,6 @@ mod tests {
         let path = dir.path().join("x.pcap");
         let mut kept = Kept::new(40);
         (0..3).for_each(|_| kept.frame(Duration::ZERO, b"0123"));
-        assert_eq!(
-            kept.write(&path).unwrap(),
-            PcapSummary {
-                frames: 2,
-                left_out: 1
-            }
-        );
+        assert_eq!(kept.write(&path).unwrap(), PcapSummary { frames: 2, left_out: 1 });
     }
 }

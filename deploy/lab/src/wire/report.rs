@@ -62,10 +62,7 @@ pub struct CanaryHits {
 impl WireReport {
     /// How many canaries were readable on the wire at all.
     pub fn canary_hits(&self) -> u64 {
-        self.canaries
-            .iter()
-            .map(|hits| hits.in_frames.max(hits.in_streams))
-            .sum()
+        self.canaries.iter().map(|hits| hits.in_frames.max(hits.in_streams)).sum()
     }
 
     /// Whether the capture saw everything: without this no absence is proven.
@@ -83,49 +80,24 @@ impl WireReport {
                 found.push(text);
             }
         };
-        object(
-            self.frames == 0,
-            "nothing crossed the wire: there is nothing to judge".to_owned(),
-        );
-        object(
-            self.dropped > 0,
-            format!("the capture lost {} frames", self.dropped),
-        );
-        object(
-            self.gaps > 0,
-            format!("{} places in flows are missing", self.gaps),
-        );
-        object(
-            self.untracked_segments > 0,
-            "more flows than the capture can track".to_owned(),
-        );
-        object(
-            self.unjudged_flows > 0,
-            format!("{} flows cannot be judged", self.unjudged_flows),
-        );
+        object(self.frames == 0, "nothing crossed the wire: there is nothing to judge".to_owned());
+        object(self.dropped > 0, format!("the capture lost {} frames", self.dropped));
+        object(self.gaps > 0, format!("{} places in flows are missing", self.gaps));
+        object(self.untracked_segments > 0, "more flows than the capture can track".to_owned());
+        object(self.unjudged_flows > 0, format!("{} flows cannot be judged", self.unjudged_flows));
         object(
             self.older_tls_flows > 0,
             format!("{} flows speak a TLS older than 1.3", self.older_tls_flows),
         );
-        for hits in self
-            .canaries
-            .iter()
-            .filter(|hits| hits.in_frames + hits.in_streams > 0)
-        {
+        for hits in self.canaries.iter().filter(|hits| hits.in_frames + hits.in_streams > 0) {
             let (frames, streams) = (hits.in_frames, hits.in_streams);
             object(
                 true,
-                format!(
-                    "{:?} was readable in {frames} frames, {streams} in streams",
-                    hits.canary
-                ),
+                format!("{:?} was readable in {frames} frames, {streams} in streams", hits.canary),
             );
         }
         let listed: u64 = self.non_tls.values().sum();
-        object(
-            listed < self.non_tls_flows,
-            "more plaintext flows than can be listed".to_owned(),
-        );
+        object(listed < self.non_tls_flows, "more plaintext flows than can be listed".to_owned());
         for ((client, server), flows) in &self.non_tls {
             object(
                 !plain_is_meant(*server),

@@ -57,18 +57,12 @@ impl PacketSocket {
         let all = i32::from(u16::to_be(0x0003)); // ETH_P_ALL, packet(7)
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))
             .context("cannot open a packet socket: it needs CAP_NET_RAW in the wire's namespace")?;
-        socket
-            .attach_filter(&filter(tap))
-            .context("cannot attach a filter to a packet socket")?;
-        socket
-            .set_read_timeout(Some(GLANCE))
-            .context("cannot set a read timeout")?;
+        socket.attach_filter(&filter(tap)).context("cannot attach a filter to a packet socket")?;
+        socket.set_read_timeout(Some(GLANCE)).context("cannot set a read timeout")?;
         // Beyond the host's limit with CAP_NET_ADMIN on the host, else up to that limit; what the
         // smaller queue then loses is counted.
         if setsockopt(&socket, sockopt::RcvBufForce, &queue_bytes).is_err() {
-            socket
-                .set_recv_buffer_size(queue_bytes)
-                .context("cannot size a packet socket")?;
+            socket.set_recv_buffer_size(queue_bytes).context("cannot size a packet socket")?;
         }
         setsockopt(&socket, sockopt::RxqOvfl, &1).context("cannot ask for the count of drops")?;
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
@@ -90,10 +84,7 @@ impl PacketSocket {
         let message = match recvmsg::<LinkAddr>(fd, &mut slices, control, MsgFlags::empty()) {
             Ok(message) => message,
             Err(Errno::EAGAIN | Errno::EINTR) => {
-                return Ok(Seen {
-                    what: What::Nothing,
-                    dropped,
-                });
+                return Ok(Seen { what: What::Nothing, dropped });
             }
             Err(errno) => bail!("cannot read from the packet socket ({errno})"),
         };
@@ -105,9 +96,7 @@ impl PacketSocket {
                 _ => {}
             }
         }
-        let link = message
-            .address
-            .context("a frame came without its link's address")?;
+        let link = message.address.context("a frame came without its link's address")?;
         let (index, kind, length) = (link.ifindex(), link.pkttype(), message.bytes);
         self.truncated += u64::from(message.flags.contains(MsgFlags::MSG_TRUNC));
         let dropped = lost + self.truncated;

@@ -30,10 +30,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// Starts at the sequence number of a SYN.
     pub(crate) fn start(&mut self, syn_seq: u32) {
-        *self = Self {
-            next: Some(syn_seq.wrapping_add(1)),
-            ..Self::default()
-        };
+        *self = Self { next: Some(syn_seq.wrapping_add(1)), ..Self::default() };
     }
 
     pub(crate) fn has_started(&self) -> bool {
@@ -125,14 +122,10 @@ mod tests {
         let (mut stream, mut out) = (Stream::default(), String::new());
         stream.start(start.wrapping_sub(1));
         for (offset, text) in segments {
-            stream.push(
-                start.wrapping_add(*offset),
-                text.as_bytes(),
-                |piece| match piece {
-                    Piece::Bytes(bytes) => out.push_str(std::str::from_utf8(bytes).unwrap()),
-                    Piece::Gap => out.push('#'),
-                },
-            );
+            stream.push(start.wrapping_add(*offset), text.as_bytes(), |piece| match piece {
+                Piece::Bytes(bytes) => out.push_str(std::str::from_utf8(bytes).unwrap()),
+                Piece::Gap => out.push('#'),
+            });
         }
         out
     }

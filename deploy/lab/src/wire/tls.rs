@@ -128,9 +128,7 @@ impl Records {
                 self.header.clear();
                 self.left = usize::from(u16::from_be_bytes([high, low]));
                 self.current = ContentType::parse(kind);
-                self.current
-                    .into_iter()
-                    .for_each(|kind| notice(Sight::Record(kind)));
+                self.current.into_iter().for_each(|kind| notice(Sight::Record(kind)));
             }
         }
     }
@@ -166,9 +164,7 @@ impl Records {
 
 /// Judges as much of a record header as there is: the first byte of plaintext gives itself away.
 fn header_may_be_tls(header: &[u8]) -> bool {
-    let kind = header
-        .first()
-        .is_none_or(|&byte| ContentType::parse(byte).is_some());
+    let kind = header.first().is_none_or(|&byte| ContentType::parse(byte).is_some());
     let major = header.get(1).is_none_or(|&byte| byte == 3);
     let minor = header.get(2).is_none_or(|&byte| (1..=3).contains(&byte));
     let length = match header {

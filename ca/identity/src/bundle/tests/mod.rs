@@ -13,21 +13,13 @@ use super::*;
 use crate::testing::{bundle, domain, root, root_from, root_with};
 
 fn make(roots: &[&CertificateDer<'static>]) -> Result<TrustBundle, BundleError> {
-    TrustBundle::new(
-        domain(),
-        1,
-        roots.iter().map(|der| (*der).clone()).collect(),
-    )
+    TrustBundle::new(domain(), 1, roots.iter().map(|der| (*der).clone()).collect())
 }
 
 #[test]
 fn roots_have_to_be_self_signed_ecdsa_cas() {
     let good = root("root");
-    let p384 = root_from(
-        "p384",
-        KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
-        |_| {},
-    );
+    let p384 = root_from("p384", KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(), |_| {});
     assert!(make(&[&good.der, &p384.der]).is_ok());
 
     let in_first = |fault| Err(BundleError::Root { position: 1, fault });
@@ -43,18 +35,9 @@ fn roots_have_to_be_self_signed_ecdsa_cas() {
         (&no_ca.der, in_first(CaFault::NotCa)),
         (&no_sign.der, in_first(CaFault::NoKeyCertSign)),
         (&forged.into(), in_first(CaFault::BadSignature)),
-        (
-            &trailing.into(),
-            in_first(CaFault::Malformed(Malformed::TrailingBytes)),
-        ),
-        (
-            &vec![7; 40].into(),
-            in_first(CaFault::Malformed(Malformed::NotDer)),
-        ),
-        (
-            &good.intermediate("x").der,
-            Err(BundleError::NotSelfIssued { position: 1 }),
-        ),
+        (&trailing.into(), in_first(CaFault::Malformed(Malformed::TrailingBytes))),
+        (&vec![7; 40].into(), in_first(CaFault::Malformed(Malformed::NotDer))),
+        (&good.intermediate("x").der, Err(BundleError::NotSelfIssued { position: 1 })),
     ] {
         assert_eq!(make(&[der]), expected);
     }
@@ -63,21 +46,11 @@ fn roots_have_to_be_self_signed_ecdsa_cas() {
 #[test]
 fn number_of_roots_is_bounded() {
     assert_eq!(make(&[]), Err(BundleError::RootCount { count: 0 }));
-    let roots: Vec<_> = (0..=MAX_ROOTS)
-        .map(|n| root(&format!("root {n}")).der)
-        .collect();
+    let roots: Vec<_> = (0..=MAX_ROOTS).map(|n| root(&format!("root {n}")).der).collect();
     let roots: Vec<_> = roots.iter().collect();
     assert!(make(&roots[..MAX_ROOTS]).is_ok());
-    assert_eq!(
-        make(&roots),
-        Err(BundleError::RootCount {
-            count: MAX_ROOTS + 1
-        })
-    );
-    assert_eq!(
-        make(&[roots[0], roots[1], roots[0]]),
-        Err(BundleError::Duplicate { position: 3 })
-    );
+    assert_eq!(make(&roots), Err(BundleError::RootCount { count: MAX_ROOTS + 1 }));
+    assert_eq!(make(&[roots[0], roots[1], roots[0]]), Err(BundleError::Duplicate { position: 3 }));
 }
 
 #[test]
@@ -88,13 +61,7 @@ fn hash_depends_on_the_set_of_roots_only() {
     assert_ne!(make(&[&a.der]).unwrap().hash(), hash);
     assert_eq!(hash.to_string().parse(), Ok(hash));
     let upper = hash.to_string().to_uppercase();
-    for text in [
-        "",
-        "00",
-        &upper,
-        &format!("{hash}0"),
-        &hash.to_string().replace('a', "g")[1..],
-    ] {
+    for text in ["", "00", &upper, &format!("{hash}0"), &hash.to_string().replace('a', "g")[1..]] {
         assert_eq!(text.parse::<BundleHash>(), Err(HexError), "{text:?}");
     }
 }
@@ -107,26 +74,13 @@ fn pem_with_anything_but_certificates_is_refused() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     for (text, expected) in [
         (String::new(), BundleError::RootCount { count: 0 }),
-        (
-            good.replace("-----END", "-----BEGONE"),
-            BundleError::Pem {
-                why: "a block is damaged",
-            },
-        ),
-        (
-            good.clone() + &key,
-            BundleError::Pem {
-                why: "a block of another kind is there",
-            },
-        ),
+        (good.replace("-----END", "-----BEGONE"), BundleError::Pem { why: "a block is damaged" }),
+        (good.clone() + &key, BundleError::Pem { why: "a block of another kind is there" }),
         (good.clone() + &good, BundleError::Duplicate { position: 2 }),
     ] {
         assert_eq!(read(&text), Err(expected), "{text}");
     }
-    assert!(matches!(
-        read(&good.repeat(1000)),
-        Err(BundleError::TooBig { .. })
-    ));
+    assert!(matches!(read(&good.repeat(1000)), Err(BundleError::TooBig { .. })));
 }
 
 #[test]
@@ -141,12 +95,9 @@ fn spiffe_json_is_read_as_the_specification_says() {
     assert_eq!(read(&json), Ok(held.clone()));
 
     let mut with_jwt = json.clone();
-    with_jwt["keys"]
-        .as_array_mut()
-        .unwrap()
-        .push(serde_json::json!({
-            "use": "jwt-svid", "kty": "RSA", "kid": "x", "n": "AQAB", "e": "AQAB"
-        }));
+    with_jwt["keys"].as_array_mut().unwrap().push(serde_json::json!({
+        "use": "jwt-svid", "kty": "RSA", "kid": "x", "n": "AQAB", "e": "AQAB"
+    }));
     assert_eq!(read(&with_jwt), Ok(held));
 
     let edit = |path: &str, value: serde_json::Value| {
@@ -165,15 +116,9 @@ fn spiffe_json_is_read_as_the_specification_says() {
         ("/spiffe_sequence", (-1).into()),
     ] {
         let verdict = edit(path, value);
-        assert!(
-            matches!(verdict, Err(BundleError::Json { .. })),
-            "{path}: {verdict:?}"
-        );
+        assert!(matches!(verdict, Err(BundleError::Json { .. })), "{path}: {verdict:?}");
     }
-    assert_eq!(
-        edit("/keys", serde_json::json!([])),
-        Err(BundleError::RootCount { count: 0 })
-    );
+    assert_eq!(edit("/keys", serde_json::json!([])), Err(BundleError::RootCount { count: 0 }));
 }
 
 proptest! {

@@ -18,11 +18,7 @@ use crate::svid::P256Spki;
 use crate::testing::{NOW, WEB, bundle, root, uri};
 
 fn csr(key: &KeyPair) -> Vec<u8> {
-    CertificateParams::default()
-        .serialize_request(key)
-        .unwrap()
-        .der()
-        .to_vec()
+    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
 }
 
 fn spki(key: &KeyPair) -> P256Spki {
@@ -37,10 +33,7 @@ fn request() -> IssueRequest {
         request_key: RequestKey::from_bytes([1; 16]),
         attestation: Attestation::Host {
             host_spki: spki(&KeyPair::generate().unwrap()),
-            lineage: Some(Lineage {
-                id: LineageId::from_bytes([2; 16]),
-                generation: 9,
-            }),
+            lineage: Some(Lineage { id: LineageId::from_bytes([2; 16]), generation: 9 }),
         },
         host_signature: vec![3; 70],
         lifetime_seconds: Some(600),
@@ -66,15 +59,8 @@ fn request_without_possession_or_shape_is_refused() {
     let mut trailing = good;
     trailing.push(0);
     let p384 = csr(&KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap());
-    let not_p256 = IssuanceError::Key {
-        field: "csr_der",
-        why: KeyError::NotP256,
-    };
-    let long = IssuanceError::TooLong {
-        field: "csr_der",
-        bytes: 4097,
-        limit: MAX_CSR_BYTES,
-    };
+    let not_p256 = IssuanceError::Key { field: "csr_der", why: KeyError::NotP256 };
+    let long = IssuanceError::TooLong { field: "csr_der", bytes: 4097, limit: MAX_CSR_BYTES };
     for (der, expected) in [
         (forged, IssuanceError::CsrNotPossessed),
         (trailing, IssuanceError::CsrMalformed),
@@ -92,10 +78,7 @@ fn issue_messages_round_trip() {
     let mut request = request();
     for attestation in [
         request.attestation.clone(),
-        Attestation::Host {
-            host_spki: *request.attestation.host_spki(),
-            lineage: None,
-        },
+        Attestation::Host { host_spki: *request.attestation.host_spki(), lineage: None },
         Attestation::Join {
             secret: TokenSecret::random().unwrap(),
             host_spki: *request.attestation.host_spki(),
@@ -107,21 +90,12 @@ fn issue_messages_round_trip() {
         assert_eq!(IssueRequest::try_from(wire), Ok(request.clone()));
     }
     let response = IssueResponse {
-        chain: vec![
-            CertificateDer::from(vec![1, 2]),
-            CertificateDer::from(vec![3]),
-        ],
-        lineage: Lineage {
-            id: LineageId::random().unwrap(),
-            generation: 1,
-        },
+        chain: vec![CertificateDer::from(vec![1, 2]), CertificateDer::from(vec![3])],
+        lineage: Lineage { id: LineageId::random().unwrap(), generation: 1 },
         bundle: bundle(&[&root("root")]),
         log_proof: vec![5; 10],
     };
-    assert_eq!(
-        IssueResponse::try_from(proto::IssueResponse::from(response.clone())),
-        Ok(response)
-    );
+    assert_eq!(IssueResponse::try_from(proto::IssueResponse::from(response.clone())), Ok(response));
 }
 
 #[test]
@@ -141,15 +115,10 @@ fn issue_request_outside_its_bounds_is_refused() {
         ("attestation", |w| w.attestation = None),
         ("host_spki", |w| host(w).host_spki.push(0)),
         ("host_spki", |w| host(w).host_spki[26] = 2),
-        ("lineage.id", |w| {
-            host(w).lineage.as_mut().unwrap().id.truncate(15)
-        }),
+        ("lineage.id", |w| host(w).lineage.as_mut().unwrap().id.truncate(15)),
         ("join_token.secret", |w| {
             let host_spki = host(w).host_spki.clone();
-            let token = proto::JoinToken {
-                secret: vec![0; 31],
-                host_spki,
-            };
+            let token = proto::JoinToken { secret: vec![0; 31], host_spki };
             w.attestation = Some(proto::issue_request::Attestation::JoinToken(token));
         }),
     ];
@@ -175,21 +144,14 @@ fn issue_response_outside_its_bounds_is_refused() {
         ("lineage", |w| w.lineage = None),
         ("bundle", |w| w.bundle = None),
         ("bundle", |w| w.bundle.as_mut().unwrap().roots_der.clear()),
-        ("bundle.roots_der", |w| {
-            w.bundle.as_mut().unwrap().roots_der = vec![vec![]; 17]
-        }),
-        ("bundle.trust_domain", |w| {
-            w.bundle.as_mut().unwrap().trust_domain = "TD".into()
-        }),
+        ("bundle.roots_der", |w| w.bundle.as_mut().unwrap().roots_der = vec![vec![]; 17]),
+        ("bundle.trust_domain", |w| w.bundle.as_mut().unwrap().trust_domain = "TD".into()),
     ];
     let held = bundle(&[&root("root")]);
     for (field, edit) in table {
         let mut wire = proto::IssueResponse {
             chain_der: vec![vec![1]],
-            lineage: Some(proto::Lineage {
-                id: vec![0; 16],
-                generation: 1,
-            }),
+            lineage: Some(proto::Lineage { id: vec![0; 16], generation: 1 }),
             bundle: Some((&held).into()),
             log_proof: vec![],
         };
@@ -204,31 +166,17 @@ fn issue_response_outside_its_bounds_is_refused() {
 fn bundle_updates_round_trip_and_are_bounded() {
     let id = DenySubject::Id(SpiffeId::parse(WEB).unwrap());
     let serial = DenySubject::Serial("0abc".parse().unwrap());
-    let entries = [id, serial].map(|subject| DenyEntry {
-        subject,
-        until: NOW,
-    });
+    let entries = [id, serial].map(|subject| DenyEntry { subject, until: NOW });
     let deny_list = SignedDenyList {
         list: DenyList::new(4, NOW, entries).unwrap(),
         signature: vec![1; 70],
         signer: CertificateDer::from(vec![2; 300]),
     };
     let bundle = Some(bundle(&[&root("root")]));
-    let full = BundleUpdate {
-        bundle,
-        deny_list: Some(deny_list),
-        heartbeat_seconds: 30,
-    };
-    let beat = BundleUpdate {
-        bundle: None,
-        deny_list: None,
-        heartbeat_seconds: 30,
-    };
+    let full = BundleUpdate { bundle, deny_list: Some(deny_list), heartbeat_seconds: 30 };
+    let beat = BundleUpdate { bundle: None, deny_list: None, heartbeat_seconds: 30 };
     for update in [full.clone(), beat] {
-        assert_eq!(
-            BundleUpdate::try_from(proto::BundleUpdate::from(&update)),
-            Ok(update)
-        );
+        assert_eq!(BundleUpdate::try_from(proto::BundleUpdate::from(&update)), Ok(update));
     }
     type Edit = fn(&mut proto::DenyList);
     let table: &[(&str, Edit)] = &[
@@ -242,9 +190,7 @@ fn bundle_updates_round_trip_and_are_bounded() {
         ("deny_list", |w| {
             w.entries[1].subject = Some(proto::deny_entry::Subject::Serial(vec![1; 21]));
         }),
-        ("deny_list.entries", |w| {
-            w.entries = vec![w.entries[0].clone(); 16_385]
-        }),
+        ("deny_list.entries", |w| w.entries = vec![w.entries[0].clone(); 16_385]),
     ];
     for (field, edit) in table {
         let mut wire = proto::BundleUpdate::from(&full);
@@ -253,10 +199,7 @@ fn bundle_updates_round_trip_and_are_bounded() {
         assert!(error.contains(&format!("`{field}`")), "{error}");
     }
     for heartbeat_seconds in [0, 86_401] {
-        let wire = proto::BundleUpdate {
-            heartbeat_seconds,
-            ..Default::default()
-        };
+        let wire = proto::BundleUpdate { heartbeat_seconds, ..Default::default() };
         assert!(BundleUpdate::try_from(wire).is_err());
     }
 }
@@ -270,57 +213,26 @@ fn directory_messages_round_trip_and_are_bounded() {
         ("fd00::1", None, MYELIN_PROTOCOL),
     ] {
         let address = address.parse().unwrap();
-        let answer = DirectoryAnswer {
-            address,
-            port: 80,
-            id,
-            protocol: protocol.to_owned(),
-        };
+        let answer = DirectoryAnswer { address, port: 80, id, protocol: protocol.to_owned() };
         assert_eq!(
             DirectoryAnswer::try_from(proto::DirectoryAnswer::from(answer.clone())),
             Ok(answer)
         );
-        let question = DirectoryQuestion {
-            address,
-            port: 80,
-            forget: true,
-        };
+        let question = DirectoryQuestion { address, port: 80, forget: true };
         assert_eq!(
             DirectoryQuestion::try_from(proto::DirectoryQuestion::from(question)),
             Ok(question)
         );
     }
-    let good = proto::DirectoryAnswer {
-        address: vec![10, 0, 0, 1],
-        port: 1,
-        ..Default::default()
-    };
+    let good = proto::DirectoryAnswer { address: vec![10, 0, 0, 1], port: 1, ..Default::default() };
     assert!(DirectoryAnswer::try_from(good.clone()).is_ok());
     for wire in [
-        proto::DirectoryAnswer {
-            address: vec![10, 0, 0],
-            ..good.clone()
-        },
-        proto::DirectoryAnswer {
-            address: vec![],
-            ..good.clone()
-        },
-        proto::DirectoryAnswer {
-            port: 65_536,
-            ..good.clone()
-        },
-        proto::DirectoryAnswer {
-            spiffe_id: "web".to_owned(),
-            ..good.clone()
-        },
-        proto::DirectoryAnswer {
-            protocol: "H2".to_owned(),
-            ..good.clone()
-        },
-        proto::DirectoryAnswer {
-            protocol: "a".repeat(33),
-            ..good
-        },
+        proto::DirectoryAnswer { address: vec![10, 0, 0], ..good.clone() },
+        proto::DirectoryAnswer { address: vec![], ..good.clone() },
+        proto::DirectoryAnswer { port: 65_536, ..good.clone() },
+        proto::DirectoryAnswer { spiffe_id: "web".to_owned(), ..good.clone() },
+        proto::DirectoryAnswer { protocol: "H2".to_owned(), ..good.clone() },
+        proto::DirectoryAnswer { protocol: "a".repeat(33), ..good },
     ] {
         assert!(DirectoryAnswer::try_from(wire.clone()).is_err(), "{wire:?}");
     }

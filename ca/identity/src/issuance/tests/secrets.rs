@@ -32,13 +32,7 @@ fn host_proof_holds_for_its_own_connection_request_and_key_only() {
     assert!(!verify(of(&host), 3, b"csr", 1, &signature));
     assert!(!verify(of(&host), 2, b"CSR", 1, &signature));
     assert!(!verify(of(&host), 2, b"csr", 2, &signature));
-    assert!(!verify(
-        of(&host),
-        2,
-        b"csr",
-        1,
-        &[signature, vec![0; 9]].concat()
-    ));
+    assert!(!verify(of(&host), 2, b"csr", 1, &[signature, vec![0; 9]].concat()));
     assert!(!verify(of(&host), 2, b"csr", 1, b""));
     let unlabelled = &HostProof::bytes(&[2; 32], b"csr", &key)[15..];
     let bare = host.sign(&SystemRandom::new(), unlabelled).unwrap();
@@ -70,32 +64,17 @@ fn damaged_token_is_refused_with_the_remedy() {
 #[test]
 fn secrets_are_not_printed() {
     let secret = TokenSecret::from_bytes([7; 32]);
-    let token = JoinToken {
-        secret: secret.clone(),
-        bundle_hash: BundleHash::from_bytes([8; 32]),
-    };
+    let token = JoinToken { secret: secret.clone(), bundle_hash: BundleHash::from_bytes([8; 32]) };
     let mut asked = request();
     let host_spki = *asked.attestation.host_spki();
-    asked.attestation = Attestation::Join {
-        secret: secret.clone(),
-        host_spki,
-    };
+    asked.attestation = Attestation::Join { secret: secret.clone(), host_spki };
     let wire = proto::IssueRequest::from(asked.clone());
-    for text in [
-        format!("{token} {token:?} {secret:?}"),
-        format!("{asked:?}"),
-        format!("{wire:?}"),
-    ] {
-        assert!(
-            !text.contains("BwcH") && !text.contains("7, 7, 7, 7"),
-            "{text}"
-        );
+    for text in [format!("{token} {token:?} {secret:?}"), format!("{asked:?}"), format!("{wire:?}")]
+    {
+        assert!(!text.contains("BwcH") && !text.contains("7, 7, 7, 7"), "{text}");
     }
     assert!(token.reveal().contains("BwcH"));
-    assert_ne!(
-        secret.stored_hash(),
-        TokenSecret::from_bytes([6; 32]).stored_hash()
-    );
+    assert_ne!(secret.stored_hash(), TokenSecret::from_bytes([6; 32]).stored_hash());
     assert_ne!(secret, TokenSecret::from_bytes([6; 32]));
 }
 

@@ -30,28 +30,16 @@ fn foreign_root_is_refused() {
     assert_eq!(judge(&chain, &[&ours.root]), "untrusted_root");
     assert_eq!(judge(&chain, &[&theirs]), "accepted");
     assert_eq!(judge(&chain, &[&ours.root, &theirs]), "accepted");
-    assert_eq!(
-        judge(&[&leaf.der, &between.der, &theirs.der], &[&ours.root]),
-        "untrusted_root"
-    );
+    assert_eq!(judge(&[&leaf.der, &between.der, &theirs.der], &[&ours.root]), "untrusted_root");
 }
 
 #[test]
 fn foreign_root_with_our_names_is_refused() {
     let (ours, theirs) = (Mesh::new(), Mesh::new());
     let leaf = theirs.intermediate.leaf(WEB);
-    assert_eq!(
-        judge(&[&leaf.der, &theirs.intermediate.der], &[&ours.root]),
-        "bad_signature"
-    );
-    assert_eq!(
-        judge(&[&leaf.der, &ours.intermediate.der], &[&ours.root]),
-        "bad_signature"
-    );
-    assert_eq!(
-        judge(&[&leaf.der, &theirs.intermediate.der], &[&theirs.root]),
-        "accepted"
-    );
+    assert_eq!(judge(&[&leaf.der, &theirs.intermediate.der], &[&ours.root]), "bad_signature");
+    assert_eq!(judge(&[&leaf.der, &ours.intermediate.der], &[&ours.root]), "bad_signature");
+    assert_eq!(judge(&[&leaf.der, &theirs.intermediate.der], &[&theirs.root]), "accepted");
 }
 
 #[test]
@@ -67,10 +55,7 @@ fn missing_intermediate_is_refused() {
 fn root_as_leaf_is_refused() {
     let mesh = Mesh::new();
     assert_eq!(judge(&[&mesh.root.der], &[&mesh.root]), "ca_as_leaf");
-    assert_eq!(
-        judge(&[&mesh.intermediate.der], &[&mesh.root]),
-        "ca_as_leaf"
-    );
+    assert_eq!(judge(&[&mesh.intermediate.der], &[&mesh.root]), "ca_as_leaf");
 }
 
 #[test]
@@ -79,25 +64,14 @@ fn leaf_that_signed_a_leaf_is_refused() {
     for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
         let mut params = leaf_params();
         params.is_ca = is_ca;
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "greedy leaf");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "greedy leaf");
         let key = KeyPair::generate().unwrap();
-        let der = params
-            .signed_by(&key, &mesh.intermediate.issuer)
-            .unwrap()
-            .into();
-        let greedy = Authority {
-            der,
-            issuer: Issuer::new(params, key),
-        };
+        let der = params.signed_by(&key, &mesh.intermediate.issuer).unwrap().into();
+        let greedy = Authority { der, issuer: Issuer::new(params, key) };
         let forged = greedy.leaf("spiffe://td/myelin/ca");
         let chain = [&forged.der, &greedy.der, &mesh.intermediate.der];
         assert_eq!(judge(&chain, &[&mesh.root]), "leaf_as_ca");
-        assert_eq!(
-            judge(&[&greedy.der, &mesh.intermediate.der], &[&mesh.root]),
-            "accepted"
-        );
+        assert_eq!(judge(&[&greedy.der, &mesh.intermediate.der], &[&mesh.root]), "accepted");
     }
 }
 
@@ -113,23 +87,14 @@ fn broken_path_length_is_refused() {
         let upper = root.intermediate_with("upper", length(permitted));
         let lower = upper.intermediate("lower");
         let leaf = lower.leaf(WEB);
-        assert_eq!(
-            judge(&[&leaf.der, &lower.der, &upper.der], &[&root]),
-            expected
-        );
-        assert_eq!(
-            judge(&[&upper.leaf(WEB).der, &upper.der], &[&root]),
-            "accepted"
-        );
+        assert_eq!(judge(&[&leaf.der, &lower.der, &upper.der], &[&root]), expected);
+        assert_eq!(judge(&[&upper.leaf(WEB).der, &upper.der], &[&root]), "accepted");
     }
     // The root's own path length counts too, though webpki would not ask.
     for (permitted, expected) in [(0, "path_length"), (1, "accepted")] {
         let root = root_with("root", length(permitted));
         let lower = root.intermediate("lower");
-        assert_eq!(
-            judge(&[&lower.leaf(WEB).der, &lower.der], &[&root]),
-            expected
-        );
+        assert_eq!(judge(&[&lower.leaf(WEB).der, &lower.der], &[&root]), expected);
         assert_eq!(judge(&[&root.leaf(WEB).der], &[&root]), "accepted");
     }
 }
@@ -144,11 +109,7 @@ fn issuer_out_of_its_time_is_refused() {
     ] {
         let between = root.intermediate_with("between", |p| valid(p, from, until));
         let leaf = between.leaf(WEB);
-        assert_eq!(
-            judge(&[&leaf.der, &between.der], &[&root]),
-            expected,
-            "{from} {until}"
-        );
+        assert_eq!(judge(&[&leaf.der, &between.der], &[&root]), expected, "{from} {until}");
     }
 }
 
@@ -160,11 +121,7 @@ fn root_out_of_its_time_is_refused() {
         (NOW - HOUR, NOW, "accepted"),
     ] {
         let root = root_with("root", |p| valid(p, from, until));
-        assert_eq!(
-            judge(&[&root.leaf(WEB).der], &[&root]),
-            expected,
-            "{from} {until}"
-        );
+        assert_eq!(judge(&[&root.leaf(WEB).der], &[&root]), expected, "{from} {until}");
     }
 }
 
@@ -172,9 +129,7 @@ fn root_out_of_its_time_is_refused() {
 fn reissued_root_counts_beside_its_expired_twin() {
     let key = || {
         KeyPair::try_from(
-            PKCS8
-                .get_or_init(|| KeyPair::generate().unwrap().serialize_der())
-                .as_slice(),
+            PKCS8.get_or_init(|| KeyPair::generate().unwrap().serialize_der()).as_slice(),
         )
         .unwrap()
     };
@@ -183,13 +138,8 @@ fn reissued_root_counts_beside_its_expired_twin() {
     let new = root_from("root", key(), |p| valid(p, NOW - HOUR, NOW + HOUR));
     let leaf = new.leaf(WEB);
     for roots in [[&old, &new], [&new, &old]] {
-        let peer = peer(
-            std::slice::from_ref(&leaf.der),
-            &bundle(&roots),
-            now(),
-            Role::Server,
-        )
-        .unwrap();
+        let peer =
+            peer(std::slice::from_ref(&leaf.der), &bundle(&roots), now(), Role::Server).unwrap();
         assert_eq!(peer.root, crate::bundle::RootId::of(&new.der));
     }
     assert_eq!(judge(&[&leaf.der], &[&old]), "expired");
@@ -201,10 +151,7 @@ fn path_ends_with_its_shortest_part() {
     let between = root.intermediate_with("between", |p| valid(p, NOW - HOUR, NOW + 60));
     let chain = [between.leaf(WEB).der, between.der.clone()];
     let peer = peer(&chain, &bundle(&[&root]), now(), Role::Server).unwrap();
-    assert_eq!(
-        (peer.not_after, peer.path_not_after),
-        (NOW + HOUR, NOW + 60)
-    );
+    assert_eq!((peer.not_after, peer.path_not_after), (NOW + HOUR, NOW + 60));
 }
 
 #[test]
@@ -218,10 +165,7 @@ fn intermediate_that_may_not_sign_is_refused() {
     let narrow = root.intermediate_with("narrow", |p| {
         p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     });
-    assert_eq!(
-        judge(&[&narrow.leaf(WEB).der, &narrow.der], &[&root]),
-        "wrong_usage"
-    );
+    assert_eq!(judge(&[&narrow.leaf(WEB).der, &narrow.der], &[&root]), "wrong_usage");
 }
 
 #[test]
@@ -235,19 +179,13 @@ fn algorithms_other_than_ecdsa_are_refused() {
         let mut between = top.intermediate("between");
         let key = KeyPair::generate_for(algorithm).unwrap();
         let mut params = rcgen::CertificateParams::default();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "between");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "between");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         between.der = params.signed_by(&key, &top.issuer).unwrap().into();
         between.issuer = Issuer::new(params, key);
         let leaf = between.leaf(WEB);
-        assert_eq!(
-            judge(&[&leaf.der, &between.der], &[&top]),
-            expected,
-            "{algorithm:?}"
-        );
+        assert_eq!(judge(&[&leaf.der, &between.der], &[&top]), expected, "{algorithm:?}");
     }
 }
 
@@ -263,10 +201,7 @@ fn chain_beyond_its_bounds_is_refused_unread() {
     assert_eq!(word(&chain(MAX_CHAIN_CERTIFICATES)), "accepted");
     assert_eq!(chain(100), Err(Refusal::ChainTooLong { count: 100 }));
     assert_eq!(word(&chain(MAX_CHAIN_CERTIFICATES + 1)), "chain_too_long");
-    assert_eq!(
-        word(&peer(&[], &mesh.bundle, now(), Role::Server)),
-        "no_certificate"
-    );
+    assert_eq!(word(&peer(&[], &mesh.bundle, now(), Role::Server)), "no_certificate");
 
     let junk = CertificateDer::from(vec![0x30; 16 * 1024]);
     assert_eq!(judge(&[&junk], &[&mesh.root]), "chain_malformed");

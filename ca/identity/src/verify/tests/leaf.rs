@@ -44,21 +44,14 @@ fn leaf_with_a_wrong_name_is_refused_in_that_word() {
     let table: &[(&str, &str, Edit)] = &[
         ("nothing", "accepted", |_| {}),
         ("a DNS SAN beside the ID", "accepted", |p| {
-            p.subject_alt_names
-                .push(SanType::DnsName("web.shop".try_into().unwrap()));
+            p.subject_alt_names.push(SanType::DnsName("web.shop".try_into().unwrap()));
         }),
         ("other trust domain", "wrong_trust_domain", |p| {
             p.subject_alt_names[0] = uri("spiffe://td2/x")
         }),
-        ("subdomain", "wrong_trust_domain", |p| {
-            p.subject_alt_names[0] = uri("spiffe://a.td/x")
-        }),
-        ("no SAN at all", "no_spiffe_id", |p| {
-            p.subject_alt_names.clear()
-        }),
-        ("addresses only", "no_spiffe_id", |p| {
-            drop(p.subject_alt_names.remove(0))
-        }),
+        ("subdomain", "wrong_trust_domain", |p| p.subject_alt_names[0] = uri("spiffe://a.td/x")),
+        ("no SAN at all", "no_spiffe_id", |p| p.subject_alt_names.clear()),
+        ("addresses only", "no_spiffe_id", |p| drop(p.subject_alt_names.remove(0))),
         ("ID as DNS SAN", "no_spiffe_id", |p| {
             p.subject_alt_names = vec![SanType::DnsName(WEB.try_into().unwrap())];
         }),
@@ -66,21 +59,13 @@ fn leaf_with_a_wrong_name_is_refused_in_that_word() {
             p.subject_alt_names.clear();
             p.distinguished_name.push(DnType::CommonName, WEB);
         }),
-        ("two IDs", "many_uris", |p| {
-            p.subject_alt_names.push(uri("spiffe://td/other"))
-        }),
-        ("the same ID twice", "many_uris", |p| {
-            p.subject_alt_names.push(uri(WEB))
-        }),
-        ("an ID and a web address", "many_uris", |p| {
-            p.subject_alt_names.push(uri("https://a/"))
-        }),
+        ("two IDs", "many_uris", |p| p.subject_alt_names.push(uri("spiffe://td/other"))),
+        ("the same ID twice", "many_uris", |p| p.subject_alt_names.push(uri(WEB))),
+        ("an ID and a web address", "many_uris", |p| p.subject_alt_names.push(uri("https://a/"))),
         ("an ID and a URI that is no text", "many_uris", |p| {
             raw_sans(p, &[(6, WEB.as_bytes()), (6, b"\xff\xfe")]);
         }),
-        ("a URI that is no text", "malformed_id", |p| {
-            raw_sans(p, &[(6, b"spiffe://td/\xff")])
-        }),
+        ("a URI that is no text", "malformed_id", |p| raw_sans(p, &[(6, b"spiffe://td/\xff")])),
         ("an address of three bytes", "chain_malformed", |p| {
             raw_sans(p, &[(6, WEB.as_bytes()), (7, &[10, 0, 0])]);
         }),
@@ -91,12 +76,8 @@ fn leaf_with_a_wrong_name_is_refused_in_that_word() {
 #[test]
 fn leaf_for_a_wrong_use_or_time_is_refused_in_that_word() {
     let table: &[(&str, &str, Edit)] = &[
-        ("CA:TRUE", "ca_as_leaf", |p| {
-            p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
-        }),
-        ("explicitly no CA", "accepted", |p| {
-            p.is_ca = IsCa::ExplicitNoCa
-        }),
+        ("CA:TRUE", "ca_as_leaf", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        ("explicitly no CA", "accepted", |p| p.is_ca = IsCa::ExplicitNoCa),
         ("no key usage", "wrong_usage", |p| p.key_usages.clear()),
         ("key agreement only", "wrong_usage", |p| {
             p.key_usages = vec![KeyUsagePurpose::KeyAgreement]
@@ -104,25 +85,15 @@ fn leaf_for_a_wrong_use_or_time_is_refused_in_that_word() {
         ("may sign certificates", "wrong_usage", |p| {
             p.key_usages.push(KeyUsagePurpose::KeyCertSign)
         }),
-        ("may sign CRLs", "wrong_usage", |p| {
-            p.key_usages.push(KeyUsagePurpose::CrlSign)
-        }),
-        ("no extended key usage", "wrong_usage", |p| {
-            p.extended_key_usages.clear()
-        }),
+        ("may sign CRLs", "wrong_usage", |p| p.key_usages.push(KeyUsagePurpose::CrlSign)),
+        ("no extended key usage", "wrong_usage", |p| p.extended_key_usages.clear()),
         ("any usage", "wrong_usage", |p| {
             p.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]
         }),
         ("already over", "expired", |p| valid(p, NOW - HOUR, NOW - 1)),
-        ("ends this second", "accepted", |p| {
-            valid(p, NOW - HOUR, NOW)
-        }),
-        ("begins next second", "not_yet_valid", |p| {
-            valid(p, NOW + 1, NOW + HOUR)
-        }),
-        ("begins this second", "accepted", |p| {
-            valid(p, NOW, NOW + HOUR)
-        }),
+        ("ends this second", "accepted", |p| valid(p, NOW - HOUR, NOW)),
+        ("begins next second", "not_yet_valid", |p| valid(p, NOW + 1, NOW + HOUR)),
+        ("begins this second", "accepted", |p| valid(p, NOW, NOW + HOUR)),
     ];
     judge_all(table);
 }
@@ -145,14 +116,10 @@ fn malformed_id_in_a_certificate_is_refused() {
         "https://td/ns/shop/sa/web",
         &overlong,
     ] {
-        let leaf = mesh
-            .intermediate
-            .leaf_with(|p| raw_sans(p, &[(6, id.as_bytes())]));
+        let leaf = mesh.intermediate.leaf_with(|p| raw_sans(p, &[(6, id.as_bytes())]));
         assert_eq!(word(&mesh.judge(&leaf.der)), "malformed_id", "{id:?}");
     }
-    let good = mesh
-        .intermediate
-        .leaf_with(|p| raw_sans(p, &[(6, WEB.as_bytes())]));
+    let good = mesh.intermediate.leaf_with(|p| raw_sans(p, &[(6, WEB.as_bytes())]));
     assert_eq!(word(&mesh.judge(&good.der)), "accepted");
 }
 
@@ -166,14 +133,8 @@ fn usage_has_to_fit_the_role() {
         (ServerAuth, Role::Server, "accepted"),
         (ServerAuth, Role::Client, "wrong_usage"),
     ] {
-        let leaf = mesh
-            .intermediate
-            .leaf_with(|p| p.extended_key_usages = vec![usage.clone()]);
-        assert_eq!(
-            word(&mesh.judge_as(&leaf.der, role)),
-            expected,
-            "{usage:?} as {role:?}"
-        );
+        let leaf = mesh.intermediate.leaf_with(|p| p.extended_key_usages = vec![usage.clone()]);
+        assert_eq!(word(&mesh.judge_as(&leaf.der, role)), expected, "{usage:?} as {role:?}");
     }
 }
 
@@ -191,8 +152,7 @@ fn too_many_names_are_refused() {
     let with = |count: u8| {
         mesh.intermediate.leaf_with(|p| {
             for last in 3..count {
-                p.subject_alt_names
-                    .push(SanType::IpAddress([10, 0, 1, last].into()));
+                p.subject_alt_names.push(SanType::IpAddress([10, 0, 1, last].into()));
             }
         })
     };
@@ -231,10 +191,7 @@ fn names_are_compared_whole_in_verdicts() {
     let mesh = Mesh::new();
     let id = |text: &str| mesh.judge(&mesh.intermediate.leaf(text).der).unwrap().id;
     assert_ne!(id("spiffe://td/ns/n/sa/a.b"), id("spiffe://td/ns/n/sa/aXb"));
-    assert_ne!(
-        id("spiffe://td/ns/n/sa/web"),
-        id("spiffe://td/ns/n/sa/web2")
-    );
+    assert_ne!(id("spiffe://td/ns/n/sa/web"), id("spiffe://td/ns/n/sa/web2"));
 }
 
 proptest! {

@@ -30,11 +30,7 @@ impl Mesh {
         let root = root("root");
         let intermediate = root.intermediate("intermediate");
         let bundle = bundle(&[&root]);
-        Self {
-            root,
-            intermediate,
-            bundle,
-        }
+        Self { root, intermediate, bundle }
     }
 
     /// Verifies leaf and intermediate as a server's chain.
@@ -43,12 +39,7 @@ impl Mesh {
     }
 
     fn judge_as(&self, leaf: &CertificateDer<'static>, role: Role) -> Result<Peer, Refusal> {
-        peer(
-            &[leaf.clone(), self.intermediate.der.clone()],
-            &self.bundle,
-            now(),
-            role,
-        )
+        peer(&[leaf.clone(), self.intermediate.der.clone()], &self.bundle, now(), role)
     }
 }
 
@@ -67,9 +58,5 @@ fn word(verdict: &Result<Peer, Refusal>) -> &'static str {
 fn reason_words_are_distinct_and_snake_case() {
     let words: HashSet<_> = Refusal::WORDS.into_iter().collect();
     assert_eq!(words.len(), Refusal::WORDS.len());
-    assert!(
-        words
-            .iter()
-            .all(|w| w.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_')))
-    );
+    assert!(words.iter().all(|w| w.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_'))));
 }

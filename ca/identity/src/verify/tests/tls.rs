@@ -45,13 +45,8 @@ fn handshake(
     let provider = Arc::new(default_provider());
     // A resolver, because rustls' own builders refuse a key that does not fit its certificate.
     let present = |(leaf, rest): Credential<'_>| {
-        let chain = std::iter::once(leaf.der.clone())
-            .chain(rest)
-            .collect::<Vec<_>>();
-        let key = provider
-            .key_provider
-            .load_private_key(leaf.private_key())
-            .unwrap();
+        let chain = std::iter::once(leaf.der.clone()).chain(rest).collect::<Vec<_>>();
+        let key = provider.key_provider.load_private_key(leaf.private_key()).unwrap();
         Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
     };
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(FixedTime))
@@ -143,47 +138,26 @@ fn version_below_tls_1_3_has_its_word() {
 #[test]
 fn mesh_peers_meet() {
     let mesh = Mesh::new();
-    let (web, api) = (
-        mesh.intermediate.leaf(WEB),
-        mesh.intermediate.leaf("spiffe://td/api"),
-    );
+    let (web, api) = (mesh.intermediate.leaf(WEB), mesh.intermediate.leaf("spiffe://td/api"));
     let issuer = vec![mesh.intermediate.der.clone()];
-    let errors = handshake(
-        Some((&web, issuer.clone())),
-        peers(&mesh),
-        (&api, issuer),
-        peers(&mesh),
-    );
+    let errors =
+        handshake(Some((&web, issuer.clone())), peers(&mesh), (&api, issuer), peers(&mesh));
     assert_eq!(errors, (None, None));
 }
 
 #[test]
 fn refusal_travels_through_rustls_on_either_side() {
     let mesh = Mesh::new();
-    let (web, foreign) = (
-        mesh.intermediate.leaf(WEB),
-        mesh.intermediate.leaf("spiffe://td2/x"),
-    );
+    let (web, foreign) = (mesh.intermediate.leaf(WEB), mesh.intermediate.leaf("spiffe://td2/x"));
     let issuer = || vec![mesh.intermediate.der.clone()];
-    let errors = handshake(
-        Some((&foreign, issuer())),
-        peers(&mesh),
-        (&web, issuer()),
-        peers(&mesh),
-    );
+    let errors =
+        handshake(Some((&foreign, issuer())), peers(&mesh), (&web, issuer()), peers(&mesh));
     assert_eq!(words(&errors), (None, Some("wrong_trust_domain")));
-    let errors = handshake(
-        Some((&web, issuer())),
-        peers(&mesh),
-        (&foreign, issuer()),
-        peers(&mesh),
-    );
+    let errors =
+        handshake(Some((&web, issuer())), peers(&mesh), (&foreign, issuer()), peers(&mesh));
     assert_eq!(words(&errors), (Some("wrong_trust_domain"), None));
     let wrapped = std::io::Error::new(std::io::ErrorKind::InvalidData, errors.0.unwrap());
-    assert_eq!(
-        Refusal::of_io(&wrapped).map(|r| r.word()),
-        Some("wrong_trust_domain")
-    );
+    assert_eq!(Refusal::of_io(&wrapped).map(|r| r.word()), Some("wrong_trust_domain"));
 }
 
 #[test]
@@ -197,12 +171,8 @@ fn client_without_certificate_is_refused_except_by_the_ca() {
     let errors = handshake(None, peers(&mesh), (&web, issuer()), callers(&mesh));
     assert_eq!(errors, (None, None));
     let foreign = mesh.intermediate.leaf("spiffe://td2/x");
-    let errors = handshake(
-        Some((&foreign, issuer())),
-        peers(&mesh),
-        (&web, issuer()),
-        callers(&mesh),
-    );
+    let errors =
+        handshake(Some((&foreign, issuer())), peers(&mesh), (&web, issuer()), callers(&mesh));
     assert_eq!(words(&errors), (None, Some("wrong_trust_domain")));
 }
 
@@ -211,23 +181,10 @@ fn certificate_without_its_key_is_refused() {
     let mesh = Mesh::new();
     let (web, thief) = (mesh.intermediate.leaf(WEB), mesh.intermediate.leaf(WEB));
     let issuer = || vec![mesh.intermediate.der.clone()];
-    let stolen = Minted {
-        der: web.der.clone(),
-        key: thief.key,
-    };
-    let errors = handshake(
-        Some((&stolen, issuer())),
-        peers(&mesh),
-        (&web, issuer()),
-        peers(&mesh),
-    );
+    let stolen = Minted { der: web.der.clone(), key: thief.key };
+    let errors = handshake(Some((&stolen, issuer())), peers(&mesh), (&web, issuer()), peers(&mesh));
     assert_eq!(words(&errors), (None, Some("bad_signature")));
-    let errors = handshake(
-        Some((&web, issuer())),
-        peers(&mesh),
-        (&stolen, issuer()),
-        peers(&mesh),
-    );
+    let errors = handshake(Some((&web, issuer())), peers(&mesh), (&stolen, issuer()), peers(&mesh));
     assert_eq!(words(&errors), (Some("bad_signature"), None));
 }
 
@@ -250,10 +207,7 @@ fn only_the_ca_is_the_ca() {
     let mut long = issuer();
     long.resize(1 + crate::bundle::MAX_ROOTS, mesh.root.der.clone());
     let leaf = mesh.intermediate.leaf(CA);
-    assert_eq!(
-        handshake(None, ca_verifier(), (&leaf, long), callers(&mesh)),
-        (None, None)
-    );
+    assert_eq!(handshake(None, ca_verifier(), (&leaf, long), callers(&mesh)), (None, None));
 }
 
 #[test]
@@ -261,62 +215,26 @@ fn first_contact_believes_only_the_hash() {
     let mesh = Mesh::new();
     let (second, stranger) = (root("second root"), root("stranger"));
     let hash = bundle(&[&mesh.root, &second]).hash();
-    let ours = || {
-        vec![
-            mesh.intermediate.der.clone(),
-            second.der.clone(),
-            mesh.root.der.clone(),
-        ]
-    };
+    let ours = || vec![mesh.intermediate.der.clone(), second.der.clone(), mesh.root.der.clone()];
     let with_stranger = [ours(), vec![stranger.der]].concat();
     let other = || TrustDomain::parse("td2").ok();
     let table = [
         ("the CA", CA, ours(), Some(domain()), None),
         ("the CA, domain unknown", CA, ours(), None, None),
-        (
-            "a workload",
-            WEB,
-            ours(),
-            Some(domain()),
-            Some("wrong_peer"),
-        ),
-        (
-            "another domain",
-            CA,
-            ours(),
-            other(),
-            Some("wrong_trust_domain"),
-        ),
-        (
-            "a root too few",
-            CA,
-            ours()[..2].to_vec(),
-            None,
-            Some(WRONG),
-        ),
+        ("a workload", WEB, ours(), Some(domain()), Some("wrong_peer")),
+        ("another domain", CA, ours(), other(), Some("wrong_trust_domain")),
+        ("a root too few", CA, ours()[..2].to_vec(), None, Some(WRONG)),
         ("no roots", CA, ours()[..1].to_vec(), None, Some(WRONG)),
         ("a root too many", CA, with_stranger, None, Some(WRONG)),
-        (
-            "a root twice",
-            CA,
-            [ours(), ours()].concat(),
-            None,
-            Some(WRONG),
-        ),
+        ("a root twice", CA, [ours(), ours()].concat(), None, Some(WRONG)),
     ];
     for (what, id, presented, expected_domain, expected) in table {
         let contact = Arc::new(FirstContact::new(hash, expected_domain));
         let leaf = mesh.intermediate.leaf(id);
         let errors = handshake(None, contact.clone(), (&leaf, presented), callers(&mesh));
         assert_eq!(words(&errors).0, expected, "{what}");
-        let learned = contact
-            .learned()
-            .map(|b| (b.hash(), b.trust_domain().clone()));
-        assert_eq!(
-            learned,
-            expected.is_none().then(|| (hash, domain())),
-            "{what}"
-        );
+        let learned = contact.learned().map(|b| (b.hash(), b.trust_domain().clone()));
+        assert_eq!(learned, expected.is_none().then(|| (hash, domain())), "{what}");
     }
 }
 

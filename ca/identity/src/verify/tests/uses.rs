@@ -53,14 +53,8 @@ fn other_peer_than_expected_is_refused() {
 fn refusal_of_a_long_list_stays_one_short_line() {
     let (_, peer) = web();
     let ids = (0..50).map(|n| id(&format!("spiffe://td/n{n}"))).collect();
-    let line = Expected { ids, address: None }
-        .check(&peer)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        line.ends_with("spiffe://td/n2 or 47 more was expected"),
-        "{line}"
-    );
+    let line = Expected { ids, address: None }.check(&peer).unwrap_err().to_string();
+    assert!(line.ends_with("spiffe://td/n2 or 47 more was expected"), "{line}");
 }
 
 #[test]
@@ -69,12 +63,9 @@ fn trust_is_judged_anew_at_each_use() {
     let nobody = DenyList::default();
     let other = bundle(&[&root("new root")]);
     let both = bundle(&[&root("new root"), &mesh.root]);
-    let foreign = TrustBundle::new(
-        TrustDomain::parse("td2").unwrap(),
-        1,
-        vec![mesh.root.der.clone()],
-    )
-    .unwrap();
+    let foreign =
+        TrustBundle::new(TrustDomain::parse("td2").unwrap(), 1, vec![mesh.root.der.clone()])
+            .unwrap();
     for (bundle, now, expected) in [
         (&mesh.bundle, NOW, "accepted"),
         (&mesh.bundle, NOW + HOUR, "accepted"),
@@ -90,17 +81,7 @@ fn trust_is_judged_anew_at_each_use() {
 #[test]
 fn denied_peer_is_refused_until_the_entry_ends() {
     let (mesh, peer) = web();
-    let list = |subject| {
-        DenyList::new(
-            1,
-            NOW,
-            [DenyEntry {
-                subject,
-                until: NOW + 10,
-            }],
-        )
-        .unwrap()
-    };
+    let list = |subject| DenyList::new(1, NOW, [DenyEntry { subject, until: NOW + 10 }]).unwrap();
     for (subject, denied) in [
         (DenySubject::Id(id(WEB)), true),
         (DenySubject::Serial("1122".parse().unwrap()), true),
@@ -112,9 +93,6 @@ fn denied_peer_is_refused_until_the_entry_ends() {
         assert_eq!(list.denies(&peer, at(NOW + 10)), denied);
         assert!(!list.denies(&peer, at(NOW + 11)));
         let expected = if denied { "denied" } else { "accepted" };
-        assert_eq!(
-            word(peer.still_trusted(&mesh.bundle, &list, now())),
-            expected
-        );
+        assert_eq!(word(peer.still_trusted(&mesh.bundle, &list, now())), expected);
     }
 }
