@@ -43,6 +43,8 @@ pub struct Spec {
     pub intercept: Vec<String>,
     /// Bound of file descriptors, if the test is about that.
     pub descriptors: Option<u32>,
+    /// Operators beside root.
+    pub admin_uids: Vec<u32>,
 }
 
 impl Spec {
@@ -56,6 +58,7 @@ impl Spec {
             mesh_cidrs: MESH_CIDRS.map(str::to_owned).to_vec(),
             intercept: Vec::new(),
             descriptors: None,
+            admin_uids: Vec::new(),
         }
     }
 
@@ -269,20 +272,24 @@ impl Workload {
         self.pod.addresses()
     }
 
-    fn write_config(&self) -> Result<()> {
+    /// Writes the file anew; the sidecar reads it at its next start.
+    pub fn write_config(&self) -> Result<()> {
         let spec = &self.spec;
         let dir = self.dir.display();
         let cidrs: Vec<String> = spec.mesh_cidrs.iter().map(|range| format!("{range:?}")).collect();
         let text = format!(
             "trust_domain = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
              [ca]\naddress = \"{}\"\njoin_token_file = \"{dir}/token\"\n\
-             [listen]\nadmin = \"{dir}/run/admin.sock\"\nworkers = 2\n\
-             [intercept]\nproxy_uid = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
+             [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
+             [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
             spec.trust_domain,
             spec.id(),
             cidrs.join(", "),
             self.ca,
+            spec.admin_uids,
             self.ground.proxy_uid(),
+            // `/ready` compares the rules with those that have no exclusions.
+            spec.intercept.is_empty(),
             spec.limits,
             spec.tables,
         );
