@@ -21,7 +21,8 @@ use clap::{Parser, Subcommand};
     arg_required_else_help = true,
     after_help = "Start here:\n  \
     myelin demo            a minute that shows what Myelin does, on this machine, without a trace\n  \
-    myelin demo --keep     the same, and it stays up for you to look around\n\n\
+    myelin demo --keep     the same, and it stays up for you to look around\n  \
+    myelin explain WORD    what a word in a log line or a metric means, and what to do\n\n\
     The other two binaries explain themselves: myelin-ca --help, myelin-sidecar --help."
 )]
 pub(crate) struct Args {
@@ -41,6 +42,11 @@ pub(crate) enum Command {
     /// Works as root and without (then in a user namespace). It touches nothing outside of its own
     /// namespaces and one temporary directory, and removes both. Exit code: 0 if every claim held, else 1.
     Demo(DemoArgs),
+    /// Say what an outcome word of a log line or metric means, and what to do
+    Explain {
+        /// The word, such as untrusted_root [default: list all]
+        word: Option<String>,
+    },
     /// Play a part of the demo inside a pod
     #[command(subcommand, hide = true)]
     Play(Role),

@@ -8,6 +8,7 @@
 
 mod args;
 mod demo;
+mod explain;
 mod play;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::args::{Args, Command};
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo(options) => demo::perform(options),
+        Command::Explain { word } => explain::perform(word.as_deref()),
         Command::Play(role) => play::perform(role),
     }
 }

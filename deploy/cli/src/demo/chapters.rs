@@ -185,11 +185,9 @@ impl Story<'_> {
         let wire = capture.report().await?;
         if let Some(path) = &self.options.pcap {
             let written = capture.to_pcap(path).await?;
-            self.view.note(&format!(
-                "{} frames written to {}",
-                grouped(written.frames),
-                path.display()
-            ));
+            let (frames, left_out) = (grouped(written.frames), grouped(written.left_out));
+            let path = path.display();
+            self.view.note(&format!("{path}: the first {frames} frames, {left_out} left out"));
         }
         let objections = wire.objections(|_| false);
         let mut measured = format!("{}; {}", wire_words(&wire), cipher_words(&wire));

@@ -240,6 +240,6 @@ fn path(path: &Path) -> String {
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: not installed, so it is not part of this demo", self.0)
+        write!(f, "{}: not installed, so not part of this demo", self.0)
     }
 }
