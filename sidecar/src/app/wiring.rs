@@ -102,7 +102,10 @@ pub(super) fn rules(config: &Config) -> Result<Option<Plan>, intercept::Intercep
         outbound_port: config.listen.outbound.port(),
         inbound_port: config.listen.inbound.port(),
         ops_port: config.listen.ops.port(),
-        ..intercept::Config::default()
+        exclude_outbound_ports: config.intercept.exclude_outbound_ports.clone(),
+        exclude_inbound_ports: config.intercept.exclude_inbound_ports.clone(),
+        exclude_cidrs: config.intercept.exclude_cidrs.clone(),
+        exclude_uids: config.intercept.exclude_uids.clone(),
     };
     Plan::new(wanted).map(Some)
 }

@@ -19,6 +19,7 @@ use super::section::{Section, nearest};
 use super::{Ca, Intercept, Listen, Log, LogFormat, LogLevel};
 use crate::addr::{CidrSet, Endpoint, ListenAddr};
 use crate::directory::MAX_MESH_RANGES;
+use crate::intercept::{MAX_EXCLUSIONS, parse_cidr};
 
 /// Addresses of one workload: both families on a few interfaces.
 const MAX_ADDRESSES: usize = 16;
@@ -52,7 +53,15 @@ pub(super) const CA_KEYS: &[&str] =
     &["address", "join_token_file", "bundle_file", "lifetime", "allow_short_lifetimes"];
 pub(super) const LISTEN_KEYS: &[&str] =
     &["outbound", "inbound", "ops", "admin", "admin_uids", "workers"];
-pub(super) const INTERCEPT_KEYS: &[&str] = &["proxy_uid", "mark", "verify"];
+pub(super) const INTERCEPT_KEYS: &[&str] = &[
+    "proxy_uid",
+    "mark",
+    "verify",
+    "exclude_outbound_ports",
+    "exclude_inbound_ports",
+    "exclude_cidrs",
+    "exclude_uids",
+];
 pub(super) const LOG_KEYS: &[&str] = &["level", "format"];
 
 pub(super) fn trust_domain(root: &Section<'_>) -> Result<TrustDomain, ConfigError> {
@@ -147,7 +156,30 @@ pub(super) fn intercept(root: &Section<'_>) -> Result<Intercept, ConfigError> {
         return Err(uid.wrong(expected, "name that user, or set a mark"));
     }
     let verify = section.field("verify").map_or(Ok(true), |field| field.boolean())?;
-    Ok(Intercept { proxy_uid, mark, verify })
+    Ok(Intercept {
+        proxy_uid,
+        mark,
+        verify,
+        exclude_outbound_ports: excluded(&section, "exclude_outbound_ports", Field::port)?,
+        exclude_inbound_ports: excluded(&section, "exclude_inbound_ports", Field::port)?,
+        exclude_cidrs: excluded(&section, "exclude_cidrs", excluded_range)?,
+        exclude_uids: excluded(&section, "exclude_uids", Field::uid)?,
+    })
+}
+
+/// One of the lists that `intercept apply` takes as well.
+fn excluded<'t, T>(
+    section: &Section<'t>,
+    key: &str,
+    read: impl Fn(&Field<'t>) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let Some(field) = section.field(key) else { return Ok(Vec::new()) };
+    field.list(MAX_EXCLUSIONS)?.iter().map(read).collect()
+}
+
+fn excluded_range(entry: &Field<'_>) -> Result<IpNet, ConfigError> {
+    let expected = "a range such as 10.0.0.0/8, its first address in front, or one address";
+    entry.text(expected, "192.0.2.0/24", |text| parse_cidr(text).ok())
 }
 
 pub(super) fn log(root: &Section<'_>) -> Result<Log, ConfigError> {

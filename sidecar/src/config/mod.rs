@@ -24,6 +24,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use toml::de::DeTable;
 
@@ -85,6 +86,11 @@ pub struct Intercept {
     pub mark: u32,
     /// `/ready` needs the rules.
     pub verify: bool,
+    /// What `intercept apply` was told to leave alone, so that `/ready` expects just these rules.
+    pub exclude_outbound_ports: Vec<u16>,
+    pub exclude_inbound_ports: Vec<u16>,
+    pub exclude_cidrs: Vec<IpNet>,
+    pub exclude_uids: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

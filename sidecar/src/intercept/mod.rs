@@ -58,7 +58,7 @@ mod text;
 
 pub use args::{ApplyArgs, InterceptArgs, InterceptCommand, RemoveArgs, ShowArgs};
 pub use error::InterceptError;
-pub use plan::{Config, Plan, parse_cidr};
+pub use plan::{Config, MAX_EXCLUSIONS, Plan, parse_cidr};
 
 use netlink::NfSocket;
 use ruleset::Ruleset;

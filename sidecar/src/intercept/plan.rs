@@ -15,7 +15,7 @@ use super::{InterceptError, defaults};
 
 /// At most this many exclusions of one kind. Twice 256 set elements of one family stay under the
 /// 64 KiB that one netlink attribute can hold, and nobody can review a longer list of bypasses.
-pub(super) const MAX_EXCLUSIONS: usize = 256;
+pub const MAX_EXCLUSIONS: usize = 256;
 
 /// Never mesh by design, and not dialable after a redirect: the zone is lost.
 const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);

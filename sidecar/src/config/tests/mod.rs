@@ -29,7 +29,9 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.listen.ops.to_string(), "[::]:15020");
     assert_eq!(config.listen.admin.to_str(), Some("/run/myelin/admin.sock"));
     assert!(config.listen.admin_uids.is_empty() && config.listen.workers.is_none());
-    assert_eq!(config.intercept, Intercept { proxy_uid: 1337, mark: 0x6d79, verify: true });
+    let Intercept { proxy_uid, mark, verify, .. } = config.intercept;
+    assert_eq!((proxy_uid, mark, verify), (1337, 0x6d79, true));
+    assert!(config.intercept.exclude_inbound_ports.is_empty());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.log, Log { level: LogLevel::Info, format: LogFormat::Human });
     assert_eq!(config.policy.default, Mode::Strict);
@@ -46,6 +48,10 @@ fn every_key_reaches_its_room() {
     assert_eq!(config.ca.lifetime, Some(Duration::from_secs(12 * 3_600)));
     assert_eq!(config.listen.admin_uids, [1000]);
     assert_eq!(config.listen.workers.unwrap().get(), 2);
+    assert_eq!(config.intercept.exclude_outbound_ports, [53]);
+    assert_eq!(config.intercept.exclude_inbound_ports, [22]);
+    assert_eq!(config.intercept.exclude_cidrs.len(), 2);
+    assert_eq!(config.intercept.exclude_uids, [100]);
     assert_eq!(config.policy.default, Mode::Permissive { until: 1_893_456_000 });
     let smtp = &config.policy.ports[&25];
     assert_eq!(smtp.mode, Mode::Permissive { until: 1_893_431_700 });
