@@ -39,8 +39,12 @@ async fn own_ports_dialled_directly_are_a_loop() -> Result<()> {
             demand_refusal(&stage.client.pod, to).await?;
         }
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-        let own: [IpAddr; 4] =
-            [stage.server.pod.v4(), stage.server.pod.v6(), mapped.into(), Ipv6Addr::LOCALHOST.into()];
+        let own: [IpAddr; 4] = [
+            stage.server.pod.v4(),
+            stage.server.pod.v6(),
+            mapped.into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ];
         for address in own {
             demand_refusal(&stage.server.pod, SocketAddr::new(address, port)).await?;
         }
@@ -73,9 +77,15 @@ async fn loopback_and_own_addresses_are_direct_and_never_on_the_wire() -> Result
     let loopback = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 80);
     for server in [loopback, own.v4(80), own.v6(80)] {
         let get = scenes::curl(&own.pod, &[], &format!("http://{server}/page"))?;
-        ensure!(output(get, LIMIT).await? == stage.mesh.canary(), "{server} is not reachable from its pod");
+        ensure!(
+            output(get, LIMIT).await? == stage.mesh.canary(),
+            "{server} is not reachable from its pod"
+        );
     }
-    ensure!(own.metrics().await?.sum("myelin_connections_opened_total", &[]) == 0.0, "it was captured");
+    ensure!(
+        own.metrics().await?.sum("myelin_connections_opened_total", &[]) == 0.0,
+        "it was captured"
+    );
     stage.mesh.demand_clean_wire().await.map(drop)
 }
 
@@ -89,7 +99,10 @@ async fn udp_is_not_protected_and_the_capture_says_so() -> Result<()> {
         let socket = std::net::UdpSocket::bind((from, 0))?;
         socket.send_to(word.as_bytes(), to)
     })??;
-    ensure!(stage.mesh.watch.report().await?.canary_hits() > 0, "UDP was captured after all: document it");
+    ensure!(
+        stage.mesh.watch.report().await?.canary_hits() > 0,
+        "UDP was captured after all: document it"
+    );
     Ok(())
 }
 
@@ -102,7 +115,8 @@ async fn plaintext_from_outside_never_reaches_the_workload() -> Result<()> {
     demand_refusal(&outsider, stage.server.v4(7000)).await?;
     demand_refusal(&outsider, stage.server.v6(80)).await?;
     stage.server.outcome("inbound", "plaintext_refused", 2.0).await?;
-    let nobody = tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await;
+    let nobody =
+        tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await;
     ensure!(nobody.is_err(), "the workload was connected to");
     stage.demand_page().await
 }
@@ -127,7 +141,9 @@ async fn dead_sidecar_refuses_and_leaks_nothing_until_it_is_back() -> Result<()>
     failure(get(&stage.client.pod)?, LIMIT).await?;
     stage.server.run().await?;
     eventually("the page is back", LIMIT, async || {
-        Ok(output(get(&stage.client.pod)?, LIMIT).await.is_ok_and(|said| said == stage.mesh.canary()))
+        Ok(output(get(&stage.client.pod)?, LIMIT)
+            .await
+            .is_ok_and(|said| said == stage.mesh.canary()))
     })
     .await?;
     // The outsider's own request is plaintext, and refused: that one said the word itself.

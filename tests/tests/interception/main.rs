@@ -21,7 +21,8 @@ use myelin_tests::{Mesh, Options, Spec, Workload, scenes};
 pub(crate) struct Stage {
     pub(crate) client: Workload,
     pub(crate) server: Workload,
-    pub(crate) nginx: Nginx,
+    /// Serves as long as the stage stands.
+    _nginx: Nginx,
     pub(crate) mesh: Mesh,
 }
 
@@ -35,7 +36,7 @@ pub(crate) async fn stage_of(client: Spec, server: Spec) -> Result<Option<Stage>
     let client = mesh.workload_of(client).await?;
     let nginx = Nginx::start(&server.pod, mesh.dir(), 80).await?;
     nginx.page("page", mesh.canary().as_bytes())?;
-    Ok(Some(Stage { client, server, nginx, mesh }))
+    Ok(Some(Stage { client, server, _nginx: nginx, mesh }))
 }
 
 impl Stage {

@@ -75,7 +75,8 @@ async fn admin_socket_that_anybody_can_open_still_refuses_strangers() -> Result<
     stage.client.write_config()?;
     stage.client.run().await?;
     let path = stage.client.admin_socket().to_string_lossy().into_owned();
-    let ask = || scenes::curl(&stage.client.pod, &["--unix-socket", &path], "http://sidecar/config");
+    let ask =
+        || scenes::curl(&stage.client.pod, &["--unix-socket", &path], "http://sidecar/config");
     let said = output(ask()?.identity(uid, gid), LIMIT).await?;
     ensure!(said.contains("mesh.test"), "the named operator was refused: {said}");
     let (stranger, group) = user("www-data")?;

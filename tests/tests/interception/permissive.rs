@@ -65,6 +65,10 @@ async fn meshed_source_that_delays_its_hello_hears_nothing_in_plaintext() -> Res
     let metrics = server.metrics().await?;
     let labels = [("direction", "inbound"), ("security", "permissive")];
     drop(stream);
-    ensure!(metrics.sum("myelin_connections_open", &labels[..1]) >= 1.0, "{:?}", metrics.outcomes());
+    ensure!(
+        metrics.sum("myelin_connections_open", &labels[..1]) >= 1.0,
+        "{:?}",
+        metrics.outcomes()
+    );
     Ok(())
 }

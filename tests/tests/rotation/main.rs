@@ -26,7 +26,8 @@ pub(crate) fn now() -> f64 {
 
 /// The serial of a sidecar's current SVID, as its operator sees it.
 pub(crate) async fn serial(workload: &Workload) -> Result<String> {
-    let page = myelin_tests::http::over_socket(&workload.admin_socket(), "GET", "/certs", "").await?;
+    let page =
+        myelin_tests::http::over_socket(&workload.admin_socket(), "GET", "/certs", "").await?;
     let certs: serde_json::Value = serde_json::from_str(&page.body)?;
     let serial = find(&certs, "serial").with_context(|| format!("no serial in {certs}"))?;
     Ok(serial.to_owned())
