@@ -73,7 +73,7 @@ fn names_that_say_nothing_are_not_used() {
 }
 
 #[test]
-fn every_document_ends_its_last_line_and_names_no_home_folder() {
+fn every_document_is_whole_and_names_no_home_folder() {
     let mut wrong = Vec::new();
     for path in files(".md") {
         let text = read(&path);
@@ -81,6 +81,9 @@ fn every_document_ends_its_last_line_and_names_no_home_folder() {
             wrong.push(format!("{path}: no newline at its end"));
         }
         for (index, line) in text.lines().enumerate() {
+            if line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>") {
+                wrong.push(format!("{path}:{}: half of a merge", index + 1));
+            }
             if line.contains("/home/") || line.contains("/root/") {
                 wrong.push(format!("{path}:{}: names a machine's own folder", index + 1));
             }
