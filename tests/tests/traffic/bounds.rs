@@ -12,10 +12,18 @@ use myelin_tests::programs::{LIMIT, eventually, output};
 use myelin_tests::servers::Nginx;
 use myelin_tests::{Spec, Workload, scenes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::{stage, stage_of};
 
 const MIB: f64 = 1024.0 * 1024.0;
+
+/// As many slow clients as T25 names.
+const SLOW: usize = 1000;
+
+/// Between two bytes of a slow client.
+const TRICKLE: Duration = Duration::from_millis(200);
 
 /// Socket buffers are the kernel's; the process itself may grow by less than this.
 const FLAT: f64 = 16.0 * MIB;
@@ -110,21 +118,43 @@ async fn silent_and_slow_handshakes_end_at_their_deadline() -> Result<()> {
     let nginx = Nginx::start(&stage.server.pod, stage.mesh.dir(), 80).await?;
     nginx.page("page", b"here")?;
     let outsider = stage.mesh.pod("outsider")?;
-    let mut waiting = Vec::new();
-    for number in 0..300 {
-        let mut stream = outsider.tcp_connect(stage.server.v4(80)).await?;
-        if number % 2 == 0 {
-            // The beginning of a TLS record, and then nothing more.
-            stream.write_all(&[22, 3, 1]).await?;
-        }
-        waiting.push(stream);
+    let mut waiting = JoinSet::new();
+    for number in 0..SLOW {
+        let stream = outsider.tcp_connect(stage.server.v4(80)).await?;
+        waiting.spawn(slow(stream, number % 3));
     }
     let url = format!("http://{}/page?[1-20]", stage.server.v4(80));
     let said = output(scenes::curl(&stage.client.pod, &[], &url)?, LIMIT).await?;
     ensure!(said == "here".repeat(20), "a healthy client suffered: {said}");
-    for mut stream in waiting {
-        let ended = tokio::time::timeout(LIMIT, stream.read(&mut [0; 64])).await?;
-        ensure!(matches!(ended, Err(_) | Ok(0..64)), "a silent client was kept");
+    while let Some(ended) = tokio::time::timeout(LIMIT, waiting.join_next()).await? {
+        ended??;
     }
-    stage.server.outcome("inbound", "handshake_timeout", 300.0).await
+    stage.server.outcome("inbound", "handshake_timeout", SLOW as f64).await
+}
+
+/// Says nothing, the beginning of a ClientHello, or a byte of one now and then; until it is closed.
+async fn slow(mut stream: TcpStream, kind: usize) -> Result<()> {
+    // A handshake record of 512 bytes, a ClientHello, of 508 bytes; then nothing of it.
+    let mut hello = vec![22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+    hello.resize(517, 0);
+    let mut rest = match kind {
+        0 => &hello[..0],
+        1 => {
+            stream.write_all(&hello[..3]).await?;
+            &hello[..0]
+        }
+        _ => &hello[..],
+    };
+    loop {
+        let closed = tokio::time::timeout(TRICKLE, stream.read(&mut [0; 64])).await;
+        match closed {
+            Ok(_) => return Ok(()),
+            Err(_) if rest.is_empty() => {}
+            // A write that fails is the end as well.
+            Err(_) => match stream.write_all(&rest[..1]).await {
+                Ok(()) => rest = &rest[1..],
+                Err(_) => return Ok(()),
+            },
+        }
+    }
 }
