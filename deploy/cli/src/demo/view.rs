@@ -75,7 +75,7 @@ impl View {
     pub(super) fn building(&mut self, count: usize, what: &str) {
         match self.form {
             Form::Live => self.draw(&[format!(
-                "{DIM}building myelin-ca and myelin-sidecar (once): {count} {what}{END}"
+                "{DIM}building myelin-ca and myelin-sidecar (once; linking takes minutes): {count} {what}{END}"
             )]),
             Form::Plain if count == 1 => self.line("building myelin-ca and myelin-sidecar (once)"),
             Form::Plain if count.is_multiple_of(50) => {
