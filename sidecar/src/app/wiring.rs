@@ -7,9 +7,10 @@
 
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::JoinToken;
 
 use crate::config::Config;
@@ -32,6 +33,9 @@ const MAX_BYTES: NonZeroU64 = NonZeroU64::new(64 << 30).expect("not zero");
 /// A token file is one line; more is not one.
 const MAX_TOKEN_BYTES: u64 = 4 * 1024;
 
+/// Sixteen roots, the most that a bundle holds, take less than 1 KiB each.
+const MAX_BUNDLE_BYTES: u64 = 64 * 1024;
+
 /// The join token's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -40,8 +44,32 @@ pub enum TokenError {
          `myelin-ca token create` there, readable by this user"
     )]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "the pinned bundle {path} cannot be used: {why}; write the CA's /bundle.pem there, or \
+         remove ca.bundle_file"
+    )]
+    Bundle { path: PathBuf, why: String },
     #[error("{path} holds no join token: {why}; make a new one with `myelin-ca token create`")]
     Malformed { path: PathBuf, why: String },
+}
+
+/// The pinned bundle, which must be there if it is named.
+fn bundle(config: &Config) -> Result<Option<TrustBundle>, TokenError> {
+    let Some(path) = &config.ca.bundle_file else { return Ok(None) };
+    let unusable = |why: String| TokenError::Bundle { path: path.clone(), why };
+    let text = bounded(path, MAX_BUNDLE_BYTES).map_err(|error| unusable(error.to_string()))?;
+    let text = text.ok_or_else(|| unusable(format!("it exceeds {MAX_BUNDLE_BYTES} bytes")))?;
+    // PEM says no generation; the CA's first answer does.
+    let bundle = TrustBundle::from_pem(config.trust_domain.clone(), 0, &text);
+    bundle.map(Some).map_err(|why| unusable(why.to_string()))
+}
+
+/// A text file, or `None` if it is longer than it may be.
+fn bounded(path: &Path, most: u64) -> io::Result<Option<String>> {
+    if std::fs::metadata(path)?.len() > most {
+        return Ok(None);
+    }
+    std::fs::read_to_string(path).map(Some)
 }
 
 /// The identity room's part. A token file that is gone is no error: it is needed only once.
@@ -55,6 +83,7 @@ pub(super) fn credentials(
         cas: config.ca.addresses.clone(),
         state_dir: config.state_dir.clone(),
         join_token: token(config)?,
+        pinned: bundle(config)?,
         lifetime: config.ca.lifetime,
         dialer,
     })
@@ -134,16 +163,13 @@ pub(super) fn workers(config: &Config) -> usize {
 
 fn token(config: &Config) -> Result<Option<JoinToken>, TokenError> {
     let Some(path) = &config.ca.join_token_file else { return Ok(None) };
-    let unreadable = |source| TokenError::Unreadable { path: path.clone(), source };
-    let length = match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found.map_err(unreadable)?.len(),
-    };
     let malformed = |why: String| TokenError::Malformed { path: path.clone(), why };
-    if length > MAX_TOKEN_BYTES {
-        return Err(malformed(format!("it is {length} bytes long, not one line")));
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = match bounded(path, MAX_TOKEN_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(TokenError::Unreadable { path: path.clone(), source }),
+        Ok(Some(text)) => text,
+        Ok(None) => return Err(malformed("it is longer than one line".to_owned())),
+    };
     text.trim()
         .parse()
         .map(Some)

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::issuance::JoinToken;
 use tokio::sync::Notify;
@@ -59,6 +60,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Needed once; later starts prove themselves by the host key.
     pub join_token: Option<JoinToken>,
+    /// Recognises the CA in place of the token's hash, until a newer bundle was learned.
+    pub pinned: Option<TrustBundle>,
     /// What is asked of the CA; absent: its default. The CA may shorten it.
     pub lifetime: Option<Duration>,
     /// Makes sockets that interception lets pass.
@@ -77,7 +80,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     assert!(!config.cas.is_empty(), "configuration refuses a sidecar without a CA address");
     let token = config.join_token.clone();
-    let start = Start::open(&config.state_dir, &config.trust_domain, token)?;
+    let start = Start::open(&config.state_dir, &config.trust_domain, token, config.pinned.clone())?;
     let connector = Connector { dialer: config.dialer, clock };
     let renew_now = Notify::new();
     let mut keeper = Keeper::new(&config, &connector, &store, &desk, &metrics, &start);

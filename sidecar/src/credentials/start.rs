@@ -69,6 +69,7 @@ impl Start {
         state_dir: &Path,
         trust_domain: &TrustDomain,
         token: Option<JoinToken>,
+        pinned: Option<TrustBundle>,
     ) -> Result<Self, StartError> {
         let state = StateDir::open(state_dir)?;
         let known = HostKey::load(&state)?;
@@ -80,6 +81,8 @@ impl Start {
             Err(StartError::BundleFile { .. }) if token.is_some() => None,
             read => read?,
         };
+        // What was learned since knows more roots than what was pinned once.
+        let bundle = bundle.or(pinned);
         if bundle.is_none() && token.is_none() {
             return Err(StartError::NoBundle { path: state.file(BUNDLE_FILE) });
         }
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn a_start_with_nothing_says_exactly_what_to_do() {
         let outer = tempfile::tempdir().unwrap();
-        let error = Start::open(&outer.path().join("s"), &trust_domain(), None).unwrap_err();
+        let error = Start::open(&outer.path().join("s"), &trust_domain(), None, None).unwrap_err();
         assert!(matches!(error, StartError::NothingToStartWith { .. }), "{error}");
         let line = error.to_string();
         assert!(line.contains("myelin-ca token create") && !line.contains('\n'), "{line}");
@@ -155,12 +158,12 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
         let bundle = Root::new().bundle(3);
-        let first = Start::open(&path, &trust_domain(), Some(token(&bundle))).unwrap();
+        let first = Start::open(&path, &trust_domain(), Some(token(&bundle)), None).unwrap();
         assert!(!first.enrolled && first.bundle.is_none());
         first.file.save(&bundle).unwrap();
         let spki = first.host.spki();
         drop(first);
-        let second = Start::open(&path, &trust_domain(), None).unwrap();
+        let second = Start::open(&path, &trust_domain(), None, None).unwrap();
         assert!(second.enrolled && second.token.is_none());
         assert_eq!(second.host.spki(), spki);
         assert_eq!(second.bundle.unwrap().hash(), bundle.hash());
@@ -170,8 +173,10 @@ mod tests {
     fn a_host_key_without_bundle_or_token_is_refused() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
-        drop(Start::open(&path, &trust_domain(), Some(token(&Root::new().bundle(1)))).unwrap());
-        let error = Start::open(&path, &trust_domain(), None).unwrap_err();
+        drop(
+            Start::open(&path, &trust_domain(), Some(token(&Root::new().bundle(1))), None).unwrap(),
+        );
+        let error = Start::open(&path, &trust_domain(), None, None).unwrap_err();
         assert!(matches!(error, StartError::NoBundle { .. }), "{error}");
     }
 
@@ -180,11 +185,11 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
         let token = token(&Root::new().bundle(1));
-        drop(Start::open(&path, &trust_domain(), Some(token.clone())).unwrap());
+        drop(Start::open(&path, &trust_domain(), Some(token.clone()), None).unwrap());
         fs::write(path.join(BUNDLE_FILE), "no PEM").unwrap();
-        let error = Start::open(&path, &trust_domain(), None).unwrap_err();
+        let error = Start::open(&path, &trust_domain(), None, None).unwrap_err();
         assert!(matches!(error, StartError::BundleFile { .. }), "{error}");
-        let start = Start::open(&path, &trust_domain(), Some(token)).unwrap();
+        let start = Start::open(&path, &trust_domain(), Some(token), None).unwrap();
         assert!(start.bundle.is_none());
     }
 }

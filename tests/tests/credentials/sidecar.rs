@@ -51,6 +51,7 @@ impl Sidecar {
             cas: vec![Endpoint(ca)],
             state_dir: state.to_owned(),
             join_token,
+            pinned: None,
             lifetime: None,
             dialer: Dialer::new(None, Duration::from_secs(5)),
         };

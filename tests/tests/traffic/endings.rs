@@ -68,7 +68,8 @@ async fn killed_in_the_middle(stage: &Stage, kill_sidecar: bool) -> Result<std::
          c,_=s.accept()\n\
          c.recv(1)\n\
          c.sendall(b'x'*100000)\n\
-         print('said',flush=True)\n\
+         while len(c.recv(8,socket.MSG_PEEK))<4: time.sleep(.01)\n\
+         print('asked again',flush=True)\n\
          time.sleep(600)\n",
         stage.server.pod.v4()
     );
@@ -83,7 +84,7 @@ async fn killed_in_the_middle(stage: &Stage, kill_sidecar: bool) -> Result<std::
     } else {
         // A killed process with unread bytes in its socket resets; ask, so that there are some.
         stream.write_all(b"more").await?;
-        server.wait_line("said", myelin_tests::programs::LIMIT).await?;
+        server.wait_line("asked again", myelin_tests::programs::LIMIT).await?;
         server.kill9();
     }
     let mut rest = Vec::new();
