@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use myelin_tests::programs::{LIMIT, eventually, output};
 use myelin_tests::servers::Nginx;
 use myelin_tests::{Spec, Workload, scenes};
@@ -79,14 +79,14 @@ async fn sidecar_without_descriptors_refuses_and_accepts_again() -> Result<()> {
         let connect = outsider.tcp_connect(stage.server.v4(80));
         match tokio::time::timeout(Duration::from_secs(2), connect).await {
             Ok(Ok(stream)) => flood.push(stream),
-            // Refused at once, or left in a full backlog: both are clean.
-            _ => refused += 1,
+            // The reset of a full house may overtake the end of connect.
+            Ok(Err(_)) => refused += 1,
+            Err(_) => bail!("a connection hung instead of being refused"),
         }
     }
-    // What the sidecar can afford was taken, and the rest was told so rather than left to hang.
-    let told = stage.server.metrics().await?.outcome("inbound", "overloaded");
-    ensure!(flood.len() >= 60, "only {} connections were taken", flood.len());
-    ensure!(told >= 700.0, "{told} were turned away ({refused} of them before they were open)");
+    // The first ones wait for their handshake's deadline, and so are in the way of the others.
+    ensure!(flood.len() >= 20, "only {} were let in, {refused} were not", flood.len());
+    stage.server.outcome("inbound", "overloaded", 500.0).await?;
     ensure!(stage.server.is_running(), "the sidecar ended: {}", stage.server.last_words());
     demand_no_spin(&stage.server).await?;
     drop(flood);
