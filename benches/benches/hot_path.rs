@@ -11,8 +11,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use myelin_benches::credentials::{Domain, NOW, Sides};
 use myelin_benches::frames::Frames;
 use myelin_benches::handshake::{bare, handshake, meet};
-use myelin_benches::mesh::Street;
-use myelin_benches::traffic::{Traffic, runtime};
+use myelin_benches::mesh::Crossing;
+use myelin_benches::traffic::Traffic;
 use myelin_identity::UnixTime;
 use myelin_identity::verify::{self, Role};
 use rustls::NamedGroup;
@@ -76,34 +76,11 @@ fn relay(criterion: &mut Criterion) {
 }
 
 fn connection(criterion: &mut Criterion) {
-    let runtime = runtime();
-    let sides = Sides::new(None);
-    let (street, mut mesh) = runtime.block_on(async {
-        let street = Street::new().await.expect("loopback is there");
-        let mesh = street.mesh(&sides).await.expect("loopback is there");
-        (street, mesh)
-    });
+    let mut crossing = Crossing::new();
     let mut group = criterion.benchmark_group("connection");
-    group.bench_function("tcp_only", |bencher| {
-        bencher.iter(|| runtime.block_on(street.tcp()).expect("loopback is there"));
-    });
-    group.bench_function("new_mesh_connection", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
-                let mut mesh = street.mesh(&sides).await.expect("loopback is there");
-                mesh.open().await;
-                mesh
-            })
-        });
-    });
-    group.bench_function("one_more_use", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
-                mesh.open().await;
-                mesh.end().await;
-            });
-        });
-    });
+    group.bench_function("tcp_only", |bencher| bencher.iter(|| crossing.tcp()));
+    group.bench_function("new_mesh_connection", |bencher| bencher.iter(|| crossing.connect()));
+    group.bench_function("one_more_use", |bencher| bencher.iter(|| crossing.one_more_use()));
     group.finish();
 }
 

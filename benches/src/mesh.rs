@@ -14,6 +14,7 @@ use myelin_sidecar::relay::Link;
 use myelin_sidecar::tls::{self, Deadline, Offer};
 use myelin_sidecar::wire::{Acceptor, Dialer, Event, Side};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 
 use crate::credentials::{ADDRESS, Sides};
 use crate::frames::ENDLESS;
@@ -22,6 +23,8 @@ use crate::frames::ENDLESS;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const GOOD: &str = "both sides are good";
+
+const LOOPBACK: &str = "loopback takes what it is given";
 
 /// A listener of this process, and what dials it.
 pub struct Street {
@@ -62,6 +65,67 @@ impl Street {
         there.and(back).expect(GOOD);
         Ok(Mesh { dialer, acceptor })
     }
+}
+
+/// A place where mesh connections are made and used again, with its runtime.
+pub struct Crossing {
+    sides: Sides,
+    street: Street,
+    mesh: Mesh,
+    runtime: Runtime,
+}
+
+impl Crossing {
+    /// Both sides have met, and one use of the connection at hand is over.
+    pub fn new() -> Self {
+        let runtime = runtime();
+        let sides = Sides::new(None);
+        let (street, mesh) = runtime.block_on(async {
+            let street = Street::new().await.expect(LOOPBACK);
+            let mut mesh = street.mesh(&sides).await.expect(LOOPBACK);
+            mesh.open().await;
+            mesh.end().await;
+            (street, mesh)
+        });
+        Self { sides, street, mesh, runtime }
+    }
+
+    /// TCP alone, to see what the rest adds.
+    pub fn tcp(&self) -> (TcpStream, TcpStream) {
+        self.runtime.block_on(self.street.tcp()).expect(LOOPBACK)
+    }
+
+    /// From nothing to an accepted use.
+    pub fn connect(&self) -> Mesh {
+        self.runtime.block_on(async {
+            let mut mesh = self.street.mesh(&self.sides).await.expect(LOOPBACK);
+            mesh.open().await;
+            mesh
+        })
+    }
+
+    /// One use more of the connection at hand, from its open to both idles.
+    pub fn one_more_use(&mut self) {
+        let Self { mesh, runtime, .. } = self;
+        runtime.block_on(async {
+            mesh.open().await;
+            mesh.end().await;
+        });
+    }
+}
+
+impl Default for Crossing {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One thread, as each worker of the sidecar has it.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime of one thread needs only a few descriptors")
 }
 
 /// Both ends of a mesh connection.

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::credentials::Sides;
-use crate::mesh::{Mesh, Street};
+use crate::mesh::{Mesh, Street, runtime};
 
 /// No bench is idle for so long.
 const LIMITS: Limits = Limits { idle: Duration::from_secs(3600), answer: None };
@@ -77,14 +77,6 @@ impl Traffic {
             pass(server, client, payload, heard).await;
         });
     }
-}
-
-/// One thread, as each worker of the sidecar has it.
-pub fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime of one thread needs only a few descriptors")
 }
 
 async fn pass(from: &mut TcpStream, to: &mut TcpStream, payload: &[u8], heard: &mut [u8]) {

@@ -17,7 +17,10 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, bail};
 use myelin_benches::budget::{Budget, Counts, Row, read_counts};
 
-/// Enough to see most of the spread, and still under a minute.
+/// How both programs are made, in one build.
+const BUILD: &str = "build it: cargo build --release -p myelin-benches --features instructions";
+
+/// Enough to see most of the spread in a few minutes.
 const ACCEPTED_RUNS: usize = 5;
 
 fn main() -> ExitCode {
@@ -52,8 +55,8 @@ fn check(path: &PathBuf) -> anyhow::Result<ExitCode> {
     }
     if rows.iter().any(|row| row.verdict.is_failure()) {
         println!(
-            "The hot path does not keep its budget. If the growth is wanted, say why in the commit and run\n\
-             cargo run -p myelin-benches --bin budget -- --accept"
+            "The hot path does not keep its budget. Where that is wanted, run this program with \
+             --accept\nand say why in the commit that changes benches/budget.toml."
         );
         return Ok(ExitCode::FAILURE);
     }
@@ -90,16 +93,18 @@ fn tools() -> anyhow::Result<(String, String)> {
     Ok((rustc, version("valgrind", "install it: apt-get install valgrind libc6-dbg")?))
 }
 
-/// One run of every instruction bench.
+/// One run of every instruction bench: the program beside this one, of the same build.
 fn count() -> anyhow::Result<Counts> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let run = Command::new(cargo)
-        .args(["bench", "--quiet", "-p", "myelin-benches", "--features", "instructions"])
-        .args(["--bench", "instructions", "--", "--output-format=json"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    if cfg!(debug_assertions) {
+        bail!("this is a debug build, whose counts mean nothing; {BUILD}");
+    }
+    let program = std::env::current_exe()?.with_file_name("instructions");
+    let run = Command::new(&program)
+        // What cargo says to a bench target; without it gungraun only goes through the motions.
+        .args(["--bench", "--output-format=json"])
         .stderr(Stdio::inherit())
         .output()
-        .context("cannot run cargo bench")?;
+        .with_context(|| format!("cannot run {}; {BUILD}", program.display()))?;
     if !run.status.success() {
         bail!("the instruction benches failed; benches/README.md says what they need");
     }

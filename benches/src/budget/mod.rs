@@ -97,7 +97,7 @@ impl Budget {
         let mut text = String::from(concat!(
             "# SPDX-License-Identifier: Apache-2.0\n",
             "# Instructions of one round of each bench, both sides together, and by what fraction\n",
-            "# they may grow. Written by `cargo run -p myelin-benches --bin budget -- --accept`;\n",
+            "# they may grow. Written by `target/release/budget --accept`;\n",
             "# README.md says what is counted and when to accept.\n\n",
         ));
         // Writing into a String cannot fail.
