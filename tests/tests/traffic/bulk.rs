@@ -35,7 +35,7 @@ async fn a_gibibyte_arrives_whole() -> Result<()> {
     let Some(stage) = stage().await? else { return Ok(()) };
     let nginx = Nginx::start(&stage.server.pod, stage.mesh.dir(), 80).await?;
     let sent = nginx.root().join("bulk");
-    // Random words, then zeros in between: what is shifted or swapped changes the sum.
+    // Random bytes: what is shifted, swapped or lost changes the sum.
     let fill = format!("head -c {GIB} /dev/urandom > {}", sent.display());
     output(stage.server.pod.command("sh").args(["-c", &fill]), BULK_LIMIT).await?;
     let received = stage.mesh.dir().join("received");
