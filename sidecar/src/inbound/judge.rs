@@ -17,7 +17,6 @@ use super::Inbound;
 use crate::addr::{Endpoint, OrigDst, PeerAddr};
 use crate::drain::Closing;
 use crate::metrics::Direction;
-use crate::net::DialError;
 use crate::policy::Authorized;
 use crate::report::Outcome;
 use crate::wire::Refuse;
@@ -64,7 +63,7 @@ impl Inbound {
     async fn dial_workload(&self, proof: &Authorized, to: OrigDst) -> Result<TcpStream, NotTaken> {
         debug_assert_eq!(proof.port(), to.port(), "the proof is for the port that is dialled");
         self.dialer.dial(Endpoint(to.0)).await.map_err(|error| {
-            NotTaken::new(outcome_of_dial(&error), Refuse::UpstreamUnreachable, error)
+            NotTaken::new(Outcome::from(&error), Refuse::UpstreamUnreachable, error)
         })
     }
 
@@ -124,14 +123,6 @@ impl NotTaken {
             _ => Refuse::Unspecified,
         };
         Self::new(Outcome::PeerRefused(refusal.word()), tell, refusal)
-    }
-}
-
-pub(super) fn outcome_of_dial(error: &DialError) -> Outcome {
-    match error {
-        DialError::TimedOut { .. } => Outcome::UpstreamTimeout,
-        DialError::Unreachable { .. } => Outcome::UpstreamUnreachable,
-        DialError::NoDescriptors { .. } => Outcome::Overloaded,
     }
 }
 

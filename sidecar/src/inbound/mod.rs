@@ -27,7 +27,7 @@ use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
-use crate::relay::{Bare, PlainEnding, plain};
+use crate::relay::{Bare, plain};
 use crate::report::{Outcome, Report, Roster};
 use crate::tls::{self, Deadline, Session};
 use detecting::Spoken;
@@ -166,7 +166,7 @@ impl Inbound {
         let mut workload = match self.dialer.dial(Endpoint(to.0)).await {
             Ok(workload) => workload,
             Err(error) => {
-                let outcome = judge::outcome_of_dial(&error);
+                let outcome = Outcome::from(&error);
                 report.detail(error);
                 return cut(from, report, outcome);
             }
@@ -174,22 +174,12 @@ impl Inbound {
         let meter = report.bytes();
         let cut_short = self.door.closed(Closing::Cut);
         let ending = plain(&mut workload, &mut from, &meter, self.config.idle, cut_short);
-        match ending.await {
-            PlainEnding::Completed => report.finish(Outcome::Completed),
-            PlainEnding::Reset(error) => {
-                report.detail(error);
-                reset(workload);
-                cut(from, report, Outcome::PeerReset);
-            }
-            PlainEnding::Idle => {
-                reset(workload);
-                cut(from, report, Outcome::IdleTimeout);
-            }
-            PlainEnding::Interrupted(()) => {
-                reset(workload);
-                cut(from, report, Outcome::Drained);
-            }
+        let outcome = report.plain_ending(&ending.await);
+        if outcome != Outcome::Completed {
+            reset(workload);
+            reset(from);
         }
+        report.finish(outcome);
     }
 }
 

@@ -13,7 +13,7 @@ use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Outbound, cut, outcome_of_dial};
+use super::{Outbound, cut};
 use crate::credentials::Snapshot;
 use crate::directory::{Protocol, Target};
 use crate::drain::Closing;
@@ -86,7 +86,7 @@ impl Outbound {
             Outcome::NoIdentity(none.word())
         })?;
         let tcp = self.dialer.dial(target.endpoint).await.map_err(|error| {
-            let outcome = outcome_of_dial(&error);
+            let outcome = Outcome::from(&error);
             report.detail(error);
             outcome
         })?;

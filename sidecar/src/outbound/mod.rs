@@ -23,8 +23,8 @@ use crate::credentials::{Desk, Store};
 use crate::directory::{Directory, Learned, Plain};
 use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
-use crate::net::{Accepted, DialError, Dialer, Origin, OwnAddresses, reset};
-use crate::relay::{PlainEnding, plain};
+use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
+use crate::relay::plain;
 use crate::report::{Outcome, Report, Roster};
 use route::Way;
 
@@ -99,7 +99,7 @@ impl Outbound {
         let mut other = match self.dialer.dial(Endpoint(to.0)).await {
             Ok(other) => other,
             Err(error) => {
-                let outcome = outcome_of_dial(&error);
+                let outcome = Outcome::from(&error);
                 report.detail(error);
                 return cut(workload, report, outcome);
             }
@@ -107,30 +107,12 @@ impl Outbound {
         let meter = report.bytes();
         let cut_short = self.door.closed(Closing::Cut);
         let ending = plain(&mut workload, &mut other, &meter, self.config.idle, cut_short);
-        match ending.await {
-            PlainEnding::Completed => report.finish(Outcome::Completed),
-            PlainEnding::Reset(error) => {
-                report.detail(error);
-                reset(other);
-                cut(workload, report, Outcome::PeerReset);
-            }
-            PlainEnding::Idle => {
-                reset(other);
-                cut(workload, report, Outcome::IdleTimeout);
-            }
-            PlainEnding::Interrupted(()) => {
-                reset(other);
-                cut(workload, report, Outcome::Drained);
-            }
+        let outcome = report.plain_ending(&ending.await);
+        if outcome != Outcome::Completed {
+            reset(workload);
+            reset(other);
         }
-    }
-}
-
-fn outcome_of_dial(error: &DialError) -> Outcome {
-    match error {
-        DialError::TimedOut { .. } => Outcome::UpstreamTimeout,
-        DialError::Unreachable { .. } => Outcome::UpstreamUnreachable,
-        DialError::NoDescriptors { .. } => Outcome::Overloaded,
+        report.finish(outcome);
     }
 }
 

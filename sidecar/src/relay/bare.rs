@@ -6,8 +6,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::duplex::{Carrier, Step};
-use super::link::LinkError;
+use super::carrier::{Carrier, LinkError, Step};
 use super::records::Records;
 
 #[derive(Debug)]

@@ -20,41 +20,14 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::link::LinkError;
-use super::records::{Arrived, RecordError, Records};
+use super::carrier::{Carrier, LinkError, Step};
+use super::records::{Arrived, RecordError};
 use super::scratch;
 use crate::wire::Refuse;
 
 /// How many times one poll goes round before it lets the other connections of this core run:
 /// 16 rounds of at most four records are 1 MiB, about a quarter of a millisecond of AES.
 const ROUNDS_A_POLL: u32 = 16;
-
-/// What carries a use over a mesh connection: `Link` or `Bare`.
-pub trait Carrier {
-    fn records(&mut self) -> &mut Records;
-    /// Judges the plaintext at hand, which is not empty, and consumes all but payload.
-    fn step(&mut self) -> Result<Step, LinkError>;
-    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError>;
-    fn send_fin(&mut self) -> Result<(), LinkError>;
-    fn send_reset(&mut self);
-    fn may_send(&self) -> bool;
-    /// The peer said close_notify.
-    fn peer_closed(&mut self) -> Result<Step, LinkError>;
-}
-
-/// What the next plaintext means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// This many bytes in front are the workload's.
-    Deliver(usize),
-    PeerFin,
-    PeerReset,
-    Accepted,
-    Refused(Refuse),
-    /// The acceptor retires and never took this use.
-    HandedBack,
-    Nothing,
-}
 
 /// Counts bytes as they pass.
 pub trait Meter {

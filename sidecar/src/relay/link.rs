@@ -9,9 +9,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::duplex::{Carrier, Step};
+use super::carrier::{Carrier, LinkError, Step};
 use super::records::{Arrived, RecordError, Records};
-use crate::wire::{Action, Course, Event, Misuse, Phase, Received, Side, Violation};
+use crate::wire::{Action, Course, Event, Misuse, Phase, Received, Side};
 
 /// `Link` is generic over the side: `wire::Dialer` or `wire::Acceptor`.
 #[derive(Debug)]
@@ -20,23 +20,6 @@ pub struct Link<M> {
     pub(super) machine: M,
     /// Control frames on their way into a record; the longest is a hello.
     out: Vec<u8>,
-}
-
-/// Why a link cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Violation(#[from] Violation),
-    #[error("the peer split a frame over two TLS records; check that its release speaks myelin/1")]
-    SplitFrame,
-    #[error(transparent)]
-    Misuse(#[from] Misuse),
-    #[error("the peer closed in the middle of a use; what it sent may have been cut short")]
-    EarlyClose,
-    #[error("the peer did not answer within {0:?}; it stalls or packets are lost")]
-    Silent(Duration),
 }
 
 impl<M: Side> Link<M> {

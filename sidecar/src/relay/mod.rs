@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod bare;
+mod carrier;
 mod duplex;
 mod link;
 mod plain;
@@ -15,8 +16,9 @@ mod records;
 mod scratch;
 
 pub use bare::Bare;
-pub use duplex::{Carrier, Ending, Limits, Meter, Step, run};
-pub use link::{Link, LinkError};
+pub use carrier::{Carrier, LinkError, Step};
+pub use duplex::{Ending, Limits, Meter, run};
+pub use link::Link;
 pub use plain::{PlainEnding, plain};
 pub use records::{Arrived, MOST_PENDING, RecordError, Records};
 

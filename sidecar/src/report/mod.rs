@@ -20,7 +20,7 @@ pub use roster::{Entry, Roster, Row};
 
 use crate::addr::{OrigDst, PeerAddr};
 use crate::metrics::{ByteCounters, Direction, Metrics, OpenConnection, PeerLabel, Security};
-use crate::relay::{Ending, Meter};
+use crate::relay::{Ending, Meter, PlainEnding};
 use crate::tls::Facts;
 
 /// The guard of one connection.
@@ -105,6 +105,19 @@ impl Report {
             Ending::Broken(error) => {
                 self.detail(error);
                 Outcome::from(error)
+            }
+        }
+    }
+
+    /// The outcome of a connection that went in plaintext, with its reason noted.
+    pub fn plain_ending(&mut self, ending: &PlainEnding<()>) -> Outcome {
+        match ending {
+            PlainEnding::Completed => Outcome::Completed,
+            PlainEnding::Idle => Outcome::IdleTimeout,
+            PlainEnding::Interrupted(()) => Outcome::Drained,
+            PlainEnding::Reset(error) => {
+                self.detail(error);
+                Outcome::PeerReset
             }
         }
     }

@@ -8,6 +8,7 @@
 
 use myelin_identity::verify::Refusal;
 
+use crate::net::DialError;
 use crate::relay::LinkError;
 use crate::tls::HandshakeError;
 use crate::wire::Refuse;
@@ -158,6 +159,16 @@ impl From<&LinkError> for Outcome {
             LinkError::Violation(_) | LinkError::SplitFrame => Self::PeerViolation,
             LinkError::Silent(_) => Self::PeerSilent,
             LinkError::Misuse(_) => Self::Abandoned,
+        }
+    }
+}
+
+impl From<&DialError> for Outcome {
+    fn from(error: &DialError) -> Self {
+        match error {
+            DialError::TimedOut { .. } => Self::UpstreamTimeout,
+            DialError::Unreachable { .. } => Self::UpstreamUnreachable,
+            DialError::NoDescriptors { .. } => Self::Overloaded,
         }
     }
 }

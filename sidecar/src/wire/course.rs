@@ -9,11 +9,10 @@
 
 use std::num::NonZeroU64;
 
-use super::event::{Event, Phase, Received};
-use super::frame::{
-    Decoded, Frame, HEADER_LEN, Kind, MAX_PROOF, UseNumber, VERSION, data_header, decode,
-};
+use super::event::{Event, Received};
+use super::frame::{Decoded, Frame, HEADER_LEN, MAX_PROOF, VERSION, data_header, decode};
 use super::halves::Halves;
+use super::names::{Kind, Phase, UseNumber};
 use super::violation::{Misuse, Violation};
 
 /// How much one connection may carry before a fresh handshake replaces it. The ratchet protects

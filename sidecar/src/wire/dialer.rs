@@ -9,8 +9,9 @@
 use super::Side;
 use super::course::{Budget, Course, Retirement, Role, State};
 use super::event::{Action, Event, Received};
-use super::frame::{Decoded, Frame, Kind, UseNumber};
+use super::frame::{Decoded, Frame};
 use super::halves::Halves;
+use super::names::{Kind, UseNumber};
 use super::refuse::Refuse;
 use super::violation::{Misuse, Violation};
 

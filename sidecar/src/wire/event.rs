@@ -5,48 +5,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::frame::UseNumber;
+use super::names::UseNumber;
 use super::refuse::Refuse;
-
-/// Where a connection stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// A hello is missing.
-    Greeting,
-    /// No use runs.
-    Idle,
-    /// A use was opened and not answered.
-    Opened,
-    /// A use was accepted.
-    Running,
-    /// Both fins have passed, not yet both idles.
-    Recycling,
-    /// The acceptor did not take the use and drops what the dialer had already sent.
-    Discarding,
-    /// No further use: close with close_notify.
-    Retired,
-    /// A reset was sent or read: close with RST.
-    Reset,
-    /// The peer broke the protocol: close with RST.
-    Broken,
-}
-
-impl Phase {
-    /// The phase's name in messages.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Greeting => "greeting",
-            Self::Idle => "idle",
-            Self::Opened => "opened",
-            Self::Running => "running",
-            Self::Recycling => "recycling",
-            Self::Discarding => "discarding",
-            Self::Retired => "retired",
-            Self::Reset => "reset",
-            Self::Broken => "broken",
-        }
-    }
-}
 
 /// What the driver must do, besides moving data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::names::{Kind, UseNumber};
 use super::refuse::Refuse;
 use super::violation::Violation;
 
@@ -32,82 +32,7 @@ pub const MAX_PROOF: usize = 8_192;
 const HELLO_FIXED: usize = 4;
 const USE_LEN: usize = 8;
 
-/// The number of a use: 1 for the first of a connection, then one more each. Zero stands for
-/// "before the first".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UseNumber(u64);
-
-impl UseNumber {
-    /// Before the first use.
-    pub const NONE: Self = Self(0);
-
-    /// A number as it stands on the wire.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The bare number.
-    pub const fn value(self) -> u64 {
-        self.0
-    }
-
-    /// The only legal successor. A `Budget` ends a connection long before this could saturate.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for UseNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// The type byte of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    Hello = 1,
-    Open = 2,
-    Accepted = 3,
-    Refused = 4,
-    Retiring = 5,
-    Data = 6,
-    Fin = 7,
-    Reset = 8,
-    Idle = 9,
-}
-
 impl Kind {
-    /// Every kind, in the order of its type byte.
-    pub const ALL: [Self; 9] = [
-        Self::Hello,
-        Self::Open,
-        Self::Accepted,
-        Self::Refused,
-        Self::Retiring,
-        Self::Data,
-        Self::Fin,
-        Self::Reset,
-        Self::Idle,
-    ];
-
-    /// The frame's name in documents and messages.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Hello => "hello",
-            Self::Open => "open",
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::Retiring => "retiring",
-            Self::Data => "data",
-            Self::Fin => "fin",
-            Self::Reset => "reset",
-            Self::Idle => "idle",
-        }
-    }
-
     /// The payload lengths that are legal for this kind.
     pub const fn lengths(self) -> RangeInclusive<usize> {
         match self {
@@ -287,7 +212,7 @@ const fn header_bytes(kind: Kind, length: usize) -> [u8; HEADER_LEN] {
 /// Only called on a payload whose length was checked by `Header::decode`.
 fn use_number(payload: &[u8]) -> UseNumber {
     let bytes = payload.first_chunk::<USE_LEN>().expect("the header's length was checked");
-    UseNumber(u64::from_be_bytes(*bytes))
+    UseNumber::new(u64::from_be_bytes(*bytes))
 }
 
 fn hello(payload: &[u8]) -> Result<Frame<'_>, Violation> {

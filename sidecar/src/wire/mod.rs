@@ -70,17 +70,19 @@ mod dialer;
 mod event;
 mod frame;
 mod halves;
+mod names;
 mod refuse;
 mod violation;
 
 pub use acceptor::{Acceptor, MAX_DISCARDED};
 pub use course::{Budget, Course};
 pub use dialer::{Dialer, Fate};
-pub use event::{Action, Event, Phase, Received};
+pub use event::{Action, Event, Received};
 pub use frame::{
-    ALPN, Decoded, Frame, HEADER_LEN, Header, Kind, MAX_FRAME, MAX_PAYLOAD, MAX_PROOF, UseNumber,
-    VERSION, data_header, decode,
+    ALPN, Decoded, Frame, HEADER_LEN, Header, MAX_FRAME, MAX_PAYLOAD, MAX_PROOF, VERSION,
+    data_header, decode,
 };
+pub use names::{Kind, Phase, UseNumber};
 pub use refuse::Refuse;
 pub use violation::{Misuse, Violation};
 

@@ -5,8 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::event::Phase;
-use super::frame::{Kind, UseNumber};
+use super::names::{Kind, Phase, UseNumber};
 
 /// The peer broke the protocol. The only answer is a TCP RST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,55 @@
+//! What carries one use, whichever way its bytes are framed: the shape that the duplex drives, the
+//! steps it is told, and why it may stop. Implemented by `Link` and `Bare`.
+//!
+//! Never: a socket, a timer, a decision.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::time::Duration;
+
+use super::records::{RecordError, Records};
+use crate::wire::{Misuse, Refuse, Violation};
+
+/// What carries a use over a mesh connection: `Link` or `Bare`.
+pub trait Carrier {
+    fn records(&mut self) -> &mut Records;
+    /// Judges the plaintext at hand, which is not empty, and consumes all but payload.
+    fn step(&mut self) -> Result<Step, LinkError>;
+    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError>;
+    fn send_fin(&mut self) -> Result<(), LinkError>;
+    fn send_reset(&mut self);
+    fn may_send(&self) -> bool;
+    /// The peer said close_notify.
+    fn peer_closed(&mut self) -> Result<Step, LinkError>;
+}
+
+/// What the next plaintext means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This many bytes in front are the workload's.
+    Deliver(usize),
+    PeerFin,
+    PeerReset,
+    Accepted,
+    Refused(Refuse),
+    /// The acceptor retires and never took this use.
+    HandedBack,
+    Nothing,
+}
+
+/// Why a link cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("the peer split a frame over two TLS records; check that its release speaks myelin/1")]
+    SplitFrame,
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    #[error("the peer closed in the middle of a use; what it sent may have been cut short")]
+    EarlyClose,
+    #[error("the peer did not answer within {0:?}; it stalls or packets are lost")]
+    Silent(Duration),
+}
