@@ -41,7 +41,7 @@ impl Api {
         _permit: OwnedSemaphorePermit,
     ) {
         let _counted =
-            super::listen::Counted::new(self.metrics.watches.with_label_values(&["bundle"]));
+            super::counted::Counted::new(self.metrics.watches.with_label_values(&["bundle"]));
         let mut statements = self.authority.statements();
         tokio::select! {
             () = self.send_statements(&peer, &mut statements, &sender) => {}

@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::listen::Counted;
+use super::counted::Counted;
 use crate::attest::Caller;
 
 /// A stranger connects for one `Issue`, which takes milliseconds; this bounds what it can hold for

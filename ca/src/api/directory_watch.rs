@@ -59,7 +59,7 @@ impl Api {
         _permit: OwnedSemaphorePermit,
     ) {
         let _counted =
-            super::listen::Counted::new(self.metrics.watches.with_label_values(&["directory"]));
+            super::counted::Counted::new(self.metrics.watches.with_label_values(&["directory"]));
         let ended = tokio::select! {
             ended = self.converse(&peer, &mut questions, &sender) => ended,
             () = stopped(self.stopping.clone()) => Ok(()),

@@ -12,7 +12,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use myelin_identity::issuance::{EXPORTER_BYTES, EXPORTER_LABEL};
 use myelin_identity::verify::{Peer, Refusal, Role, peer};
-use prometheus::IntGauge;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::connection::Connection;
+use super::counted::Counted;
 use super::{Api, Stopping, ca_server::CaServer, stopped};
 use crate::attest::{Caller, RemoteAddr};
 use crate::authority::Authority;
@@ -56,22 +56,6 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Of a connection: all of its streams. h2 derives from it how many small frames may lie unread
 /// before it cuts.
 const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
-
-/// A gauge that counts while this lives.
-pub(super) struct Counted(IntGauge);
-
-impl Counted {
-    pub(super) fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
 
 /// Serves the gRPC port until the process is to end, then lets open requests finish.
 pub async fn serve(

@@ -22,6 +22,7 @@ pub mod admin;
 mod audit;
 mod bundle_watch;
 mod connection;
+mod counted;
 mod directory_watch;
 mod issue;
 pub mod listen;
