@@ -8,7 +8,7 @@
 
 use myelin_identity::bundle::MAX_DENY_ENTRIES;
 
-use super::issue::Seen;
+use super::seen::Seen;
 use super::{Authority, IssueError, deny_list};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::issue::{Issued, Seen};
+use super::issued::Issued;
+use super::seen::Seen;
 use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;

@@ -8,17 +8,16 @@
 
 use std::net::IpAddr;
 
-use rustls_pki_types::CertificateDer;
-
-use super::decide::{Decision, Known, address_is_free, decide, within_rate};
+use super::decide::{Decision, address_is_free, decide, within_rate};
 use super::entries::{held_name, write_certificate};
+use super::issued::Issued;
+use super::seen::Seen;
 use super::{Authority, IssueError, Reason, chain};
 use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord, Redeemed,
-    TokenRecord,
+    AddressRecord, Batch, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed, TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -28,28 +27,6 @@ use crate::template::{Leaf, Serial};
 /// Attempts until a caller is told to come again. Each conflict means that another issue on the
 /// same token, host or address succeeded, so only a storm on one of them uses these up.
 const MAX_ATTEMPTS: usize = 8;
-
-/// A certificate that is in the journal, ready to leave.
-#[derive(Clone, Debug)]
-pub struct Issued {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub lineage: Hex,
-    pub generation: u64,
-    pub spiffe_id: String,
-    pub addresses: Vec<IpAddr>,
-    pub serial: Hex,
-    pub not_after: UnixSeconds,
-    /// The reply to this very request was lost before.
-    pub again: bool,
-}
-
-/// Everything that one attempt read, with revisions.
-pub(super) struct Seen {
-    pub(super) token: Option<Entry<TokenRecord>>,
-    pub(super) host: Option<Entry<HostRecord>>,
-    pub(super) lineage: Option<Entry<LineageRecord>>,
-    held: Option<Entry<HeldRecord>>,
-}
 
 impl Authority {
     /// Issues one certificate to a caller that `attest` has proven.
@@ -208,40 +185,4 @@ impl Authority {
         }
         Ok(found)
     }
-}
-
-impl Seen {
-    fn known(&self) -> Known<'_> {
-        Known {
-            token: self.token.as_ref().map(|entry| &entry.record),
-            host: self.host.as_ref().map(|entry| &entry.record),
-            lineage: self.lineage.as_ref().map(|entry| &entry.record),
-            held: self.held.as_ref().map(|entry| &entry.record),
-        }
-    }
-
-    /// The certificate that was issued to this request before.
-    fn again(&self, proven: &Proven) -> Result<Issued, IssueError> {
-        let (Some(entry), Some(host)) = (&self.lineage, &self.host) else {
-            return Err(IssueError::Refused(Reason::LineageUnknown));
-        };
-        let lineage = &entry.record;
-        debug_assert_eq!(lineage.host, *proven.host());
-        Ok(Issued {
-            chain: chain(&lineage.leaf_der.0, &lineage.issuer_der.0),
-            lineage: Hex(lineage_id(&entry.key)),
-            generation: lineage.generation,
-            spiffe_id: host.record.grant.spiffe_id.clone(),
-            addresses: host.record.grant.addresses.clone(),
-            serial: lineage.serial.clone(),
-            not_after: lineage.not_after,
-            again: true,
-        })
-    }
-}
-
-/// The lineage's id out of its key in the journal.
-fn lineage_id(key: &str) -> Vec<u8> {
-    let hex = key.trim_start_matches(<LineageRecord as crate::journal::Record>::PREFIX);
-    serde_json::from_value::<Hex>(hex.into()).map(|hex| hex.0).unwrap_or_default()
 }

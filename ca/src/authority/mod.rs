@@ -26,14 +26,16 @@ mod alarm;
 mod decide;
 mod entries;
 mod issue;
+mod issued;
 mod live;
 mod own;
 mod reason;
+mod seen;
 mod statement;
 mod sweep;
 pub mod tokens;
 
-pub use issue::Issued;
+pub use issued::Issued;
 pub use live::Live;
 pub use own::OwnSvid;
 pub use reason::{Blame, IssueError, Reason};

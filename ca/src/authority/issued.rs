@@ -1,0 +1,27 @@
+//! The certificate that an issue ends with, and what its holder and the journal are told about it.
+//! Made by `authority::issue` and `authority::seen`; `api` hands it out.
+//!
+//! Never: holds a private key, or decides anything.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::clock::UnixSeconds;
+use crate::journal::Hex;
+
+/// A certificate that is in the journal, ready to leave.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub lineage: Hex,
+    pub generation: u64,
+    pub spiffe_id: String,
+    pub addresses: Vec<IpAddr>,
+    pub serial: Hex,
+    pub not_after: UnixSeconds,
+    /// The reply to this very request was lost before.
+    pub again: bool,
+}

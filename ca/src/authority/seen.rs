@@ -1,0 +1,57 @@
+//! What one attempt at an issue read from the journal, and the certificate that this very request
+//! was given before, if that is what was found. Filled by `authority::issue`; `entries` and `alarm`
+//! write against its revisions.
+//!
+//! Never: reads or writes the journal.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use super::decide::Known;
+use super::issued::Issued;
+use super::{IssueError, Reason, chain};
+use crate::attest::Proven;
+use crate::journal::{Entry, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord};
+
+/// Everything that one attempt read, with revisions.
+pub(super) struct Seen {
+    pub(super) token: Option<Entry<TokenRecord>>,
+    pub(super) host: Option<Entry<HostRecord>>,
+    pub(super) lineage: Option<Entry<LineageRecord>>,
+    pub(super) held: Option<Entry<HeldRecord>>,
+}
+
+impl Seen {
+    pub(super) fn known(&self) -> Known<'_> {
+        Known {
+            token: self.token.as_ref().map(|entry| &entry.record),
+            host: self.host.as_ref().map(|entry| &entry.record),
+            lineage: self.lineage.as_ref().map(|entry| &entry.record),
+            held: self.held.as_ref().map(|entry| &entry.record),
+        }
+    }
+
+    /// The certificate that was issued to this request before.
+    pub(super) fn again(&self, proven: &Proven) -> Result<Issued, IssueError> {
+        let (Some(entry), Some(host)) = (&self.lineage, &self.host) else {
+            return Err(IssueError::Refused(Reason::LineageUnknown));
+        };
+        let lineage = &entry.record;
+        debug_assert_eq!(lineage.host, *proven.host());
+        Ok(Issued {
+            chain: chain(&lineage.leaf_der.0, &lineage.issuer_der.0),
+            lineage: Hex(lineage_id(&entry.key)),
+            generation: lineage.generation,
+            spiffe_id: host.record.grant.spiffe_id.clone(),
+            addresses: host.record.grant.addresses.clone(),
+            serial: lineage.serial.clone(),
+            not_after: lineage.not_after,
+            again: true,
+        })
+    }
+}
+
+/// The lineage's id out of its key in the journal.
+fn lineage_id(key: &str) -> Vec<u8> {
+    let hex = key.trim_start_matches(<LineageRecord as Record>::PREFIX);
+    serde_json::from_value::<Hex>(hex.into()).map(|hex| hex.0).unwrap_or_default()
+}
