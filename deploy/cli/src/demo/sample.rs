@@ -1,17 +1,15 @@
 //! One look at everything that moves: the loads, both sidecars, the wire. Taken by the story a few
 //! times a second, shown by the view, judged by the chapters.
-//! Never: judges.
+//! Never: judges, or asks anybody: it is what the story was told.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
-use myelin_lab::wire::{Capture, WireReport};
+use myelin_lab::wire::WireReport;
 use tokio::time::Instant;
 
-use super::scrape::{Metrics, SIDECAR_OPS};
-use super::stage::Stage;
+use super::scrape::Metrics;
 use crate::play::Tally;
 
 /// Words of `myelin_renewals_total` that mean a new certificate.
@@ -50,27 +48,6 @@ pub(super) struct Stretch {
 }
 
 impl Sample {
-    pub(super) async fn take(stage: &Stage, capture: Option<&Capture>) -> Result<Self> {
-        let mut sidecars = Vec::new();
-        for sidecar in &stage.sidecars {
-            let metrics = Metrics::of(stage.pod_of(sidecar.name), SIDECAR_OPS)
-                .await
-                .with_context(|| format!("the sidecar of {} does not answer", sidecar.name))?;
-            sidecars.push(SidecarState::read(sidecar.name, &metrics));
-        }
-        let wire = match capture {
-            Some(capture) => Some(capture.report().await?),
-            None => None,
-        };
-        Ok(Self {
-            at: Instant::now(),
-            loads: stage.loads.iter().map(|load| (load.name, load.tally())).collect(),
-            sidecars,
-            wire,
-            ca_is_up: stage.ca.as_ref().is_some_and(myelin_lab::Proc::is_running),
-        })
-    }
-
     /// What happened between an earlier sample and this one.
     pub(super) fn since(&self, earlier: &Self) -> Stretch {
         let mut stretch = Stretch::default();
@@ -111,7 +88,8 @@ impl Sample {
 }
 
 impl SidecarState {
-    fn read(name: &'static str, metrics: &Metrics) -> Self {
+    /// As its metrics tell it.
+    pub(super) fn read(name: &'static str, metrics: &Metrics) -> Self {
         let renewals = "myelin_renewals_total";
         let issued = GOOD.iter().map(|word| metrics.count(renewals, &[("outcome", word)])).sum();
         let words = metrics.values(renewals, "outcome");

@@ -1,5 +1,5 @@
 //! Asks the sidecars and the CA what they show to everybody (metrics, readiness) and to operators
-//! (the admin socket). Called by the stage and by samples.
+//! (the admin socket). Called by the stage, the story and the chapters.
 //! Never: asks over the wire; each question is asked inside the pod of the one who answers.
 
 // SPDX-License-Identifier: Apache-2.0

@@ -6,14 +6,15 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use myelin_lab::wire::{Capture, CaptureOptions};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::claims::Claim;
 use super::mesh::TRUST_DOMAIN;
-use super::sample::Sample;
+use super::sample::{Sample, SidecarState};
+use super::scrape::{Metrics, SIDECAR_OPS};
 use super::stage::Stage;
 use super::view::View;
 use crate::args::DemoArgs;
@@ -107,7 +108,7 @@ impl<'a> Story<'a> {
     }
 
     pub(super) async fn look(&mut self) -> Result<Sample> {
-        let sample = Sample::take(self.stage, self.capture.as_ref()).await?;
+        let sample = self.sample().await?;
         self.view.tick(&sample);
         Ok(sample)
     }
@@ -132,6 +133,28 @@ impl<'a> Story<'a> {
             next = (next + LOOK_EVERY).max(Instant::now());
             sleep_until(next).await;
         }
+    }
+
+    /// One look at the stage and the wire.
+    async fn sample(&self) -> Result<Sample> {
+        let mut sidecars = Vec::new();
+        for sidecar in &self.stage.sidecars {
+            let metrics = Metrics::of(self.stage.pod_of(sidecar.name), SIDECAR_OPS)
+                .await
+                .with_context(|| format!("the sidecar of {} does not answer", sidecar.name))?;
+            sidecars.push(SidecarState::read(sidecar.name, &metrics));
+        }
+        let wire = match &self.capture {
+            Some(capture) => Some(capture.report().await?),
+            None => None,
+        };
+        Ok(Sample {
+            at: Instant::now(),
+            loads: self.stage.loads.iter().map(|load| (load.name, load.tally())).collect(),
+            sidecars,
+            wire,
+            ca_is_up: self.stage.ca.as_ref().is_some_and(myelin_lab::Proc::is_running),
+        })
     }
 
     /// Judges a claim, shows it, and keeps it for the table.
