@@ -14,7 +14,7 @@ use myelin_identity::id::{SpiffeId, TrustDomain};
 use toml::de::DeValue;
 
 use super::error::ConfigError;
-use super::section::{Source, shortened};
+use super::source::{Source, shortened};
 use crate::addr::is_link_local;
 
 pub(super) struct Field<'t> {

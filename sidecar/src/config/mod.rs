@@ -16,6 +16,7 @@ mod load;
 mod outbound;
 mod section;
 mod show;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,8 @@ use ipnet::IpNet;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use toml::de::DeTable;
 
-use self::section::{Section, Source};
+use self::section::Section;
+use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
 use crate::{directory, policy};
 

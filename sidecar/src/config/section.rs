@@ -6,30 +6,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{At, ConfigError};
+use super::error::ConfigError;
 use super::field::Field;
-
-/// The file's text, to turn a byte range into a place and into the words that stand there.
-pub(super) struct Source<'t> {
-    pub(super) name: Arc<str>,
-    pub(super) text: &'t str,
-}
-
-impl Source<'_> {
-    pub(super) fn at(&self, offset: usize) -> At {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        At {
-            file: Arc::clone(&self.name),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
-    }
-}
+use super::source::{Source, shortened};
 
 /// A table, or the defaults of one that is not there.
 pub(super) struct Section<'t> {
@@ -147,23 +129,6 @@ impl<'t> Section<'t> {
             fix: fix.into(),
         })
     }
-}
-
-/// Of a value or a key, as much as one line of an error takes.
-pub(super) fn shortened(text: &str) -> String {
-    const MAX_CHARS: usize = 60;
-    let mut line: String = text
-        .chars()
-        .take(MAX_CHARS)
-        .flat_map(|c| {
-            let keep = !c.is_control();
-            if keep { vec![c] } else { c.escape_default().collect() }
-        })
-        .collect();
-    if text.chars().nth(MAX_CHARS).is_some() {
-        line.push_str("..");
-    }
-    line
 }
 
 /// The known word that differs least, if it differs by no more than a third of its letters.
