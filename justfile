@@ -18,7 +18,8 @@ doc:
 
 # The hot path keeps its budget of instructions (valgrind counts; clocks do not matter).
 budget:
-    cargo run -p myelin-benches --bin budget
+    cargo build --release -p myelin-benches --features instructions
+    target/release/budget
 
 # One demo, to its verdict.
 demo:
