@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Stopping, stopped};
+use super::{Stopping, accept};
 use crate::authority::Authority;
 use crate::operator::{Answer, Ask, answer};
 
@@ -41,29 +40,17 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Answers operators until the process is to end.
 pub async fn serve(listener: UnixListener, authority: Arc<Authority>, stopping: Stopping) {
-    let permits = Arc::new(Semaphore::new(MAX_OPERATORS));
-    let stopped = stopped(stopping);
-    tokio::pin!(stopped);
-    loop {
-        let permit = permits.clone().acquire_owned().await.expect("this semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stopped => return,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+    let answer = |(stream, _)| {
         let authority = authority.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
+        async move {
             match timeout(DEADLINE, converse(stream, &authority)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::info!(%error, "an operator's connection failed"),
                 Err(_) => tracing::info!("an operator's connection took too long"),
             }
-        });
-    }
+        }
+    };
+    accept::each(|cx| listener.poll_accept(cx), MAX_OPERATORS, stopping, answer).await;
 }
 
 async fn converse(mut stream: UnixStream, authority: &Authority) -> io::Result<()> {

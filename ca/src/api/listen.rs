@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
+use super::accept::ACCEPT_PAUSE;
 use super::connection::Connection;
 use super::counted::Counted;
 use super::{Api, Stopping, ca_server::CaServer, stopped};
@@ -44,9 +45,6 @@ pub const MAX_STREAMS: u32 = 16;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// A peer that vanished without a FIN is noticed after these two.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
-/// After a failed accept (no file descriptor left): long enough not to spin, short enough to
-/// recover at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Shaken-hands connections that wait for tonic to take them.
 const HANDOVER: usize = 64;
 /// HTTP/2 header block of a request: ours is under 1 KiB.

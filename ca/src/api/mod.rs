@@ -18,6 +18,7 @@ use crate::attest::Caller;
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 
+mod accept;
 pub mod admin;
 mod audit;
 mod bundle_watch;

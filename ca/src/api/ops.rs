@@ -17,9 +17,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::{Stopping, stopped};
+use super::{Stopping, accept};
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 
@@ -43,22 +43,9 @@ pub struct Ops {
 
 /// Answers until the process is to end.
 pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let stopped = stopped(stopping);
-    tokio::pin!(stopped);
-    loop {
-        let permit = permits.clone().acquire_owned().await.expect("this semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut stopped => return,
-        };
-        let Ok((tcp, _)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
+    let answer = |(tcp, _)| {
         let ops = ops.clone();
-        tokio::spawn(async move {
-            let _permit = permit;
+        async move {
             let service = service_fn(move |request| {
                 let response = ops.respond(&request);
                 async move { Ok::<_, Infallible>(response) }
@@ -69,8 +56,9 @@ pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
                 .serve_connection(TokioIo::new(tcp), service);
             // A broken connection is the prober's business.
             let _ = tokio::time::timeout(CONNECTION_DEADLINE, connection).await;
-        });
-    }
+        }
+    };
+    accept::each(|cx| listener.poll_accept(cx), MAX_CONNECTIONS, stopping, answer).await;
 }
 
 impl Ops {
