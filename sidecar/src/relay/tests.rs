@@ -237,6 +237,32 @@ async fn a_stalled_workload_stalls_the_sender_and_no_memory_grows() {
 }
 
 #[tokio::test]
+async fn a_workload_that_stalls_and_reads_on_gets_everything() {
+    let (mut dialer, mut acceptor) = links().await;
+    open(&mut dialer, &mut acceptor).await;
+    let (client, near) = connection().await;
+    let (far, mut server) = connection().await;
+    let (meter, uncounted) = (Count::default(), Count::default());
+    let bulk = pattern(32 * 1024 * 1024, 5);
+    let slow = async {
+        // Long enough for every buffer between the two to fill.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        server.shutdown().await.unwrap();
+        heard
+    };
+    let (one, other, answer, heard) = tokio::join!(
+        run(&mut dialer, &near, &meter, LIMITS, pending::<()>()),
+        run(&mut acceptor, &far, &uncounted, LIMITS, pending::<()>()),
+        say(client, &bulk),
+        slow,
+    );
+    assert!(matches!((one, other), (Ending::Completed, Ending::Completed)));
+    assert!(heard == bulk && answer.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_declared_peer_gets_its_bytes_as_they_are() {
     let (dialled, accepted) = sessions().await;
     let (mut one, mut other) = (Bare::new(dialled.records), Bare::new(accepted.records));

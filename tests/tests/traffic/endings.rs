@@ -132,3 +132,29 @@ async fn client_that_resets_in_the_middle_is_a_reset_upstream() -> Result<()> {
     ensure!(broken.contains(&error.kind()), "the error was {error}");
     stage.client.outcome("outbound", "workload_reset", 1.0).await
 }
+
+/// SIGTERM: what runs may finish, nothing new begins, and the process ends well.
+#[tokio::test]
+async fn a_sidecar_that_is_told_to_end_lets_a_use_finish_and_takes_no_other() -> Result<()> {
+    let Some(stage) = stage().await? else { return Ok(()) };
+    let to = stage.server.v4(7000);
+    let listener = stage.server.pod.tcp_listen(to).await?;
+    let mut stream = stage.client.pod.tcp_connect(to).await?;
+    stream.write_all(b"before").await?;
+    let (mut workload, _) = listener.accept().await?;
+    workload.read_exact(&mut [0; 6]).await?;
+    let Some(sidecar) = stage.server.take() else { bail!("the sidecar is down") };
+    sidecar.terminate();
+    sidecar.wait_line("leaving", myelin_tests::programs::LIMIT).await?;
+    let mut late = stage.client.pod.tcp_connect(to).await?;
+    let refused = late.read_to_end(&mut Vec::new()).await;
+    ensure!(refused.is_err(), "a connection after SIGTERM ended cleanly");
+    // The use that was running goes on in both directions, to its own end.
+    workload.write_all(b"and after").await?;
+    workload.shutdown().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    ensure!(answer == "and after", "the answer was {answer:?}");
+    stream.shutdown().await?;
+    sidecar.wait_success(myelin_tests::programs::LIMIT).await
+}
