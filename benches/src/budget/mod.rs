@@ -101,8 +101,8 @@ impl Budget {
             "# README.md says what is counted and when to accept.\n\n",
         ));
         // Writing into a String cannot fail.
-        let _ =
-            writeln!(text, "rustc = {:?}\nvalgrind = {:?}\n\n[bench]", self.rustc, self.valgrind);
+        let _ = writeln!(text, "rustc = {:?}", self.rustc);
+        let _ = writeln!(text, "valgrind = {:?}\n\n[bench]", self.valgrind);
         for (bench, kept) in &self.bench {
             let Kept { instructions, growth } = kept;
             let _ = writeln!(
