@@ -10,7 +10,7 @@ check: lint doc budget demo metrics test
 lint:
     cargo fmt --all --check
     cargo deny check licenses bans sources
-    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
 
 # The examples in the documentation.
 doc:

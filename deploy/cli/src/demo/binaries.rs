@@ -92,7 +92,8 @@ impl Checkout {
 
     fn build(&self, cargo: &Path, view: &mut View) -> Result<()> {
         let mut child = Command::new(cargo)
-            .args(["build", "-p", "myelin-ca", "-p", "myelin-sidecar", "--color", "never"])
+            // The default members, as `cargo run` has just built: their dependencies are there.
+            .args(["build", "--color", "never"])
             .args(["--profile", &self.profile, "--manifest-path"])
             .arg(&self.manifest)
             .arg("--target-dir")
