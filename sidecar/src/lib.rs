@@ -10,7 +10,10 @@
 
 pub mod addr;
 pub mod admin;
+pub mod app;
 pub mod config;
+pub mod credentials;
+pub mod detect;
 pub mod directory;
 pub mod drain;
 pub mod inbound;

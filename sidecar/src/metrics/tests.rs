@@ -23,6 +23,7 @@ fn touched() -> Arc<Metrics> {
     metrics.connection(Direction::Inbound).closed("done", Security::Mesh, &label, 1.0);
     metrics.verdict(Direction::Outbound, "mesh");
     metrics.renewal("ok");
+    metrics.trust_update("taken");
     metrics.svid(1_700_000_000, 1_700_086_400);
     metrics
 }

@@ -15,10 +15,8 @@ use crate::{Stage, stage};
 async fn demand_clean(stage: &Stage) -> Result<()> {
     let report = stage.mesh.demand_clean_wire().await?;
     ensure!(report.groups.keys().all(|group| group == "X25519MLKEM768"), "{:?}", report.groups);
-    let metrics = stage.server.metrics().await?;
-    let completed = metrics.outcome("inbound", "completed");
-    ensure!(completed >= 2.0, "completed were {completed}: {:?}", metrics.outcomes());
-    Ok(())
+    // One over each family at least; the last one may still be settling.
+    stage.server.outcome("inbound", "completed", 2.0).await
 }
 
 #[tokio::test]
