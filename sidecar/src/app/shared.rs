@@ -1,7 +1,7 @@
 //! What all workers and the operator's side share: the swapped values, the door, the metrics. Made
 //! once by `app::run`; each worker takes its own `Inbound` and `Outbound` from it.
 //!
-//! Never: a lock on a connection's path; anything that is set twice except through its ArcSwap.
+//! Never: a lock of its own on a connection's path; anything that is set twice except through its ArcSwap.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -2,7 +2,8 @@
 //! `inbound` and `outbound`, which open a `Report` at accept and finish it once.
 //!
 //! Never: a connection that ends without a word (a report that is dropped unfinished says
-//! `abandoned`), a payload byte, a lock that two cores share.
+//! `abandoned`), a payload byte, a lock or a metric lookup while bytes move (the ending looks its
+//! own counter up, once).
 
 // SPDX-License-Identifier: Apache-2.0
 
