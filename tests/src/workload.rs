@@ -243,6 +243,20 @@ impl Workload {
         seen.await.with_context(|| self.last_words())
     }
 
+    /// Waits until this many connections of this security have ended, however they ended: some
+    /// programs close with a reset or without close_notify, with or without a mesh.
+    pub async fn ended(&self, direction: &str, security: &str, at_least: f64) -> Result<()> {
+        let what = format!("{}: {at_least} {direction} {security} connections end", self.spec.name);
+        let labels = [("direction", direction), ("security", security)];
+        let seen = eventually(&what, Duration::from_secs(20), async || {
+            let metrics = self.metrics().await?;
+            let seen = metrics.sum("myelin_connections_closed_total", &labels);
+            ensure!(seen >= at_least, "seen were {:?}", metrics.outcomes());
+            Ok(true)
+        });
+        seen.await.with_context(|| self.last_words())
+    }
+
     /// The operator's socket.
     pub fn admin_socket(&self) -> PathBuf {
         self.dir.join("run/admin.sock")

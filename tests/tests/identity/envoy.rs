@@ -113,7 +113,7 @@ async fn an_envoy_client_is_served_where_it_is_declared() -> Result<()> {
     let Some(mut stage) = stage(declared()).await? else { return Ok(()) };
     ensure!(stage.through_envoy("").await? == GREETING);
     ensure!(stage.heard().contains(&b"hello through envoy".to_vec()));
-    stage.server.outcome("inbound", "completed", 1.0).await
+    stage.server.ended("inbound", "plain_mtls", 1.0).await
 }
 
 /// T63: a client that offers only `h2`, on a port that is declared so.
@@ -165,5 +165,5 @@ async fn an_envoy_server_that_is_declared_is_reached() -> Result<()> {
     tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.context("no end")??;
     ensure!(answer == b"greetings from behind envoy", "{:?}", String::from_utf8_lossy(&answer));
     drop(stream);
-    stage.server.outcome("outbound", "completed", 1.0).await
+    stage.server.ended("outbound", "plain_mtls", 1.0).await
 }

@@ -16,7 +16,7 @@ async fn demand_clean(stage: &Stage) -> Result<()> {
     let report = stage.mesh.demand_clean_wire().await?;
     ensure!(report.groups.keys().all(|group| group == "X25519MLKEM768"), "{:?}", report.groups);
     // One over each family at least; the last one may still be settling.
-    stage.server.outcome("inbound", "completed", 2.0).await
+    stage.server.ended("inbound", "mesh", 2.0).await
 }
 
 #[tokio::test]
