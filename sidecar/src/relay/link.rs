@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::carrier::{Carrier, LinkError, Step};
 use super::records::{Arrived, RecordError, Records};
-use crate::wire::{Action, Course, Event, Misuse, Phase, Received, Side};
+use crate::wire::{Action, Event, Misuse, Phase, Received, Side};
 
 /// `Link` is generic over the side: `wire::Dialer` or `wire::Acceptor`.
 #[derive(Debug)]
@@ -212,12 +212,5 @@ impl<M: Side> Carrier for Link<M> {
             Phase::Recycling => Ok(Step::Nothing),
             _ => Err(LinkError::EarlyClose),
         }
-    }
-}
-
-/// What both machines share, for callers that only ask.
-impl<M: Side> AsRef<Course> for Link<M> {
-    fn as_ref(&self) -> &Course {
-        self.machine.course()
     }
 }

@@ -2,8 +2,8 @@
 //! half-close kept, backpressure passed on, and every frame judged by the wire machines. Called by
 //! `inbound` and `outbound`; `tls` drives its handshakes over `Records`.
 //!
-//! Never: an allocation a connection beyond what rustls holds, a clean end for a stream that was
-//! cut, a decision about who may talk.
+//! Never: a buffer of its own for a connection (rustls holds the plaintext, the thread lends the
+//! rest), a clean end for a stream that was cut, a decision about who may talk.
 
 // SPDX-License-Identifier: Apache-2.0
 
