@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use myelin_benches::credentials::{Domain, NOW, Sides};
-use myelin_benches::frames::Frames;
 use myelin_benches::handshake::{bare, handshake, meet};
 use myelin_benches::mesh::Crossing;
 use myelin_benches::traffic::Traffic;
@@ -50,16 +49,6 @@ fn verifier(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn records(criterion: &mut Criterion) {
-    let mut frames = Frames::new();
-    let payload = [0x5a; 1024];
-    let mut group = criterion.benchmark_group("records");
-    group.bench_function("round_trip_1_kib", |bencher| {
-        bencher.iter(|| frames.round_trip(&payload));
-    });
-    group.finish();
-}
-
 fn relay(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("relay");
     for (name, bytes) in
@@ -84,5 +73,5 @@ fn connection(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot_path, handshakes, verifier, records, relay, connection);
+criterion_group!(hot_path, handshakes, verifier, relay, connection);
 criterion_main!(hot_path);

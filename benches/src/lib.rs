@@ -11,7 +11,6 @@
 
 pub mod budget;
 pub mod credentials;
-pub mod frames;
 pub mod handshake;
 pub mod mesh;
 pub mod traffic;

@@ -22,15 +22,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use myelin_identity::verify::PeerVerifier;
-use myelin_sidecar::relay::{Carrier, Link, Records, Step};
+use myelin_sidecar::addr::Endpoint;
+use myelin_sidecar::relay::{Carrier, Link, Step};
 use myelin_sidecar::tls::{self, Deadline};
 use myelin_sidecar::wire::{self, Acceptor, Budget, Dialer, Event};
 use myelin_tests::binaries::installed;
 use myelin_tests::forge::{Credential, Forge};
 use myelin_tests::{Mesh, Options};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, KeyLog};
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, KeyLog};
 
 const PORT: u16 = 7_000;
 const SOON: Duration = Duration::from_secs(10);
@@ -66,8 +65,8 @@ async fn every_long_term_key_recovers_nothing_and_the_session_secrets_recover_al
     });
     let secrets = Arc::new(Secrets::default());
     let client = client(&forge, &dialer, &secrets)?;
-    let records = shake(here.tcp_connect(to).await?, client, to).await?;
-    say(Link::new(records, Dialer::new(BUDGET)), mesh.canary()).await?;
+    let records = tls::dial_with(here.tcp_connect(to).await?, Endpoint(to), Arc::new(client));
+    say(Link::new(records.await?, Dialer::new(BUDGET)), mesh.canary()).await?;
     ensure!(serving.await?? == mesh.canary().as_bytes(), "the words did not arrive");
 
     mesh.demand_clean_wire().await?;
@@ -114,7 +113,7 @@ async fn serve(mut link: Link<Acceptor>) -> Result<Vec<u8>> {
 async fn say(mut link: Link<Dialer>, words: &str) -> Result<()> {
     link.greet(&[], SOON, |_| ()).await?;
     link.control(Dialer::open)?;
-    link.send(words.as_bytes())?;
+    link.say(words.as_bytes())?;
     link.send_fin()?;
     link.flush().await?;
     link.close(Duration::from_secs(2)).await;
@@ -129,20 +128,9 @@ fn client(forge: &Forge, own: &Credential, secrets: &Arc<Secrets>) -> Result<Cli
         .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(forge.bundle()?)))
         .with_client_auth_cert(own.chain.clone(), own.key.clone_key())?;
     config.alpn_protocols = vec![wire::ALPN.to_vec()];
+    config.enable_secret_extraction = true;
     config.key_log = Arc::<Secrets>::clone(secrets);
     Ok(config)
-}
-
-async fn shake(tcp: TcpStream, config: ClientConfig, to: SocketAddr) -> Result<Records> {
-    let name = ServerName::IpAddress(to.ip().into());
-    let mut records = Records::new(tcp, ClientConnection::new(Arc::new(config), name)?);
-    loop {
-        poll_fn(|cx| records.poll_flush(cx)).await?;
-        if !records.tls().is_handshaking() {
-            return Ok(records);
-        }
-        poll_fn(|cx| records.poll_read(cx)).await?;
-    }
 }
 
 fn long_term_keys(dir: &Path, forge: &Forge, leaves: [&Credential; 2]) -> Result<Vec<PathBuf>> {

@@ -17,7 +17,6 @@ use gungraun::{
 };
 use myelin_benches::ROUNDS;
 use myelin_benches::credentials::{Domain, NOW, Sides};
-use myelin_benches::frames::Frames;
 use myelin_benches::handshake as in_memory;
 use myelin_benches::mesh::Crossing;
 use myelin_benches::traffic::Traffic;
@@ -88,19 +87,6 @@ fn remembered(presented: Presented) -> Presented {
     presented
 }
 
-fn frames() -> (Frames, Vec<u8>) {
-    (Frames::new(), vec![0x5a; 1024])
-}
-
-#[library_benchmark]
-#[bench::round_trip_1_kib(setup = frames)]
-fn records((mut frames, payload): (Frames, Vec<u8>)) -> Frames {
-    for _ in 0..ROUNDS {
-        black_box(frames.round_trip(&payload));
-    }
-    frames
-}
-
 /// Warm: buffers have grown and both workloads have been polled once.
 fn traffic(bytes: usize) -> Traffic {
     let mut traffic = Traffic::new(bytes);
@@ -146,7 +132,7 @@ fn recycle(mut crossing: Crossing) -> Crossing {
 
 library_benchmark_group!(
     name = hot_path;
-    benchmarks = handshake, verifier, remembered, records, relay, relay_bulk, connect, recycle
+    benchmarks = handshake, verifier, remembered, relay, relay_bulk, connect, recycle
 );
 
 main!(

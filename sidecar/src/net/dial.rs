@@ -9,8 +9,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::addr::Endpoint;
 
@@ -48,9 +49,15 @@ impl Dialer {
     /// A connected stream with Nagle off, or the reason.
     pub async fn dial(&self, endpoint: Endpoint) -> Result<TcpStream, DialError> {
         let attempt = async {
-            let socket = TcpSocket::from_std_stream(self.socket(endpoint.0)?.into());
-            let stream = socket.connect(endpoint.0).await?;
-            stream.set_nodelay(true)?;
+            let socket = self.socket(endpoint.0)?;
+            let pending = begin(&socket, endpoint)?;
+            let stream = TcpStream::from_std(socket.into())?;
+            if pending {
+                stream.writable().await?;
+                if let Some(error) = stream.take_error()? {
+                    return Err(error);
+                }
+            }
             Ok::<_, io::Error>(stream)
         };
         match tokio::time::timeout(self.timeout, attempt).await {
@@ -63,14 +70,27 @@ impl Dialer {
         }
     }
 
-    /// A marked, non-blocking socket of the address's family, not yet connected.
+    /// A marked, non-blocking socket of the address's family with Nagle off, not yet connected.
     pub fn socket(&self, address: SocketAddr) -> io::Result<Socket> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
+        socket.set_tcp_nodelay(true)?;
         Ok(socket)
+    }
+}
+
+/// Sends the SYN. False: the connection is there already, as it is when the workload lives on this
+/// very host; nobody then has to wait for an event that says so.
+fn begin(socket: &Socket, endpoint: Endpoint) -> io::Result<bool> {
+    match socket.connect(&endpoint.0.into()) {
+        Ok(()) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {
+            Ok(socket.peer_addr().is_err())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -84,7 +104,6 @@ pub fn reset(stream: TcpStream) {
 
 /// EMFILE and ENFILE: the process or the machine has no descriptor left.
 pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
-    use nix::errno::Errno;
     error
         .raw_os_error()
         .is_some_and(|code| matches!(Errno::from_raw(code), Errno::EMFILE | Errno::ENFILE))

@@ -53,6 +53,7 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
+    port: u16,
     reserve: RefCell<Option<File>>,
 }
 
@@ -70,8 +71,9 @@ impl Listener {
                 Ok((stream, from)) => {
                     // Best effort: a peer that is gone already shows itself at the first read.
                     let _ = stream.set_nodelay(true);
-                    let origin = origin_of(&stream);
-                    return Accepted { stream, from: PeerAddr::canonical(from), origin };
+                    let from = PeerAddr::canonical(from);
+                    let origin = origin_of(&stream, from, self.port);
+                    return Accepted { stream, from, origin };
                 }
                 Err(error) if is_out_of_descriptors(&error) => {
                     on_exhausted();
@@ -111,7 +113,8 @@ fn open(address: ListenAddr) -> io::Result<Listener> {
     socket.bind(&address.0.into())?;
     socket.listen(BACKLOG)?;
     let inner = TcpListener::from_std(socket.into())?;
-    Ok(Listener { inner, reserve: RefCell::new(Some(spare_descriptor()?)) })
+    let port = inner.local_addr()?.port();
+    Ok(Listener { inner, port, reserve: RefCell::new(Some(spare_descriptor()?)) })
 }
 
 fn spare_descriptor() -> io::Result<File> {
@@ -120,19 +123,16 @@ fn spare_descriptor() -> io::Result<File> {
 
 /// Conntrack knows where a redirected connection meant to go. One that was not redirected shows
 /// our own address, or nothing at all.
-fn origin_of(stream: &TcpStream) -> Origin {
+fn origin_of(stream: &TcpStream, from: PeerAddr, own_port: u16) -> Origin {
     let socket = SockRef::from(stream);
-    let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
-        return Origin::Direct;
-    };
-    let found = if peer.ip().to_canonical().is_ipv4() {
-        socket.original_dst_v4()
-    } else {
-        socket.original_dst_v6()
-    };
+    let found =
+        if from.ip().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     let Some(dialled) = found.ok().and_then(|address| address.as_socket()) else {
         return Origin::Direct;
     };
     let dialled = OrigDst::canonical(dialled);
-    if dialled == OrigDst::canonical(local) { Origin::Direct } else { Origin::Redirected(dialled) }
+    // Only what was dialled on our own port can be a connection to ourselves.
+    let is_ours = dialled.port() == own_port
+        && stream.local_addr().map_or(true, |local| dialled == OrigDst::canonical(local));
+    if is_ours { Origin::Direct } else { Origin::Redirected(dialled) }
 }

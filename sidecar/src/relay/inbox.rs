@@ -12,13 +12,16 @@ use std::ops::Range;
 use rustls::Error;
 
 use super::seal::{Kind, Opener, record_length};
-use super::shelf::{BUFFER, MOST_RECORDS, RECORD, Store};
+use super::shelf::{BUFFER, RECORD, Store};
+
+/// Payloads in one write to the workload: as many records as a buffer holds.
+pub(super) const MOST_PIECES: usize = BUFFER / RECORD;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     store: Store,
     /// Payload for the workload, in pieces, oldest first.
-    ready: [Range<u32>; MOST_RECORDS],
+    ready: [Range<u32>; MOST_PIECES],
     first: usize,
     last: usize,
     /// What is left of the record that was opened last.
@@ -30,8 +33,7 @@ pub(super) struct Inbox {
 impl Inbox {
     /// Begins with ciphertext that arrived behind the handshake.
     pub(super) fn new(sealed: &[u8]) -> Self {
-        let store =
-            if sealed.is_empty() { Store::Nothing } else { Store::Own(Box::from(sealed)) };
+        let store = if sealed.is_empty() { Store::Nothing } else { Store::Own(Box::from(sealed)) };
         Self { store, sealed: 0..sealed.len(), ..Self::default() }
     }
 
@@ -66,7 +68,7 @@ impl Inbox {
     }
 
     /// The pieces for one write.
-    pub(super) fn ready<'a>(&'a self, slices: &mut [IoSlice<'a>; MOST_RECORDS]) -> usize {
+    pub(super) fn ready<'a>(&'a self, slices: &mut [IoSlice<'a>; MOST_PIECES]) -> usize {
         let bytes = self.store.bytes();
         let pieces = &self.ready[self.first..self.last];
         for (slice, piece) in slices.iter_mut().zip(pieces) {
@@ -110,7 +112,10 @@ impl Inbox {
 
     /// Room for the next read. Only when all plaintext has gone.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        debug_assert!(!self.has_ready() && self.plain.is_empty(), "the reader waits for the writer");
+        debug_assert!(
+            !self.has_ready() && self.plain.is_empty(),
+            "the reader waits for the writer"
+        );
         if self.sealed.is_empty() {
             (self.sealed, self.plain) = (0..0, 0..0);
         }

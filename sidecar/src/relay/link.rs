@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::carrier::{Carrier, LinkError, Step};
+use super::outbox::FillError;
 use super::records::{Arrived, RecordError, Records};
 use crate::wire::{Action, Event, Misuse, Phase, Received, Side};
 
@@ -67,6 +68,16 @@ impl<M: Side> Link<M> {
             self.records.write(&self.out)?;
         }
         Ok(done)
+    }
+
+    /// Says `payload` in the use at hand, for whoever holds its bytes already; the duplex reads
+    /// them from their stream instead.
+    pub fn say(&mut self, payload: &[u8]) -> Result<(), LinkError> {
+        let said = self.records.say(payload, &mut self.machine);
+        said.map_err(|error| match error {
+            FillError::Link(error) => error,
+            FillError::Stream => LinkError::EarlyClose,
+        })
     }
 
     /// Flushes, then waits for the next event, which must not be payload. `None` is a clean end.

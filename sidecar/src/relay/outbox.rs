@@ -15,13 +15,25 @@ use super::carrier::{Framing, LinkError};
 use super::seal::{HEADER, Kind, MAX_PLAINTEXT, Sealer, TRAILER};
 use super::shelf::{BUFFER, MOST_RECORDS, RECORD, Store};
 
+/// What the kernel sends as one train of segments at most (GSO), less its own headers.
+const TRAIN: usize = 65_536 - 320;
+
+/// Records in one train. With whole records in a train, what one wake-up of the receiver finds can
+/// be opened at once, and nothing of it has to be kept for the next.
+const RECORDS_A_TRAIN: usize = 4;
+
+/// A segment of the least path that IPv4 hosts must take (RFC 791): less is somebody's mistake.
+const LEAST_SEGMENT: usize = 536;
+
 /// A record with less room than this takes no further data: it is sealed, and the data begins one
 /// of its own.
 const LEAST_ROOM: usize = 1024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     store: Store,
+    /// Plaintext of a record of bulk data.
+    full: usize,
     /// What the socket has not taken yet begins here.
     begin: usize,
     /// The end of what is sealed, and the beginning of the open record.
@@ -31,6 +43,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// `segment`: what one TCP segment of this path carries.
+    pub(super) fn new(segment: usize) -> Self {
+        Self { store: Store::Nothing, full: full_record(segment), begin: 0, sealed: 0, end: 0 }
+    }
+
     /// Nothing waits, not even unsealed.
     pub(super) fn is_empty(&self) -> bool {
         self.begin == self.end
@@ -77,18 +94,19 @@ impl Outbox {
         sealer: &mut Sealer,
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> std::io::Result<Option<usize>>,
     ) -> Result<Option<usize>, FillError> {
-        if self.open_length() + F::HEAD + LEAST_ROOM > MAX_PLAINTEXT {
+        if self.open_length() + F::HEAD + LEAST_ROOM > self.full {
             self.seal(Kind::Data, sealer)?;
         }
         let records = records.clamp(1, MOST_RECORDS);
         self.begin_record(F::HEAD + records * RECORD);
-        let first = MAX_PLAINTEXT - self.open_length() - F::HEAD;
+        let first = self.full - self.open_length() - F::HEAD;
+        let other = self.full - F::HEAD;
         let read = {
             let mut rest = &mut self.store.bytes_mut()[self.end + F::HEAD..];
             let mut areas: [IoSliceMut<'_>; MOST_RECORDS] =
                 std::array::from_fn(|_| IoSliceMut::new(&mut []));
             for (index, area) in areas[..records].iter_mut().enumerate() {
-                let length = if index == 0 { first } else { MAX_PLAINTEXT - F::HEAD };
+                let length = if index == 0 { first } else { other };
                 let (room, behind) = rest.split_at_mut(length);
                 *area = IoSliceMut::new(room);
                 rest = behind.get_mut(TRAILER + HEADER + F::HEAD..).unwrap_or_default();
@@ -111,7 +129,7 @@ impl Outbox {
             }
             self.seal(Kind::Data, sealer)?;
             self.end = self.sealed + HEADER;
-            room = MAX_PLAINTEXT - F::HEAD;
+            room = other;
         }
     }
 
@@ -189,6 +207,13 @@ impl Outbox {
     }
 }
 
+/// How much plaintext makes a record that is an even part of a train of segments.
+fn full_record(segment: usize) -> usize {
+    let segment = segment.clamp(LEAST_SEGMENT, TRAIN);
+    let train = TRAIN / segment * segment;
+    (train / RECORDS_A_TRAIN - HEADER - TRAILER).min(MAX_PLAINTEXT)
+}
+
 /// Why nothing could be taken from a stream.
 #[derive(Debug)]
 pub(super) enum FillError {
@@ -200,5 +225,23 @@ pub(super) enum FillError {
 impl From<Error> for FillError {
     fn from(error: Error) -> Self {
         Self::Link(super::records::RecordError::from(error).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_full_records_fill_a_train_of_whole_segments() {
+        for segment in [536, 1_220, 1_428, 1_448, 1_460, 8_948] {
+            let wire = (full_record(segment) + HEADER + TRAILER) * RECORDS_A_TRAIN;
+            assert!(wire <= TRAIN && TRAIN - wire < segment + RECORDS_A_TRAIN, "{segment}: {wire}");
+            assert!(wire % segment < RECORDS_A_TRAIN || wire % segment > segment - RECORDS_A_TRAIN);
+        }
+        for strange in [0, 1, 65_483, usize::MAX] {
+            let full = full_record(strange);
+            assert!((4_096..=MAX_PLAINTEXT).contains(&full), "{strange}: {full}");
+        }
     }
 }

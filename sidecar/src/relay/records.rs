@@ -15,11 +15,12 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::after::{After, Asks, CLOSE_NOTIFY, OUR_KEY_UPDATE};
 use super::carrier::Framing;
-use super::inbox::Inbox;
+use super::inbox::{Inbox, MOST_PIECES};
 use super::outbox::{FillError, Outbox};
 use super::seal::{Kind, Opener, Sealer};
 use super::shelf::MOST_RECORDS;
@@ -119,13 +120,15 @@ impl Records {
         received: &[u8],
     ) -> Result<Self, RecordError> {
         let is_client = matches!(schedule, Schedule::Client(_));
+        // A socket that cannot say it is broken, and shows that at its first read.
+        let segment = SockRef::from(&tcp).tcp_mss().unwrap_or_default() as usize;
         Ok(Self {
             tcp,
             schedule,
             sealer: Sealer::new(secrets.tx.0, &secrets.tx.1)?,
             opener: Opener::new(secrets.rx.0, &secrets.rx.1)?,
             inbox: Inbox::new(received),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(segment),
             after: After::new(is_client),
             ended: false,
             appetite: 1,
@@ -225,7 +228,7 @@ impl Records {
 
     /// Writes to the workload what was set aside. `None`: it takes nothing now.
     pub(super) fn deliver(&mut self, workload: &TcpStream) -> io::Result<Option<usize>> {
-        let mut slices = [IoSlice::new(&[]); MOST_RECORDS];
+        let mut slices = [IoSlice::new(&[]); MOST_PIECES];
         let written = match self.inbox.ready(&mut slices) {
             1 => socket::write(workload, &slices[0])?,
             pieces => socket::write_vectored(workload, &slices[..pieces])?,

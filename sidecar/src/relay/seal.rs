@@ -63,7 +63,8 @@ impl Key {
             }
             _ => return Err(Error::General("a cipher suite that was never offered".to_owned())),
         };
-        let unusable = || Error::General("the key schedule gave a key of a wrong length".to_owned());
+        let unusable =
+            || Error::General("the key schedule gave a key of a wrong length".to_owned());
         let unbound = UnboundKey::new(algorithm, key).map_err(|_| unusable())?;
         let iv = iv.try_into().map_err(|_| unusable())?;
         Ok(Self { aead: LessSafeKey::new(unbound), iv, sequence })
@@ -171,4 +172,101 @@ pub(super) fn record_length(bytes: &[u8]) -> Result<Option<usize>, Error> {
         return Err(Error::DecryptError);
     }
     Ok(Some(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    /// Both ends of one direction, under each cipher suite that is offered.
+    fn ends(suite: u8) -> (Sealer, Opener) {
+        let secrets = || {
+            let (key, iv) = ([suite; 32], Iv::from([7; IV]));
+            match suite {
+                0 => ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from(key), iv },
+                _ => ConnectionTrafficSecrets::Chacha20Poly1305 { key: AeadKey::from(key), iv },
+            }
+        };
+        (Sealer::new(3, &secrets()).unwrap(), Opener::new(3, &secrets()).unwrap())
+    }
+
+    fn sealed(sealer: &mut Sealer, kind: Kind, plain: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; HEADER];
+        record.extend_from_slice(plain);
+        record.resize(HEADER + plain.len() + TRAILER, 0);
+        sealer.seal(kind, &mut record).unwrap();
+        record
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_opened_once_and_in_order(
+            suite in 0..2_u8,
+            plains in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 1..5),
+        ) {
+            let (mut sealer, mut opener) = ends(suite);
+            for plain in &plains {
+                let mut record = sealed(&mut sealer, Kind::Data, plain);
+                prop_assert_eq!(record_length(&record).unwrap(), Some(record.len()));
+                let again = record.clone();
+                let (kind, range) = opener.open(&mut record).unwrap();
+                prop_assert_eq!((kind, &record[range]), (Kind::Data, &plain[..]));
+                let mut opener = Opener(Key { sequence: opener.0.sequence, ..ends(suite).1.0 });
+                prop_assert!(opener.open(&mut again.clone()).is_err(), "a replay was opened");
+            }
+        }
+
+        #[test]
+        fn one_changed_bit_anywhere_is_refused(
+            plain in prop::collection::vec(any::<u8>(), 0..200),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8_u8,
+        ) {
+            let (mut sealer, mut opener) = ends(0);
+            let mut record = sealed(&mut sealer, Kind::Data, &plain);
+            let at = at.index(record.len());
+            record[at] ^= 1 << bit;
+            // The reader looks at the header first, and never opens what it refuses.
+            let whole = record_length(&record).ok().flatten() == Some(record.len());
+            prop_assert!(!whole || opener.open(&mut record).is_err());
+        }
+    }
+
+    #[test]
+    fn a_header_that_no_peer_may_send_is_refused_before_its_body() {
+        for header in [[22, 3, 3, 0, 30], [23, 3, 1, 0, 30], [23, 3, 3, 65, 1], [23, 3, 3, 0, 16]] {
+            assert!(record_length(&header).is_err(), "{header:?}");
+        }
+        assert_eq!(record_length(&[23, 3, 3, 65]), Ok(None));
+        assert_eq!(record_length(&[23, 3, 3, 65, 0]), Ok(Some(MAX_RECORD)));
+    }
+
+    #[test]
+    fn padding_is_taken_off_and_nothing_but_padding_is_refused() {
+        let key = Key { sequence: 0, ..ends(0).0.0 };
+        let mut body = b"abc\x17\0\0\0".to_vec();
+        let aad = [23, 3, 3, 0, (body.len() + TAG) as u8];
+        let mut sealer = Sealer(key);
+        let nonce = sealer.0.next_nonce();
+        let tag = sealer.0.aead.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut body);
+        let record = |body: &[u8], tag: &[u8]| [&aad[..], body, tag].concat();
+        let mut padded = record(&body, tag.unwrap().as_ref());
+        let mut opener = Opener(Key { sequence: 0, ..ends(0).1.0 });
+        assert_eq!(opener.open(&mut padded).unwrap(), (Kind::Data, HEADER..HEADER + 3));
+        let mut zeros = [0; 7];
+        let nonce = sealer.0.next_nonce();
+        let tag = sealer.0.aead.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut zeros);
+        assert!(opener.open(&mut record(&zeros, tag.unwrap().as_ref())).is_err());
+    }
+
+    #[test]
+    fn a_key_wears_out_before_its_limit() {
+        let (sealer, _) = ends(0);
+        assert!(!sealer.is_worn());
+        let worn = Key { sequence: MOST_UNDER_ONE_KEY - WORN_BEFORE, ..sealer.0 };
+        assert!(Sealer(worn).is_worn());
+    }
 }

@@ -115,9 +115,9 @@ impl Flight {
         let shown = &mut self.incoming[..self.shown];
         let UnbufferedStatus { discard, state } = part.step(shown);
         let next = match state {
-            Ok(ConnectionState::EncodeTlsData(mut message)) => encode(&mut self.outgoing, |room| {
-                message.encode(room)
-            }),
+            Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                encode(&mut self.outgoing, |room| message.encode(room))
+            }
             Ok(ConnectionState::TransmitTlsData(flight)) => {
                 flight.done();
                 Next::Send

@@ -13,7 +13,7 @@ use myelin_identity::verify::{Peer, Refusal, Role};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, UnbufferedServerConnection};
-use rustls::{CommonState, ServerConfig};
+use rustls::{ClientConfig, CommonState, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -74,10 +74,8 @@ pub async fn dial(
     let config = config.ok_or(HandshakeError::UndeclaredProtocol)?;
     // An address as the server's name is not sent as SNI: nothing about the peer leaks.
     let name = ServerName::IpAddress(endpoint.ip().into());
-    let mut tls = UnbufferedClientConnection::new(Arc::clone(config), name)?;
     let work = async {
-        let mut flight = Flight::new(Vec::new());
-        flight.drive(&tcp, &mut tls).await?;
+        let (tls, flight) = shake(&tcp, name, Arc::clone(config)).await?;
         let met = met(&tls, configs, Role::Server)?;
         Ok(met.with(Records::client(tcp, tls, flight.rest())?))
     };
@@ -86,6 +84,29 @@ pub async fn dial(
         return Err(HandshakeError::UndeclaredProtocol);
     }
     Ok(session)
+}
+
+/// The client's part with a configuration of the caller's, whose verifier alone judges the peer:
+/// for whoever must look at secrets, as a test of forward secrecy does.
+pub async fn dial_with(
+    tcp: TcpStream,
+    endpoint: Endpoint,
+    config: Arc<ClientConfig>,
+) -> Result<Records, HandshakeError> {
+    let name = ServerName::IpAddress(endpoint.ip().into());
+    let (tls, flight) = shake(&tcp, name, config).await?;
+    Ok(Records::client(tcp, tls, flight.rest())?)
+}
+
+async fn shake(
+    tcp: &TcpStream,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+) -> Result<(UnbufferedClientConnection, Flight), HandshakeError> {
+    let mut tls = UnbufferedClientConnection::new(config, name)?;
+    let mut flight = Flight::new(Vec::new());
+    flight.drive(tcp, &mut tls).await?;
+    Ok((tls, flight))
 }
 
 async fn within<F>(deadline: Deadline, work: F) -> Result<Session, HandshakeError>

@@ -14,7 +14,7 @@ mod session;
 mod verifier;
 
 pub use configs::{Configs, TlsError, provider};
-pub use handshake::{Deadline, Declared, Offer, accept, dial};
+pub use handshake::{Deadline, Declared, Offer, accept, dial, dial_with};
 pub use refusal::HandshakeError;
 pub use session::{Facts, Session};
 
