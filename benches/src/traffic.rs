@@ -9,7 +9,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use myelin_sidecar::metrics::{ByteCounters, Direction, Metrics, Security};
-use myelin_sidecar::relay::{Carrier, Ending, Limits, Meter, run};
+use myelin_sidecar::relay::{Carrier, Ending, Limits, Meter, Said, run};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -87,7 +87,8 @@ async fn pass(from: &mut TcpStream, to: &mut TcpStream, payload: &[u8], heard: &
 
 async fn relay<C: Carrier>(mut carrier: C, workload: TcpStream, counters: ByteCounters) {
     let meter = Bytes(counters);
-    let ending: Ending<()> = run(&mut carrier, &workload, &meter, LIMITS, pending()).await;
+    let ending: Ending<()> =
+        run(&mut carrier, &workload, &meter, LIMITS, Said::default(), pending()).await;
     unreachable!("a use of a bench does not end: {ending:?}");
 }
 

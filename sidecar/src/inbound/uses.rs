@@ -14,7 +14,7 @@ use crate::addr::{OrigDst, PeerAddr};
 use crate::drain::Closing;
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
-use crate::relay::{self, Carrier, Ending, Limits, Link, LinkError};
+use crate::relay::{self, Carrier, Ending, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
 use crate::wire::{Acceptor, Action, Event, Side};
@@ -147,7 +147,8 @@ impl Inbound {
     ) -> Ending<(Outcome, String)> {
         let limits = Limits { idle: self.config.idle, answer: None };
         let meter = report.bytes();
-        relay::run(carrier, workload, &meter, limits, self.withdrawn(peer, to)).await
+        let withdrawn = self.withdrawn(peer, to);
+        relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 
     fn report_again(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Report {

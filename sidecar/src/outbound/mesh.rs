@@ -19,7 +19,7 @@ use crate::directory::{Protocol, Target};
 use crate::drain::Closing;
 use crate::metrics::Security;
 use crate::net::reset;
-use crate::relay::{self, Bare, Carrier, Ending, Limits, Link, LinkError};
+use crate::relay::{self, Bare, Carrier, Ending, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::{self, Deadline, Facts, Offer, Session};
 use crate::wire::{Budget, Dialer};
@@ -142,7 +142,7 @@ impl Outbound {
         let meter = report.bytes();
         let withdrawn = self.withdrawn(peer, target);
         let ending: Ending<(Outcome, String)> =
-            relay::run(carrier, workload, &meter, limits, withdrawn).await;
+            relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await;
         report.ending(&ending)
     }
 

@@ -29,6 +29,11 @@ use crate::wire::Refuse;
 /// 16 rounds of at most four records are 1 MiB, about a quarter of a millisecond of AES.
 const ROUNDS_A_POLL: u32 = 16;
 
+/// Most that is kept of what a workload says before the acceptor has answered, so that a use which
+/// is handed back can be opened elsewhere: a client's first flight fits many times over, and
+/// nothing more is read from the workload until the answer is there.
+pub const MOST_SAID: usize = 64 * 1024;
+
 /// Counts bytes as they pass.
 pub trait Meter {
     fn to_peer(&self, bytes: usize);
@@ -44,6 +49,14 @@ pub struct Limits {
     pub answer: Option<Duration>,
 }
 
+/// What the workload said before the acceptor answered. It was metered when it was read.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub bytes: Vec<u8>,
+    /// It has said all that it will say.
+    pub ended: bool,
+}
+
 /// How a use ended. All but `Completed` leave the mesh connection unusable.
 #[derive(Debug)]
 pub enum Ending<I> {
@@ -52,7 +65,8 @@ pub enum Ending<I> {
     WorkloadReset,
     PeerReset,
     Refused(Refuse),
-    HandedBack,
+    /// The acceptor retires and never took this use: it may be opened elsewhere, with these words.
+    HandedBack(Said),
     NoAnswer,
     Idle,
     /// The interrupt came first; this is what it said.
@@ -60,15 +74,20 @@ pub enum Ending<I> {
     Broken(LinkError),
 }
 
-/// Runs one use to its end. `interrupt` is withdrawn permission or the end of a drain.
+/// Runs one use to its end. `said` is what the workload said to an acceptor that handed the use
+/// back, and goes first. `interrupt` is withdrawn permission or the end of a drain.
 pub async fn run<C: Carrier, I>(
     carrier: &mut C,
     workload: &TcpStream,
     meter: &impl Meter,
     limits: Limits,
+    said: Said,
     interrupt: impl Future<Output = I>,
 ) -> Ending<I> {
     let mut duplex = Duplex::new(carrier, workload, meter, limits);
+    if let Err(error) = duplex.say_again(said) {
+        return Ending::Broken(error);
+    }
     let mut interrupt = std::pin::pin!(interrupt);
     let ending = poll_fn(|cx| {
         if let Poll::Ready(ending) = duplex.poll(cx) {
@@ -77,7 +96,7 @@ pub async fn run<C: Carrier, I>(
         interrupt.as_mut().poll(cx).map(Ending::Interrupted)
     })
     .await;
-    if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack) {
+    if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack(_)) {
         duplex.carrier.send_reset();
         // Leaves if the socket takes it at once; the RST that follows says the same.
         let _ = poll_fn(|cx| Poll::Ready(duplex.carrier.records().poll_flush(cx).is_ready())).await;
@@ -91,7 +110,7 @@ enum Stop {
     WorkloadReset,
     PeerReset,
     Refused(Refuse),
-    HandedBack,
+    HandedBack(Said),
     NoAnswer,
     Idle,
     Broken(LinkError),
@@ -104,7 +123,7 @@ impl Stop {
             Self::WorkloadReset => Ending::WorkloadReset,
             Self::PeerReset => Ending::PeerReset,
             Self::Refused(why) => Ending::Refused(why),
-            Self::HandedBack => Ending::HandedBack,
+            Self::HandedBack(said) => Ending::HandedBack(said),
             Self::NoAnswer => Ending::NoAnswer,
             Self::Idle => Ending::Idle,
             Self::Broken(error) => Ending::Broken(error),
@@ -135,7 +154,8 @@ struct Duplex<'a, C, M> {
     idle: Duration,
     moved: bool,
     alarm: Pin<Box<Sleep>>,
-    awaiting_answer: bool,
+    /// What the workload said so far; there while the acceptor has not answered.
+    unanswered: Option<Said>,
 }
 
 impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
@@ -151,8 +171,23 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             idle: limits.idle,
             moved: false,
             alarm: Box::pin(tokio::time::sleep(first)),
-            awaiting_answer: limits.answer.is_some(),
+            unanswered: limits.answer.map(|_| Said::default()),
         }
+    }
+
+    /// What was said already goes first. It fits, and is flushed together with what follows.
+    fn say_again(&mut self, said: Said) -> Result<(), LinkError> {
+        if !said.bytes.is_empty() {
+            self.carrier.send(&said.bytes)?;
+        }
+        if said.ended {
+            self.carrier.send_fin()?;
+            self.workload_ended = true;
+        }
+        if self.unanswered.is_some() {
+            self.unanswered = Some(said);
+        }
+        Ok(())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
@@ -222,11 +257,13 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             }
             Step::PeerReset => return Err(Stop::PeerReset),
             Step::Accepted => {
-                self.awaiting_answer = false;
+                self.unanswered = None;
                 self.alarm.as_mut().reset(Instant::now() + self.idle);
             }
             Step::Refused(why) => return Err(Stop::Refused(why)),
-            Step::HandedBack => return Err(Stop::HandedBack),
+            Step::HandedBack => {
+                return Err(Stop::HandedBack(self.unanswered.take().unwrap_or_default()));
+            }
             Step::Nothing => {}
         }
         Ok(true)
@@ -258,17 +295,34 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         if self.workload_ended || !self.carrier.may_send() || !self.carrier.records().has_room() {
             return Ok(false);
         }
-        let read = scratch::with(|buffer| match self.workload.try_read(buffer) {
-            Ok(0) => self.carrier.send_fin().map(|()| Read::End).map_err(Stop::from),
-            Ok(bytes) => {
-                self.carrier.send(&buffer[..bytes])?;
-                Ok(Read::Bytes(bytes))
+        let most = match &self.unanswered {
+            // The answer brings the next round.
+            Some(said) if said.bytes.len() >= MOST_SAID => return Ok(false),
+            Some(said) => MOST_SAID - said.bytes.len(),
+            None => scratch::SCRATCH,
+        };
+        let read = scratch::with(|buffer| {
+            let most = most.min(buffer.len());
+            match self.workload.try_read(&mut buffer[..most]) {
+                Ok(0) => self.carrier.send_fin().map(|()| Read::End).map_err(Stop::from),
+                Ok(bytes) => {
+                    self.carrier.send(&buffer[..bytes])?;
+                    if let Some(said) = &mut self.unanswered {
+                        said.bytes.extend_from_slice(&buffer[..bytes]);
+                    }
+                    Ok(Read::Bytes(bytes))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+                Err(_) => Err(Stop::WorkloadReset),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
-            Err(_) => Err(Stop::WorkloadReset),
         })?;
         match read {
-            Read::End => self.workload_ended = true,
+            Read::End => {
+                self.workload_ended = true;
+                if let Some(said) = &mut self.unanswered {
+                    said.ended = true;
+                }
+            }
             Read::Bytes(bytes) => self.meter.to_peer(bytes),
             Read::Nothing => {
                 return match self.workload.poll_read_ready(cx) {
@@ -284,7 +338,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
     /// One timer a use, looked at only when it fires: a use that moved since gets another turn.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         while self.alarm.as_mut().poll(cx).is_ready() {
-            if self.awaiting_answer {
+            if self.unanswered.is_some() {
                 return Poll::Ready(Stop::NoAnswer);
             }
             if !std::mem::take(&mut self.moved) {

@@ -17,7 +17,7 @@ mod scratch;
 
 pub use bare::Bare;
 pub use carrier::{Carrier, LinkError, Step};
-pub use duplex::{Ending, Limits, Meter, run};
+pub use duplex::{Ending, Limits, MOST_SAID, Meter, Said, run};
 pub use link::Link;
 pub use plain::{PlainEnding, plain};
 pub use records::{Arrived, MOST_PENDING, RecordError, Records};

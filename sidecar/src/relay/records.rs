@@ -8,9 +8,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 /// Most ciphertext that may wait for the socket before the relay stops reading the other side:
@@ -178,6 +180,14 @@ impl Records {
         }
         self.pending = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// The kernel holds neither bytes nor an end nor an error for us, and all of ours is gone.
+    pub fn has_silent_socket(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let peeked = SockRef::from(&self.tcp).peek(&mut byte);
+        !self.tls.wants_write()
+            && peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// New traffic keys for what we send from here on (RFC 8446 section 4.6.3).

@@ -96,7 +96,7 @@ impl Report {
             Ending::WorkloadReset => Outcome::WorkloadReset,
             Ending::PeerReset => Outcome::PeerReset,
             Ending::Refused(why) => Outcome::RefusedByPeer(*why),
-            Ending::HandedBack => Outcome::HandedBack,
+            Ending::HandedBack(_) => Outcome::HandedBack,
             Ending::NoAnswer => Outcome::PeerSilent,
             Ending::Idle => Outcome::IdleTimeout,
             Ending::Interrupted((outcome, why)) => {
