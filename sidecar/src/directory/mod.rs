@@ -102,7 +102,7 @@ impl Protocol {
 }
 
 /// Whom to dial and whom to find there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub endpoint: Endpoint,
     pub expected: Expected,

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Outbound;
+use super::pool::Connection;
+use super::reach::Unreached;
 use crate::directory::Target;
 use crate::drain::Closing;
 
@@ -55,16 +57,22 @@ impl Outbound {
     async fn one_ready(&self, target: &Target) {
         // A full house makes nothing ready for later.
         let made = match self.door.rest() {
-            Some(rest) => match self.connect(target).await {
-                Ok(held) => Some((held, rest)),
-                Err(why) => {
-                    let (endpoint, outcome) = (target.endpoint, why.outcome.word());
-                    tracing::debug!(%endpoint, outcome, detail = why.detail, "not made ready");
-                    None
-                }
-            },
+            Some(rest) => self.warm(target).await.map(|held| (held, rest)),
             None => None,
         };
         self.pool.warmed(target.endpoint, made);
+    }
+
+    async fn warm(&self, target: &Target) -> Option<Connection> {
+        let connected = tokio::select! {
+            connected = self.connect(target) => connected,
+            // Nobody who leaves waits for what he will not use.
+            () = self.door.closed(Closing::Leaving) => return None,
+        };
+        let not_ready = |why: &Unreached| {
+            let (endpoint, outcome) = (target.endpoint, why.outcome.word());
+            tracing::debug!(%endpoint, outcome, detail = why.detail, "not made ready");
+        };
+        connected.inspect_err(not_ready).ok()
     }
 }

@@ -41,12 +41,16 @@ pub(super) struct Demand {
     warming: usize,
     failures: u32,
     not_before: Option<Instant>,
-    /// Whom to expect, as of the last use that found too few.
+    /// Whom to expect, as of the last use.
     target: Option<Target>,
 }
 
 impl Demand {
-    pub(super) fn used(&mut self, now: Instant) {
+    pub(super) fn used(&mut self, target: &Target, now: Instant) {
+        // Cloned only when it changes: a use compares, and seldom more.
+        if self.target.as_ref() != Some(target) {
+            self.target = Some(target.clone());
+        }
         self.uses[self.next] = Some(now);
         self.next = (self.next + 1) % HOT_USES;
     }
@@ -56,17 +60,14 @@ impl Demand {
         self.uses.iter().all(|at| at.as_ref().is_some_and(counts))
     }
 
-    /// How many handshakes to begin now, for whom; they count as begun.
-    pub(super) fn begin(&mut self, target: &Target, idle: usize, now: Instant) -> usize {
+    /// How many handshakes to begin now; they count as begun.
+    pub(super) fn begin(&mut self, idle: usize, now: Instant) -> usize {
         let rests = self.not_before.is_some_and(|until| now < until);
         if rests || !self.is_hot(now) {
             return 0;
         }
         let missing = READY.saturating_sub(idle + self.warming);
         let begun = missing.min(MOST_WARMING - self.warming);
-        if begun > 0 {
-            self.target = Some(target.clone());
-        }
         self.warming += begun;
         begun
     }
@@ -115,7 +116,7 @@ mod tests {
 
     fn hot(now: Instant) -> Demand {
         let mut demand = Demand::default();
-        (0..HOT_USES).for_each(|_| demand.used(now));
+        (0..HOT_USES).for_each(|_| demand.used(&target(), now));
         demand
     }
 
@@ -123,24 +124,25 @@ mod tests {
     async fn one_use_is_no_habit_and_an_old_habit_is_none() {
         let now = Instant::now();
         let mut demand = Demand::default();
-        demand.used(now);
-        assert_eq!(demand.begin(&target(), 0, now), 0);
+        demand.used(&target(), now);
+        assert_eq!(demand.begin(0, now), 0);
         let mut demand = hot(now);
-        assert_eq!(demand.begin(&target(), 0, now + HOT_FOR), 0);
-        assert!(demand.wanted(now).is_none() && !demand.is_remembered(now + HOT_FOR));
+        assert_eq!(demand.begin(0, now + HOT_FOR), 0);
+        assert!(demand.wanted(now).is_some() && demand.is_remembered(now));
+        assert!(demand.wanted(now + HOT_FOR).is_none() && !demand.is_remembered(now + HOT_FOR));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hot_endpoint_gets_what_is_missing_and_no_more_at_once() {
         let now = Instant::now();
-        assert_eq!(hot(now).begin(&target(), READY, now), 0);
-        assert_eq!(hot(now).begin(&target(), READY - 1, now), 1);
+        assert_eq!(hot(now).begin(READY, now), 0);
+        assert_eq!(hot(now).begin(READY - 1, now), 1);
         let mut demand = hot(now);
-        assert_eq!(demand.begin(&target(), 0, now), READY);
-        assert_eq!(demand.begin(&target(), 0, now), 0);
+        assert_eq!(demand.begin(0, now), READY);
+        assert_eq!(demand.begin(0, now), 0);
         demand.ended(true, now);
-        assert_eq!(demand.begin(&target(), 1, now), 0);
-        assert_eq!(demand.begin(&target(), 0, now), 1);
+        assert_eq!(demand.begin(1, now), 0);
+        assert_eq!(demand.begin(0, now), 1);
         assert!(demand.wanted(now).is_some());
     }
 
@@ -150,18 +152,18 @@ mod tests {
         let mut last = Duration::ZERO;
         let mut demand = Demand::default();
         for _ in 0..20 {
-            (0..HOT_USES).for_each(|_| demand.used(now));
-            assert!(demand.begin(&target(), READY - 1, now) == 1);
+            (0..HOT_USES).for_each(|_| demand.used(&target(), now));
+            assert!(demand.begin(READY - 1, now) == 1);
             demand.ended(false, now);
-            assert_eq!(demand.begin(&target(), 0, now), 0);
+            assert_eq!(demand.begin(0, now), 0);
             let pause = demand.not_before.unwrap() - now;
             assert!(pause >= last && pause <= LONGEST_PAUSE);
             last = pause;
             now += pause;
         }
         assert_eq!(last, LONGEST_PAUSE);
-        (0..HOT_USES).for_each(|_| demand.used(now));
-        assert_eq!(demand.begin(&target(), READY - 1, now), 1);
+        (0..HOT_USES).for_each(|_| demand.used(&target(), now));
+        assert_eq!(demand.begin(READY - 1, now), 1);
         demand.ended(true, now);
         assert!(demand.not_before.is_none() && demand.failures == 0);
     }

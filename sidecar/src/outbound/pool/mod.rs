@@ -69,7 +69,7 @@ impl Pool {
     pub(super) fn used(&self, target: &Target) -> usize {
         let (mut shelf, now) = (self.shelf.borrow_mut(), Instant::now());
         if let Some(demand) = shelf.demand(target.endpoint) {
-            demand.used(now);
+            demand.used(target, now);
         }
         drop(shelf);
         self.begin(target, now)
@@ -121,7 +121,7 @@ impl Pool {
             return 0;
         }
         let idle = shelf.idle_at(target.endpoint);
-        shelf.demand(target.endpoint).map_or(0, |demand| demand.begin(target, idle, now))
+        shelf.demand(target.endpoint).map_or(0, |demand| demand.begin(idle, now))
     }
 
     /// Does something to the shelf, and parts in good order with whatever left it by that.

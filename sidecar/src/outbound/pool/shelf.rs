@@ -24,7 +24,8 @@ use crate::metrics::Retired;
 /// again, and what is surplus ages out from the far end.
 pub(super) const MAX_IDLE_EACH: usize = 64;
 
-/// Idle connections of one worker in all; each holds a descriptor and some 20 KiB.
+/// Idle connections of one worker in all; each holds a descriptor and the buffers of a
+/// TLS connection.
 pub(super) const MAX_IDLE: usize = 512;
 
 /// Endpoints whose demand is remembered: twice as many as could each have an idle connection.

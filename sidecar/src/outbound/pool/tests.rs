@@ -5,7 +5,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use myelin_identity::bundle::{DenyEntry, DenyList, DenySubject, TrustBundle};
@@ -67,12 +69,12 @@ struct Fake {
     name: usize,
     uses: u64,
     budget: u64,
-    quiet: bool,
+    quiet: Rc<Cell<bool>>,
 }
 
 impl Warm for Fake {
     fn is_quiet(&mut self) -> bool {
-        self.quiet
+        self.quiet.get()
     }
 
     fn may_open(&self) -> bool {
@@ -105,6 +107,8 @@ enum Act {
     Allowed,
     Trusts(usize),
     Passes(u64),
+    /// The peer of one that lies there retires it, or closes it.
+    Speaks(usize),
     Swept,
     Purged(usize),
     Closed,
@@ -123,6 +127,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Allowed),
         2 => (0..4_usize).prop_map(Act::Trusts),
         4 => (0..25_u64).prop_map(Act::Passes),
+        2 => (0..64_usize).prop_map(Act::Speaks),
         1 => Just(Act::Swept),
         1 => (0..2_usize).prop_map(Act::Purged),
         1 => prop::bool::weighted(0.1).prop_map(|ends| if ends { Act::Closed } else { Act::Swept }),
@@ -182,7 +187,7 @@ impl Life {
             && self.now < lying.until
             && self.now - lying.since < KEEP
             && lying.fake.uses < lying.fake.budget
-            && lying.fake.quiet
+            && lying.fake.quiet.get()
     }
 
     fn play(&mut self, act: Act) -> Result<(), TestCaseError> {
@@ -197,13 +202,20 @@ impl Life {
                 self.unix += seconds;
                 self.now += Duration::from_secs(seconds);
             }
+            Act::Speaks(number) => {
+                if let Some(lying) = self.lying.get(number % self.lying.len().max(1)) {
+                    lying.fake.quiet.set(false);
+                }
+            }
             Act::Swept => self.sweep()?,
             Act::Purged(at) => {
                 let mut gone = Vec::new();
                 self.shelf.purge(endpoint(at), &mut gone);
-                prop_assert!(gone.iter().all(|(fake, _)| !fake.quiet));
+                prop_assert!(gone.iter().all(|(fake, _)| !fake.quiet.get()));
                 self.lose(&gone);
-                prop_assert!(self.lying.iter().all(|lying| lying.at != at || lying.fake.quiet));
+                prop_assert!(
+                    self.lying.iter().all(|lying| lying.at != at || lying.fake.quiet.get())
+                );
             }
             Act::Closed => {
                 let mut gone = Vec::new();
@@ -221,7 +233,7 @@ impl Life {
 
     fn put(&mut self, at: usize, who: usize, behind: u64, fake: (u64, u64, bool), age: u64) {
         let (uses, budget, quiet) = fake;
-        let fake = Fake { name: self.names, uses, budget, quiet };
+        let fake = Fake { name: self.names, uses, budget, quiet: Rc::new(Cell::new(quiet)) };
         self.names += 1;
         let until = self.now + Duration::from_secs(age);
         let (generation, peer) = (self.generation - behind, WORLD.known[who].peer.clone());
