@@ -6,18 +6,32 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::carrier::{Carrier, LinkError, Step};
+use super::carrier::{Carrier, Framing, LinkError, Step};
 use super::records::Records;
+use crate::wire::HEADER_LEN;
 
 #[derive(Debug)]
 pub struct Bare {
     records: Records,
     said_close: bool,
+    unframed: Unframed,
+}
+
+/// Nothing goes in front of the bytes.
+#[derive(Debug)]
+pub struct Unframed;
+
+impl Framing for Unframed {
+    const HEAD: usize = 0;
+
+    fn header(&mut self, _length: usize) -> Result<[u8; HEADER_LEN], LinkError> {
+        Ok([0; HEADER_LEN])
+    }
 }
 
 impl Bare {
     pub fn new(records: Records) -> Self {
-        Self { records, said_close: false }
+        Self { records, said_close: false, unframed: Unframed }
     }
 
     pub fn into_records(self) -> Records {
@@ -26,22 +40,23 @@ impl Bare {
 }
 
 impl Carrier for Bare {
+    type Framing = Unframed;
+
     fn records(&mut self) -> &mut Records {
         &mut self.records
+    }
+
+    fn parts(&mut self) -> (&mut Records, &mut Unframed) {
+        (&mut self.records, &mut self.unframed)
     }
 
     fn step(&mut self) -> Result<Step, LinkError> {
         Ok(Step::Deliver(self.records.chunk().len()))
     }
 
-    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError> {
-        Ok(self.records.write(payload)?)
-    }
-
     fn send_fin(&mut self) -> Result<(), LinkError> {
         self.said_close = true;
-        self.records.say_close();
-        Ok(())
+        Ok(self.records.say_close()?)
     }
 
     fn send_reset(&mut self) {

@@ -1,38 +1,39 @@
 //! One use: a workload's stream and a carrier, both ways at once in one future. Called by
 //! `inbound` and `outbound` when the use may begin.
 //!
-//! The plaintext that rustls has decrypted *is* the buffer towards the workload, and nothing more
-//! is read from the peer until it is gone; towards the peer at most `MOST_PENDING` bytes wait. So
-//! a side that stalls stalls the other one, and memory does not grow.
+//! The buffer in which records were opened *is* the buffer towards the workload, and nothing more
+//! is read from the peer until it is gone; nothing is read from the workload while sealed records
+//! wait for the peer's socket. So a side that stalls stalls the other one, and memory does not
+//! grow.
 //!
-//! Never: reads on while the other side is stalled; ends a cut stream cleanly.
+//! Never: reads on while the other side is stalled; ends a cut stream cleanly; says a word of the
+//! workload twice.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::future::poll_fn;
-use std::io;
 use std::net::Shutdown;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-use super::carrier::{Carrier, LinkError, Step};
+use super::bell::Bell;
+use super::carrier::{Carrier, LinkError, MOST_SAID, Said, Step};
+use super::outbox::FillError;
 use super::records::{Arrived, RecordError};
-use super::scratch;
 use crate::wire::Refuse;
 
-/// How many times one poll goes round before it lets the other connections of this core run:
-/// 16 rounds of at most four records are 1 MiB, about a quarter of a millisecond of AES.
-const ROUNDS_A_POLL: u32 = 16;
+/// How many times one poll goes round before it lets the other connections of this core run: at
+/// most 2 MiB, about half a millisecond.
+const ROUNDS_A_POLL: u32 = 4;
 
-/// Most that is kept of what a workload says before the acceptor has answered, so that a use which
-/// is handed back can be opened elsewhere: a client's first flight fits many times over, and
-/// nothing more is read from the workload until the answer is there.
-pub const MOST_SAID: usize = 64 * 1024;
+/// How much goes to the workload before its own words are looked at: four reads and four writes.
+const STEPS_A_ROUND: u32 = 8;
 
 /// Counts bytes as they pass.
 pub trait Meter {
@@ -45,16 +46,8 @@ pub trait Meter {
 pub struct Limits {
     /// A use without a byte in either direction for this long (and at most twice) is ended.
     pub idle: Duration,
-    /// The acceptor must have answered by then; `None` once it has, or when it is us.
+    /// The acceptor must have answered by then; `None` when it is us.
     pub answer: Option<Duration>,
-}
-
-/// What the workload said before the acceptor answered. It was metered when it was read.
-#[derive(Debug, Default)]
-pub struct Said {
-    pub bytes: Vec<u8>,
-    /// It has said all that it will say.
-    pub ended: bool,
 }
 
 /// How a use ended. All but `Completed` leave the mesh connection unusable.
@@ -65,7 +58,7 @@ pub enum Ending<I> {
     WorkloadReset,
     PeerReset,
     Refused(Refuse),
-    /// The acceptor retires and never took this use: it may be opened elsewhere, with these words.
+    /// The acceptor never took the use: what the workload has said may be said elsewhere.
     HandedBack(Said),
     NoAnswer,
     Idle,
@@ -74,8 +67,8 @@ pub enum Ending<I> {
     Broken(LinkError),
 }
 
-/// Runs one use to its end. `said` is what the workload said to an acceptor that handed the use
-/// back, and goes first. `interrupt` is withdrawn permission or the end of a drain.
+/// Runs one use to its end. `said` is what the workload said before this carrier was found;
+/// `interrupt` is withdrawn permission or the end of a drain.
 pub async fn run<C: Carrier, I>(
     carrier: &mut C,
     workload: &TcpStream,
@@ -84,18 +77,35 @@ pub async fn run<C: Carrier, I>(
     said: Said,
     interrupt: impl Future<Output = I>,
 ) -> Ending<I> {
+    let mut interrupt = pin!(interrupt);
+    let mut alarm = pin!(tokio::time::sleep(limits.answer.unwrap_or(limits.idle)));
+    let bell = Bell::new();
+    let ringer = Waker::from(Arc::clone(&bell));
     let mut duplex = Duplex::new(carrier, workload, meter, limits);
-    if let Err(error) = duplex.say_again(said) {
-        return Ending::Broken(error);
-    }
-    let mut interrupt = std::pin::pin!(interrupt);
-    let ending = poll_fn(|cx| {
-        if let Poll::Ready(ending) = duplex.poll(cx) {
-            return Poll::Ready(ending.into_ending());
+    let ending = match duplex.say_again(said) {
+        Err(stop) => duplex.ending(stop),
+        Ok(()) => {
+            poll_fn(|cx| {
+                if let Poll::Ready(stop) = duplex.poll(cx) {
+                    return Poll::Ready(duplex.ending(stop));
+                }
+                // A new answer set the alarm anew: it must be heard, rung or not.
+                let reset = std::mem::take(&mut duplex.answered);
+                if reset {
+                    alarm.as_mut().reset(Instant::now() + duplex.limits.idle);
+                }
+                if bell.answer(cx.waker()) || reset {
+                    let mut seldom = Context::from_waker(&ringer);
+                    if let Poll::Ready(stop) = duplex.poll_alarm(alarm.as_mut(), &mut seldom) {
+                        return Poll::Ready(duplex.ending(stop));
+                    }
+                    return interrupt.as_mut().poll(&mut seldom).map(Ending::Interrupted);
+                }
+                Poll::Pending
+            })
+            .await
         }
-        interrupt.as_mut().poll(cx).map(Ending::Interrupted)
-    })
-    .await;
+    };
     if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack(_)) {
         duplex.carrier.send_reset();
         // Leaves if the socket takes it at once; the RST that follows says the same.
@@ -104,31 +114,16 @@ pub async fn run<C: Carrier, I>(
     ending
 }
 
-/// Why the poll stopped; `Ending` without the interrupt.
+/// Why the poll stopped; `Ending` without what only the end of a use can know.
 enum Stop {
     Completed,
     WorkloadReset,
     PeerReset,
     Refused(Refuse),
-    HandedBack(Said),
+    HandedBack,
     NoAnswer,
     Idle,
     Broken(LinkError),
-}
-
-impl Stop {
-    fn into_ending<I>(self) -> Ending<I> {
-        match self {
-            Self::Completed => Ending::Completed,
-            Self::WorkloadReset => Ending::WorkloadReset,
-            Self::PeerReset => Ending::PeerReset,
-            Self::Refused(why) => Ending::Refused(why),
-            Self::HandedBack(said) => Ending::HandedBack(said),
-            Self::NoAnswer => Ending::NoAnswer,
-            Self::Idle => Ending::Idle,
-            Self::Broken(error) => Ending::Broken(error),
-        }
-    }
 }
 
 impl From<LinkError> for Stop {
@@ -143,49 +138,80 @@ impl From<RecordError> for Stop {
     }
 }
 
+impl From<FillError> for Stop {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Stream => Self::WorkloadReset,
+            FillError::Link(error) => Self::Broken(error),
+        }
+    }
+}
+
+/// What is left after a round.
+enum Round {
+    More,
+    /// Nothing can be moved, and every waker is set.
+    Over,
+}
+
 struct Duplex<'a, C, M> {
     carrier: &'a mut C,
     workload: &'a TcpStream,
     meter: &'a M,
-    /// Payload in front of the plaintext that the workload has not taken yet.
-    undelivered: usize,
+    limits: Limits,
+    /// Kept while the acceptor has not answered.
+    said: Option<Said>,
+    /// What follows the bytes that were set aside for the workload.
+    after: Option<Step>,
+    /// Nobody has told us yet whether the workload has spoken.
+    unasked: bool,
     workload_ended: bool,
     peer_ended: bool,
-    idle: Duration,
     moved: bool,
-    alarm: Pin<Box<Sleep>>,
-    /// What the workload said so far; there while the acceptor has not answered.
-    unanswered: Option<Said>,
+    answered: bool,
 }
 
 impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
     fn new(carrier: &'a mut C, workload: &'a TcpStream, meter: &'a M, limits: Limits) -> Self {
-        let first = limits.answer.unwrap_or(limits.idle);
+        let dials = limits.answer.is_some();
         Self {
             carrier,
             workload,
             meter,
-            undelivered: 0,
+            limits,
+            said: dials.then(Said::default),
+            after: None,
+            unasked: dials,
             workload_ended: false,
             peer_ended: false,
-            idle: limits.idle,
             moved: false,
-            alarm: Box::pin(tokio::time::sleep(first)),
-            unanswered: limits.answer.map(|_| Said::default()),
+            answered: false,
         }
     }
 
-    /// What was said already goes first. It fits, and is flushed together with what follows.
-    fn say_again(&mut self, said: Said) -> Result<(), LinkError> {
-        if !said.bytes.is_empty() {
-            self.carrier.send(&said.bytes)?;
+    fn ending<I>(&mut self, stop: Stop) -> Ending<I> {
+        match stop {
+            Stop::Completed => Ending::Completed,
+            Stop::WorkloadReset => Ending::WorkloadReset,
+            Stop::PeerReset => Ending::PeerReset,
+            Stop::Refused(why) => Ending::Refused(why),
+            Stop::HandedBack => Ending::HandedBack(self.said.take().unwrap_or_default()),
+            Stop::NoAnswer => Ending::NoAnswer,
+            Stop::Idle => Ending::Idle,
+            Stop::Broken(error) => Ending::Broken(error),
         }
+    }
+
+    /// What was said to a carrier that handed the use back.
+    fn say_again(&mut self, said: Said) -> Result<(), Stop> {
+        let (records, framing) = self.carrier.parts();
+        records.say(&said.bytes, framing)?;
         if said.ended {
-            self.carrier.send_fin()?;
             self.workload_ended = true;
+            self.carrier.send_fin()?;
         }
-        if self.unanswered.is_some() {
-            self.unanswered = Some(said);
+        if self.said.is_some() {
+            self.said = Some(said);
         }
         Ok(())
     }
@@ -194,38 +220,48 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         for _ in 0..ROUNDS_A_POLL {
             match self.round(cx) {
                 Err(stop) => return Poll::Ready(stop),
-                Ok(true) => self.moved = true,
-                Ok(false) => return self.poll_alarm(cx),
+                Ok(Round::More) => {}
+                Ok(Round::Over) => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Moves what can be moved once each way. `false`: nothing could, and every waker is set.
-    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        let delivered = self.towards_workload(cx)?;
-        let had_room = self.carrier.records().has_room();
-        let taken = self.towards_peer(cx)?;
-        let flushed = self.carrier.records().poll_flush(cx).map_err(RecordError::Io)?;
-        if flushed.is_ready() && !had_room {
-            // There is room again, but the workload was not asked in this round, so no waker of its
-            // would ever call us.
-            return Ok(true);
+    /// Moves what can be moved each way, then pushes it out with one write.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<Round, Stop> {
+        let mut steps = 0;
+        while steps < STEPS_A_ROUND && self.towards_workload(cx)? {
+            steps += 1;
         }
-        if self.workload_ended && self.peer_ended && self.undelivered == 0 && flushed.is_ready() {
+        self.moved |= steps > 0;
+        let had_room = self.carrier.records().has_room();
+        while self.towards_peer(cx)? {
+            self.moved = true;
+        }
+        let has_room = self.carrier.records().has_room();
+        let flushed = self.carrier.records().poll_flush(cx).map_err(RecordError::Io)?;
+        if steps == STEPS_A_ROUND || (flushed.is_ready() && !(had_room && has_room)) {
+            // There is more, or room again: somebody was not asked to the end in this round, so no
+            // waker of that side would ever call us.
+            return Ok(Round::More);
+        }
+        let delivered = !self.carrier.records().has_ready() && self.after.is_none();
+        if self.workload_ended && self.peer_ended && delivered && flushed.is_ready() {
             return Err(Stop::Completed);
         }
-        Ok(delivered || taken)
+        Ok(Round::Over)
     }
 
     fn towards_workload(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        if self.undelivered > 0 {
+        if self.carrier.records().has_ready() {
             return self.deliver(cx);
         }
-        if !self.carrier.records().chunk().is_empty() {
-            let step = self.carrier.step()?;
+        if let Some(step) = self.after.take() {
             return self.take(step);
+        }
+        if !self.carrier.records().chunk().is_empty() {
+            return self.gather();
         }
         if self.peer_ended && self.workload_ended {
             // What follows a whole use is not this use's to read.
@@ -235,10 +271,29 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             return if self.peer_ended { Ok(false) } else { self.close_notify() };
         }
         match self.carrier.records().poll_read(cx)? {
-            Poll::Ready(Arrived::Progress) => Ok(true),
+            Poll::Ready(Arrived::Progress) => self.gather(),
             Poll::Ready(Arrived::CleanEnd) if self.peer_ended => Ok(false),
             Poll::Ready(Arrived::CleanEnd) => self.close_notify(),
             Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Judges what is here, frame by frame, and sets payload aside until something else comes.
+    fn gather(&mut self) -> Result<bool, Stop> {
+        loop {
+            match self.carrier.step()? {
+                Step::Deliver(bytes) => self.carrier.records().set_aside(bytes),
+                other if self.carrier.records().has_ready() => {
+                    self.after = Some(other);
+                    return Ok(true);
+                }
+                other => return self.take(other),
+            }
+            let records = self.carrier.records();
+            let full = !records.may_set_aside();
+            if full || (records.chunk().is_empty() && !records.open_next()?) {
+                return Ok(true);
+            }
         }
     }
 
@@ -249,7 +304,6 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
 
     fn take(&mut self, step: Step) -> Result<bool, Stop> {
         match step {
-            Step::Deliver(bytes) => self.undelivered = bytes,
             Step::PeerFin => {
                 self.peer_ended = true;
                 // A workload that is gone already shows itself at the next read.
@@ -257,101 +311,76 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             }
             Step::PeerReset => return Err(Stop::PeerReset),
             Step::Accepted => {
-                self.unanswered = None;
-                self.alarm.as_mut().reset(Instant::now() + self.idle);
+                self.said = None;
+                self.answered = true;
             }
             Step::Refused(why) => return Err(Stop::Refused(why)),
-            Step::HandedBack => {
-                return Err(Stop::HandedBack(self.unanswered.take().unwrap_or_default()));
-            }
-            Step::Nothing => {}
+            Step::HandedBack => return Err(Stop::HandedBack),
+            Step::Deliver(_) | Step::Nothing => {}
         }
         Ok(true)
     }
 
     fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        let records = self.carrier.records();
-        let chunk = records.chunk();
-        let bytes = &chunk[..self.undelivered.min(chunk.len())];
-        match self.workload.try_write(bytes) {
-            Ok(written) => {
-                self.undelivered -= written;
-                records.consume(written);
+        match self.carrier.records().deliver(self.workload) {
+            Ok(Some(written)) => {
                 self.meter.to_workload(written);
                 Ok(true)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match self.workload.poll_write_ready(cx) {
-                    Poll::Ready(Ok(())) => Ok(true),
-                    Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
-                    Poll::Pending => Ok(false),
-                }
-            }
+            Ok(None) => match self.workload.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => Ok(true),
+                Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
+                Poll::Pending => Ok(false),
+            },
             Err(_) => Err(Stop::WorkloadReset),
         }
     }
 
+    /// Takes what the workload says. `false`: nothing more now, or no room.
     fn towards_peer(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
         if self.workload_ended || !self.carrier.may_send() || !self.carrier.records().has_room() {
             return Ok(false);
         }
-        let most = match &self.unanswered {
-            // The answer brings the next round.
+        let unasked = std::mem::take(&mut self.unasked);
+        let kept = match &mut self.said {
             Some(said) if said.bytes.len() >= MOST_SAID => return Ok(false),
-            Some(said) => MOST_SAID - said.bytes.len(),
-            None => scratch::SCRATCH,
+            Some(said) => Some(&mut said.bytes),
+            None => None,
         };
-        let read = scratch::with(|buffer| {
-            let most = most.min(buffer.len());
-            match self.workload.try_read(&mut buffer[..most]) {
-                Ok(0) => self.carrier.send_fin().map(|()| Read::End).map_err(Stop::from),
-                Ok(bytes) => {
-                    self.carrier.send(&buffer[..bytes])?;
-                    if let Some(said) = &mut self.unanswered {
-                        said.bytes.extend_from_slice(&buffer[..bytes]);
-                    }
-                    Ok(Read::Bytes(bytes))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
-                Err(_) => Err(Stop::WorkloadReset),
-            }
-        })?;
-        match read {
-            Read::End => {
+        let (records, framing) = self.carrier.parts();
+        match records.take_from(self.workload, framing, unasked, kept)? {
+            Some(0) => {
                 self.workload_ended = true;
-                if let Some(said) = &mut self.unanswered {
+                if let Some(said) = &mut self.said {
                     said.ended = true;
                 }
+                self.carrier.send_fin()?;
+                Ok(true)
             }
-            Read::Bytes(bytes) => self.meter.to_peer(bytes),
-            Read::Nothing => {
-                return match self.workload.poll_read_ready(cx) {
-                    Poll::Ready(Ok(())) => Ok(true),
-                    Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
-                    Poll::Pending => Ok(false),
-                };
+            Some(bytes) => {
+                self.meter.to_peer(bytes);
+                Ok(true)
             }
+            None if unasked => Ok(true),
+            None => match self.workload.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => Ok(true),
+                Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
+                Poll::Pending => Ok(false),
+            },
         }
-        Ok(true)
     }
 
     /// One timer a use, looked at only when it fires: a use that moved since gets another turn.
-    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        while self.alarm.as_mut().poll(cx).is_ready() {
-            if self.unanswered.is_some() {
+    fn poll_alarm(&mut self, mut alarm: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Stop> {
+        while alarm.as_mut().poll(cx).is_ready() {
+            if self.said.is_some() {
                 return Poll::Ready(Stop::NoAnswer);
             }
             if !std::mem::take(&mut self.moved) {
                 return Poll::Ready(Stop::Idle);
             }
-            self.alarm.as_mut().reset(Instant::now() + self.idle);
+            alarm.as_mut().reset(Instant::now() + self.limits.idle);
         }
         Poll::Pending
     }
-}
-
-enum Read {
-    Bytes(usize),
-    End,
-    Nothing,
 }

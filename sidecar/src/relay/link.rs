@@ -84,7 +84,7 @@ impl<M: Side> Link<M> {
     pub async fn settle(&mut self, within: Duration) -> Result<bool, LinkError> {
         loop {
             if self.machine.action() == Action::RefreshKeys {
-                self.records.refresh_keys()?;
+                self.records.refresh_keys().map_err(RecordError::Tls)?;
                 self.control(|machine, out| machine.course_mut().keys_refreshed(out))?;
             }
             match self.machine.course().phase() {
@@ -106,7 +106,9 @@ impl<M: Side> Link<M> {
     /// Says close_notify and reads to the peer's end, within a deadline: closing on unread bytes
     /// would become a reset, and our last words would be lost with it.
     pub async fn close(&mut self, within: Duration) {
-        self.records.say_close();
+        if self.records.say_close().is_err() {
+            return;
+        }
         let read_out = async { while let Ok(Some(())) = self.event(within, |_| ()).await {} };
         // The peer that does not let us end well has no claim to a clean end.
         let _ = tokio::time::timeout(within, read_out).await;
@@ -117,15 +119,14 @@ impl<M: Side> Link<M> {
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let event = self.poll_event(&mut cx, &mut Some(|_: Event<'_>| ()));
-        // The runtime knows only what its last look at the sockets showed; the kernel knows now.
-        event.is_pending() && self.records.has_silent_socket()
+        event.is_pending() && self.records.is_silent()
     }
 
     /// Says close_notify as far as the socket takes it at once, and closes. For an idle link, on
     /// which neither side has anything left to lose.
     pub fn part(mut self) {
-        self.records.say_close();
         // A peer that takes nothing, or is gone, sees the connection's end all the same.
+        let _ = self.records.say_close();
         let _ = self.records.poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 
@@ -154,8 +155,11 @@ impl<M: Side> Link<M> {
             match self.records.poll_read(cx)? {
                 Poll::Ready(Arrived::Progress | Arrived::CleanEnd) => {}
                 Poll::Pending => {
-                    // Both are registered by now: whichever comes first wakes us.
-                    let _ = flushed;
+                    // Both are registered by now: whichever comes first wakes us. What the read
+                    // itself gave us to say (new keys that the peer asked for) leaves as well.
+                    if flushed.is_ready() {
+                        let _ = self.records.poll_flush(cx).map_err(RecordError::Io)?;
+                    }
                     return Poll::Pending;
                 }
             }
@@ -174,8 +178,14 @@ impl<M: Side> Link<M> {
 }
 
 impl<M: Side> Carrier for Link<M> {
+    type Framing = M;
+
     fn records(&mut self) -> &mut Records {
         &mut self.records
+    }
+
+    fn parts(&mut self) -> (&mut Records, &mut M) {
+        (&mut self.records, &mut self.machine)
     }
 
     fn step(&mut self) -> Result<Step, LinkError> {
@@ -201,14 +211,6 @@ impl<M: Side> Carrier for Link<M> {
         };
         self.records.consume(skip);
         Ok(step)
-    }
-
-    fn send(&mut self, payload: &[u8]) -> Result<(), LinkError> {
-        for part in payload.chunks(crate::wire::MAX_PAYLOAD) {
-            let header = self.machine.course_mut().data(part.len())?;
-            self.records.write_two(&header, part)?;
-        }
-        Ok(())
     }
 
     fn send_fin(&mut self) -> Result<(), LinkError> {

@@ -1,26 +1,32 @@
 //! The hot path: bytes between a workload's stream and a mesh connection, both ways at once, with
 //! half-close kept, backpressure passed on, and every frame judged by the wire machines. Called by
-//! `inbound` and `outbound`; `tls` drives its handshakes over `Records`.
+//! `inbound` and `outbound`; `tls` makes the `Records` when a handshake is over.
 //!
-//! Never: a buffer of its own for a connection (rustls holds the plaintext, the thread lends the
-//! rest), a clean end for a stream that was cut, a decision about who may talk.
+//! Never: a buffer kept by a connection that sleeps (the thread lends them), a clean end for a
+//! stream that was cut, a decision about who may talk.
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod after;
 mod bare;
+mod bell;
 mod carrier;
 mod duplex;
+mod inbox;
 mod link;
+mod outbox;
 mod plain;
 mod records;
-mod scratch;
+mod seal;
+mod shelf;
+mod socket;
 
 pub use bare::Bare;
-pub use carrier::{Carrier, LinkError, Step};
-pub use duplex::{Ending, Limits, MOST_SAID, Meter, Said, run};
+pub use carrier::{Carrier, Framing, LinkError, MOST_SAID, Said, Step};
+pub use duplex::{Ending, Limits, Meter, run};
 pub use link::Link;
 pub use plain::{PlainEnding, plain};
-pub use records::{Arrived, MOST_PENDING, RecordError, Records};
+pub use records::{Arrived, RecordError, Records};
 
 #[cfg(test)]
 mod tests;

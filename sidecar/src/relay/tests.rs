@@ -233,7 +233,7 @@ async fn a_stalled_workload_stalls_the_sender_and_no_memory_grows() {
     };
     // Three TCP connections' buffers, and what the relay itself may hold: nothing like a gigabyte.
     assert!(written < 64 * 1024 * 1024, "{written} bytes vanished somewhere");
-    assert!(!dialer.records.has_room() || dialer.records.tls().wants_write());
+    assert!(!dialer.records.has_room());
 }
 
 #[tokio::test]
@@ -328,7 +328,8 @@ async fn no_more_than_the_most_is_kept_before_the_answer() {
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(meter.sent.get(), MOST_SAID);
+        // It stops at the first read that reaches the bound.
+        assert!(meter.sent.get() < MOST_SAID + crate::wire::MAX_PAYLOAD);
         hand_back(&mut acceptor).await;
     };
     let (ending, (), _) = tokio::join!(
@@ -342,7 +343,7 @@ async fn no_more_than_the_most_is_kept_before_the_answer() {
         say(client, &flood),
     );
     let Ending::HandedBack(back) = ending else { panic!("{ending:?}") };
-    assert!(back.bytes == flood[..MOST_SAID] && !back.ended);
+    assert!(back.bytes == flood[..meter.sent.get()] && !back.ended);
 }
 
 #[tokio::test]

@@ -169,6 +169,7 @@ impl Parts<'_> {
         config.alpn_protocols = alpns;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
 
@@ -182,6 +183,8 @@ impl Parts<'_> {
         config.alpn_protocols = alpns;
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
+        // The record layer is ours: rustls hands it each direction's keys after the handshake.
+        config.enable_secret_extraction = true;
         Ok(Arc::new(config))
     }
 }

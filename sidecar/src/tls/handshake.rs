@@ -5,24 +5,24 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use myelin_identity::verify::{Refusal, Role};
+use myelin_identity::verify::{Peer, Refusal, Role};
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::{Accepted, AcceptedAlert, Acceptor};
-use rustls::{ClientConnection, ServerConfig};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, UnbufferedServerConnection};
+use rustls::{CommonState, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::configs::Configs;
+use super::drive::Flight;
 use super::refusal::HandshakeError;
-use super::session::{Session, facts};
+use super::session::{Facts, Session, facts};
 use crate::addr::Endpoint;
-use crate::relay::{RecordError, Records};
+use crate::relay::Records;
 use crate::wire;
 
 /// The most that one handshake may take, both directions and the verification included.
@@ -48,13 +48,13 @@ pub async fn accept(
     deadline: Deadline,
 ) -> Result<Session, HandshakeError> {
     let work = async {
-        let hello = client_hello(&tcp).await?;
+        let (hello, seen) = client_hello(&tcp).await?;
         let config = choose(&hello, configs, declared)?;
-        let tls = match hello.into_connection(config) {
-            Ok(tls) => tls,
-            Err((error, alert)) => return Err(refuse(&tcp, error, alert)),
-        };
-        finish(Records::new(tcp, tls), configs).await
+        let mut tls = UnbufferedServerConnection::new(config)?;
+        let mut flight = Flight::new(seen);
+        flight.drive(&tcp, &mut tls).await?;
+        let met = met(&tls, configs, Role::Client)?;
+        Ok(met.with(Records::server(tcp, tls, flight.rest())?))
     };
     within(deadline, work).await
 }
@@ -74,8 +74,14 @@ pub async fn dial(
     let config = config.ok_or(HandshakeError::UndeclaredProtocol)?;
     // An address as the server's name is not sent as SNI: nothing about the peer leaks.
     let name = ServerName::IpAddress(endpoint.ip().into());
-    let tls = ClientConnection::new(Arc::clone(config), name)?;
-    let session = within(deadline, finish(Records::new(tcp, tls), configs)).await?;
+    let mut tls = UnbufferedClientConnection::new(Arc::clone(config), name)?;
+    let work = async {
+        let mut flight = Flight::new(Vec::new());
+        flight.drive(&tcp, &mut tls).await?;
+        let met = met(&tls, configs, Role::Server)?;
+        Ok(met.with(Records::client(tcp, tls, flight.rest())?))
+    };
+    let session = within(deadline, work).await?;
     if offer == Offer::Myelin1 && !session.speaks_myelin() {
         return Err(HandshakeError::UndeclaredProtocol);
     }
@@ -92,20 +98,21 @@ where
     }
 }
 
-/// Reads until the ClientHello is whole. A post-quantum one takes several segments, a hostile one
-/// may come in one-byte records: rustls bounds what it keeps.
-async fn client_hello(tcp: &TcpStream) -> Result<Accepted, HandshakeError> {
+/// Reads until the ClientHello is whole, and keeps what it read. A post-quantum one takes several
+/// segments, a hostile one may come in one-byte records: rustls bounds what it takes.
+async fn client_hello(tcp: &TcpStream) -> Result<(Accepted, Vec<u8>), HandshakeError> {
     let mut acceptor = Acceptor::default();
+    let mut seen = Vec::new();
     loop {
         tcp.readable().await?;
-        match acceptor.read_tls(&mut TryRead(tcp)) {
+        match acceptor.read_tls(&mut Seeing { tcp, seen: &mut seen }) {
             Ok(0) => return Err(HandshakeError::Closed),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error.into()),
         }
         match acceptor.accept() {
-            Ok(Some(hello)) => return Ok(hello),
+            Ok(Some(hello)) => return Ok((hello, seen)),
             Ok(None) => {}
             Err((error, alert)) => return Err(refuse(tcp, error, alert)),
         }
@@ -126,34 +133,24 @@ fn choose(
     config.map(Arc::clone).ok_or(HandshakeError::UndeclaredProtocol)
 }
 
-/// Drives the handshake to its end and asks who the peer is.
-async fn finish(mut records: Records, configs: &Configs) -> Result<Session, HandshakeError> {
-    if let Err(error) = poll_fn(|cx| poll_handshake(&mut records, cx)).await {
-        // The alert that says why is pending; it leaves if the socket takes it at once.
-        let _ = poll_fn(|cx| Poll::Ready(records.poll_flush(cx).is_ready())).await;
-        return Err(error.into());
-    }
-    let chain = records.tls().peer_certificates().ok_or(Refusal::NoCertificate)?;
-    let role = match records.tls() {
-        rustls::Connection::Client(_) => Role::Server,
-        rustls::Connection::Server(_) => Role::Client,
-    };
+/// Who the peer of a finished handshake is, and what was negotiated.
+fn met(tls: &CommonState, configs: &Configs, role: Role) -> Result<Met, HandshakeError> {
+    let chain = tls.peer_certificates().ok_or(Refusal::NoCertificate)?;
     // Verified a moment ago in this very handshake, so this only looks it up.
     let peer = configs.peer(chain, role)?;
-    let facts = facts(records.tls());
-    Ok(Session { records, peer, facts })
+    Ok(Met { peer, facts: facts(tls), myelin: tls.alpn_protocol() == Some(wire::ALPN) })
 }
 
-fn poll_handshake(records: &mut Records, cx: &mut Context<'_>) -> Poll<Result<(), RecordError>> {
-    loop {
-        ready!(records.poll_flush(cx))?;
-        if !records.tls().is_handshaking() {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(records.poll_read(cx))? {
-            crate::relay::Arrived::Progress => {}
-            crate::relay::Arrived::CleanEnd => return Poll::Ready(Err(RecordError::Truncated)),
-        }
+struct Met {
+    peer: Peer,
+    facts: Facts,
+    myelin: bool,
+}
+
+impl Met {
+    fn with(self, records: Records) -> Session {
+        let Self { peer, facts, myelin } = self;
+        Session { records, peer, facts, myelin }
     }
 }
 
@@ -173,10 +170,16 @@ fn refuse(tcp: &TcpStream, error: rustls::Error, mut alert: AcceptedAlert) -> Ha
     error
 }
 
-struct TryRead<'a>(&'a TcpStream);
+/// Reads from a stream and keeps a copy.
+struct Seeing<'a> {
+    tcp: &'a TcpStream,
+    seen: &'a mut Vec<u8>,
+}
 
-impl io::Read for TryRead<'_> {
+impl io::Read for Seeing<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(into)
+        let bytes = self.tcp.try_read(into)?;
+        self.seen.extend_from_slice(&into[..bytes]);
+        Ok(bytes)
     }
 }

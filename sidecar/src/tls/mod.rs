@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod configs;
+mod drive;
 mod handshake;
 mod refusal;
 mod session;

@@ -9,7 +9,6 @@ use myelin_identity::verify::Peer;
 use rustls::{HandshakeKind, NamedGroup};
 
 use crate::relay::Records;
-use crate::wire;
 
 /// What was negotiated, in words from closed lists, for log and metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +32,18 @@ pub struct Session {
     pub records: Records,
     pub peer: Peer,
     pub facts: Facts,
+    pub(super) myelin: bool,
 }
 
 impl Session {
     /// Did both sides agree on `myelin/1`? Otherwise the bytes go as they are.
     pub fn speaks_myelin(&self) -> bool {
-        self.records.tls().alpn_protocol() == Some(wire::ALPN)
+        self.myelin
     }
 }
 
 /// Reads what a connection negotiated.
-pub(super) fn facts(tls: &rustls::Connection) -> Facts {
+pub(super) fn facts(tls: &rustls::CommonState) -> Facts {
     let group =
         tls.negotiated_key_exchange_group().map_or("none", |group| group_word(group.name()));
     let cipher = tls.negotiated_cipher_suite().map_or("none", |suite| cipher_word(suite.suite()));
