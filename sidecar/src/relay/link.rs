@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::carrier::{Carrier, LinkError, Step};
+use super::outbox::FillError;
 use super::records::{Arrived, RecordError, Records};
 use crate::wire::{Action, Event, Misuse, Phase, Received, Side};
 
@@ -67,6 +68,15 @@ impl<M: Side> Link<M> {
             self.records.write(&self.out)?;
         }
         Ok(done)
+    }
+
+    /// Appends payload of the use at hand, for drivers that hold it in their hands (the suites' own
+    /// peers); the duplex reads a workload right into records instead.
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), LinkError> {
+        self.records.say(payload, &mut self.machine).map_err(|error| match error {
+            FillError::Link(error) => error,
+            FillError::Stream => LinkError::EarlyClose,
+        })
     }
 
     /// Flushes, then waits for the next event, which must not be payload. `None` is a clean end.
