@@ -29,6 +29,7 @@ pub enum Closing {
 #[derive(Debug)]
 pub struct Door {
     inside: AtomicUsize,
+    resting: AtomicUsize,
     most: usize,
     closing: watch::Sender<Closing>,
 }
@@ -37,11 +38,17 @@ pub struct Door {
 #[derive(Debug)]
 pub struct Place(Arc<Door>);
 
+/// An idle mesh connection's, given back when dropped: it takes nobody's place, so that a house
+/// full of them still lets new connections in, and is waited for when we leave.
+#[derive(Debug)]
+pub struct Rest(Arc<Door>);
+
 impl Door {
     /// `most` connections at once.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             inside: AtomicUsize::new(0),
+            resting: AtomicUsize::new(0),
             most,
             closing: watch::Sender::new(Closing::Open),
         })
@@ -55,6 +62,17 @@ impl Door {
             return None;
         }
         Some(Place(Arc::clone(self)))
+    }
+
+    /// For a mesh connection between two uses. `None` if as many rest as may be inside: such a
+    /// connection ends instead. The next use asks for a place like anybody else.
+    pub fn rest(self: &Arc<Self>) -> Option<Rest> {
+        let before = self.resting.fetch_add(1, Ordering::Relaxed);
+        if before >= self.most {
+            self.resting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Rest(Arc::clone(self)))
     }
 
     /// Tells everybody how far we are; there is no way back.
@@ -82,10 +100,15 @@ impl Door {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Waits until nobody is inside, for `at_most`; says how many are left.
+    /// Idle mesh connections.
+    pub fn resting(&self) -> usize {
+        self.resting.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nobody is inside and nobody rests, for `at_most`; says how many are left inside.
     pub async fn emptied(&self, at_most: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + at_most;
-        while self.inside() > 0 && tokio::time::Instant::now() < deadline {
+        while self.inside() + self.resting() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         self.inside()
@@ -95,6 +118,12 @@ impl Door {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.resting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -111,6 +140,20 @@ mod tests {
         assert!(door.enter().is_none());
         drop(first);
         assert!(door.enter().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_rests_takes_no_place_is_bounded_and_is_waited_for() {
+        let door = Door::new(1);
+        let rest = door.rest();
+        assert!(rest.is_some() && door.rest().is_none());
+        assert!(door.enter().is_some());
+        let began = tokio::time::Instant::now();
+        assert_eq!(door.emptied(Duration::from_secs(1)).await, 0);
+        assert!(began.elapsed() >= Duration::from_secs(1), "it was not waited for");
+        drop(rest);
+        assert_eq!(door.resting(), 0);
+        assert!(door.rest().is_some());
     }
 
     #[tokio::test(start_paused = true)]

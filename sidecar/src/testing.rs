@@ -47,8 +47,12 @@ impl Authority {
     }
 
     pub(crate) fn bundle(&self) -> Arc<TrustBundle> {
+        Self::bundle_of(&[self])
+    }
+
+    pub(crate) fn bundle_of(authorities: &[&Self]) -> Arc<TrustBundle> {
         let domain = TrustDomain::parse(DOMAIN).unwrap();
-        let roots = vec![self.root.der().clone()];
+        let roots = authorities.iter().map(|authority| authority.root.der().clone()).collect();
         Arc::new(TrustBundle::new(domain, 1, roots).unwrap())
     }
 

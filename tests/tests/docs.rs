@@ -110,6 +110,7 @@ fn outcomes() -> Vec<Outcome> {
     use Outcome as O;
     let plain = [
         O::Completed,
+        O::Unused,
         O::Drained,
         O::Abandoned,
         O::IdleTimeout,

@@ -113,7 +113,7 @@ async fn serve(mut link: Link<Acceptor>) -> Result<Vec<u8>> {
 async fn say(mut link: Link<Dialer>, words: &str) -> Result<()> {
     link.greet(&[], SOON, |_| ()).await?;
     link.control(Dialer::open)?;
-    link.say(words.as_bytes())?;
+    link.send(words.as_bytes())?;
     link.send_fin()?;
     link.flush().await?;
     link.close(Duration::from_secs(2)).await;

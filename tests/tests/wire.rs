@@ -89,7 +89,7 @@ impl Stage {
 /// One whole use: says `words`, expects them back, ends it and settles.
 async fn whole_use(link: &mut Link<Dialer>, words: &[u8]) -> Result<()> {
     link.control(Dialer::open)?;
-    link.say(words)?;
+    link.send(words)?;
     link.send_fin()?;
     let mut back = Vec::new();
     loop {
@@ -197,7 +197,7 @@ async fn a_reset_in_the_middle_of_a_use_ends_the_connection() -> Result<()> {
     let Some(mut stage) = stage(Spec::new("server")).await? else { return Ok(()) };
     let mut link = stage.connect().await?;
     link.control(Dialer::open)?;
-    link.say(b"half")?;
+    link.send(b"half")?;
     smuggle(&mut link, &[Frame::Reset, Frame::Data(b"ghost")]).await?;
     expect_reset(&mut link).await?;
     let heard = stage.next_heard().await?;
@@ -282,7 +282,7 @@ async fn a_policy_that_changed_in_the_middle_of_a_use_ends_it_within_five_second
     let Some(mut stage) = stage(Spec::new("server").tables(ALLOWED)).await? else { return Ok(()) };
     let mut link = stage.connect().await?;
     link.control(Dialer::open)?;
-    link.say(b"running")?;
+    link.send(b"running")?;
     ensure!(next_step(&mut link).await? == Step::Accepted);
     stage.server.reload(|spec| FORBIDDEN.clone_into(&mut spec.tables))?;
     let ended = tokio::time::timeout(Duration::from_secs(5), expect_reset(&mut link)).await;

@@ -43,8 +43,9 @@ pub use worker::WorkerError;
 /// Descriptors that are not a connection's: listeners, admin, logs, the CA, and a margin.
 const OWN_DESCRIPTORS: u64 = 64;
 
-/// A connection holds two streams, and a third for a moment while one is reset.
-const DESCRIPTORS_A_CONNECTION: u64 = 3;
+/// A connection holds two streams, and a third for a moment while one is reset; and beside each
+/// connection one mesh connection may rest.
+const DESCRIPTORS_A_CONNECTION: u64 = 4;
 
 /// How long the workers may take for their last words once the grace is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -133,7 +134,8 @@ async fn serve(
 
 /// Lets running connections finish for `grace`, then cuts what is left.
 async fn leave(shared: &Arc<Shared>, workers: Vec<Worker>, grace: Duration) {
-    tracing::info!(open = shared.door.inside(), ?grace, "leaving");
+    let (open, idle) = (shared.door.inside(), shared.door.resting());
+    tracing::info!(open, idle, ?grace, "leaving");
     shared.door.close(Closing::Leaving);
     let left = shared.door.emptied(grace).await;
     if left > 0 {

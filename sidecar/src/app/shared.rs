@@ -18,7 +18,7 @@ use crate::drain::Door;
 use crate::inbound::{self, Inbound};
 use crate::metrics::{Direction, Metrics, PeerLabel, Security};
 use crate::net::{Dialer, OwnAddresses};
-use crate::outbound::{self, Outbound};
+use crate::outbound::{self, Outbound, Pool};
 use crate::policy::Policy;
 use crate::report::{Outcome, Roster};
 
@@ -84,6 +84,7 @@ impl Shared {
             own: Arc::clone(&self.own),
             own_ports: self.own_ports(),
             dialer: self.dialer,
+            pool: Pool::new(self.outbound_config.keep, Arc::clone(&self.metrics)),
         }
     }
 

@@ -26,6 +26,10 @@ use crate::wire::Budget;
 /// request, short enough that idle peers cost nothing.
 const KEEP: Duration = Duration::from_secs(60);
 
+/// How long the dialer keeps one: half of `KEEP`, so that it is the dialer who ends an idle one and
+/// no use meets an acceptor that has just lost its patience.
+const DIALERS_KEEP: Duration = Duration::from_secs(30);
+
 /// Payload of one mesh connection before a fresh handshake replaces it: 64 GiB, far below the
 /// limits of AES-GCM (RFC 8446, section 5.5) even without the key update between uses.
 const MAX_BYTES: NonZeroU64 = NonZeroU64::new(64 << 30).expect("not zero");
@@ -97,11 +101,14 @@ pub(super) fn inbound(config: &Config) -> inbound::Config {
         idle: limits.idle_timeout,
         keep: KEEP.min(limits.idle_timeout),
         use_after_expiry: limits.max_use_after_expiry,
-        budget: Budget {
-            max_uses: NonZeroU64::new(limits.max_uses.into()).unwrap_or(NonZeroU64::MIN),
-            max_bytes: MAX_BYTES,
-        },
+        max_age: limits.max_connection_age,
+        budget: budget(config),
     }
+}
+
+fn budget(config: &Config) -> Budget {
+    let max_uses = NonZeroU64::new(config.limits.max_uses.into()).unwrap_or(NonZeroU64::MIN);
+    Budget { max_uses, max_bytes: MAX_BYTES }
 }
 
 pub(super) fn outbound(config: &Config) -> outbound::Config {
@@ -112,6 +119,9 @@ pub(super) fn outbound(config: &Config) -> outbound::Config {
         answer: limits.connect_timeout + limits.handshake_timeout,
         idle: limits.idle_timeout,
         use_after_expiry: limits.max_use_after_expiry,
+        keep: DIALERS_KEEP.min(limits.idle_timeout / 2),
+        max_age: limits.max_connection_age,
+        budget: budget(config),
     }
 }
 

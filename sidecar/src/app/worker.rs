@@ -88,6 +88,7 @@ async fn work(shared: &Arc<Shared>, listeners: Listeners, asked: mpsc::Receiver<
     let inbound = Rc::new(shared.inbound(&roster));
     let outbound = Rc::new(shared.outbound(&roster));
     tokio::task::spawn_local(answer(asked, roster));
+    tokio::task::spawn_local(outbound::sweep(Rc::clone(&outbound)));
     let Listeners { inbound: inbound_port, outbound: outbound_port } = listeners;
     tokio::select! {
         () = accept_inbound(shared, &inbound_port, inbound) => {}

@@ -6,11 +6,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use myelin_identity::id::TrustDomain;
 
 use super::error::ConfigError;
 use super::field::Field;
+use super::limits;
 use super::section::Section;
 use crate::addr::CidrSet;
 use crate::directory::{
@@ -20,8 +22,8 @@ use crate::directory::{
 pub(super) const KEYS: &[&str] = &["exception", "service", "peer"];
 pub(super) const EXCEPTION_KEYS: &[&str] = &["name", "address", "port"];
 pub(super) const SERVICE_KEYS: &[&str] =
-    &["name", "address", "port", "endpoints", "ids", "protocol"];
-pub(super) const PEER_KEYS: &[&str] = &["address", "port", "id", "protocol", "nat"];
+    &["name", "address", "port", "endpoints", "ids", "protocol", "max_uses"];
+pub(super) const PEER_KEYS: &[&str] = &["address", "port", "id", "protocol", "nat", "max_uses"];
 
 pub(super) fn read(
     section: &Section<'_>,
@@ -100,6 +102,7 @@ fn service(
         endpoints: endpoints.iter().map(Field::endpoint).collect::<Result<_, _>>()?,
         ids: ids.iter().map(|id| id.spiffe_id(own)).collect::<Result<_, _>>()?,
         protocol: protocol(section)?,
+        max_uses: max_uses(section)?,
     })
 }
 
@@ -117,7 +120,15 @@ fn peer(
         id: id.spiffe_id(own)?,
         protocol: protocol(section)?,
         nat: section.field("nat").map_or(Ok(false), |field| field.boolean())?,
+        max_uses: max_uses(section)?,
     })
+}
+
+fn max_uses(section: &Section<'_>) -> Result<Option<NonZeroU32>, ConfigError> {
+    let Some(field) = section.field("max_uses") else { return Ok(None) };
+    let why = "1 makes a new connection for every use; more than limits.max_uses changes nothing";
+    let number = field.integer(1..=u64::from(limits::MOST_USES), why, "1")?;
+    Ok(u32::try_from(number).ok().and_then(NonZeroU32::new))
 }
 
 fn protocol(section: &Section<'_>) -> Result<Protocol, ConfigError> {

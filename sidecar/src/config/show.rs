@@ -57,6 +57,7 @@ impl Config {
                 "drain_timeout": words(limits.drain_timeout),
                 "max_use_after_expiry": words(limits.max_use_after_expiry),
                 "max_uses": limits.max_uses,
+                "max_connection_age": words(limits.max_connection_age),
             },
             "log": { "level": self.log.level.word(), "format": self.log.format.word() },
         })
@@ -76,6 +77,7 @@ impl Config {
                 "endpoints": texts(&service.endpoints),
                 "ids": texts(&service.ids),
                 "protocol": protocol(&service.protocol),
+                "max_uses": service.max_uses,
             })
         });
         let peers = directory.peers.iter().map(|peer| {
@@ -86,6 +88,7 @@ impl Config {
                 "id": peer.id.as_str(),
                 "protocol": protocol(&peer.protocol),
                 "nat": peer.nat,
+                "max_uses": peer.max_uses,
             })
         });
         json!({

@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use myelin_identity::id::SpiffeId;
@@ -58,6 +59,8 @@ pub struct Service {
     /// Whoever answers must be one of these, wherever it is.
     pub ids: Vec<SpiffeId>,
     pub protocol: Protocol,
+    /// Uses of one mesh connection, if fewer than usual.
+    pub max_uses: Option<NonZeroU32>,
 }
 
 /// A peer that the CA's directory does not know, or not under this address.
@@ -68,6 +71,8 @@ pub struct StaticPeer {
     pub protocol: Protocol,
     /// The address is a translated one: it is not among the certificate's addresses.
     pub nat: bool,
+    /// Uses of one mesh connection, if fewer than usual.
+    pub max_uses: Option<NonZeroU32>,
 }
 
 /// What a peer speaks inside mutual TLS.
@@ -97,11 +102,13 @@ impl Protocol {
 }
 
 /// Whom to dial and whom to find there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub endpoint: Endpoint,
     pub expected: Expected,
     pub protocol: Protocol,
+    /// Uses of one mesh connection, if fewer than usual.
+    pub max_uses: Option<NonZeroU32>,
 }
 
 /// What to do with a workload's connection.
@@ -150,7 +157,7 @@ pub enum OwnAddressError {
 pub struct Directory {
     config: Config,
     services: HashMap<SocketAddr, ServiceTargets>,
-    peers: HashMap<Place, (Expected, Protocol)>,
+    peers: HashMap<Place, PeerTarget>,
     exceptions: HashMap<Place, Arc<str>>,
     /// Addresses of static peers and of services' endpoints.
     meshed: HashSet<IpAddr>,
@@ -161,6 +168,14 @@ struct ServiceTargets {
     endpoints: Vec<Endpoint>,
     expected: Expected,
     protocol: Protocol,
+    max_uses: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Debug)]
+struct PeerTarget {
+    expected: Expected,
+    protocol: Protocol,
+    max_uses: Option<NonZeroU32>,
 }
 
 impl Directory {
@@ -170,6 +185,7 @@ impl Directory {
                 endpoints: service.endpoints.iter().copied().map(Endpoint::canonical).collect(),
                 expected: Expected { ids: service.ids.clone(), address: None },
                 protocol: service.protocol.clone(),
+                max_uses: service.max_uses,
             };
             (Endpoint::canonical(service.address).0, targets)
         });
@@ -177,7 +193,8 @@ impl Directory {
             let (address, port) = canonical(peer.place);
             let in_certificate = (!peer.nat).then_some(address);
             let expected = Expected { ids: vec![peer.id.clone()], address: in_certificate };
-            ((address, port), (expected, peer.protocol.clone()))
+            let (protocol, max_uses) = (peer.protocol.clone(), peer.max_uses);
+            ((address, port), PeerTarget { expected, protocol, max_uses })
         });
         let exceptions =
             config.exceptions.iter().map(|it| (canonical(it.place), Arc::clone(&it.name)));
@@ -211,6 +228,7 @@ impl Directory {
                 endpoint: Endpoint(dst.0),
                 expected: expected.clone(),
                 protocol: protocol.clone(),
+                max_uses: None,
             });
         }
         // Only now: an exception never covers what is named as meshed, so that nobody can
@@ -268,15 +286,17 @@ impl Directory {
             endpoint: service.endpoints[turn],
             expected: service.expected.clone(),
             protocol: service.protocol.clone(),
+            max_uses: service.max_uses,
         })
     }
 
     fn static_peer(&self, dst: OrigDst) -> Option<Target> {
-        let (expected, protocol) = at(&self.peers, dst)?;
+        let PeerTarget { expected, protocol, max_uses } = at(&self.peers, dst)?;
         Some(Target {
             endpoint: Endpoint(dst.0),
             expected: expected.clone(),
             protocol: protocol.clone(),
+            max_uses: *max_uses,
         })
     }
 

@@ -34,6 +34,7 @@ fn config() -> Config {
             endpoints: vec![address("10.1.0.1:8080"), address("10.1.0.2:8080")],
             ids: vec![id(WEB)],
             protocol: Protocol::Myelin1,
+            max_uses: None,
         }],
         peers: vec![
             StaticPeer {
@@ -41,12 +42,14 @@ fn config() -> Config {
                 id: id(DB),
                 protocol: Protocol::Myelin1,
                 nat: true,
+                max_uses: NonZeroU32::new(1),
             },
             StaticPeer {
                 place: place("10.2.0.1", None),
                 id: id(DB),
                 protocol: Protocol::PlainMtls { alpn: Some(b"h2".to_vec()) },
                 nat: false,
+                max_uses: None,
             },
         ],
     }
@@ -63,7 +66,7 @@ fn learned(answers: &[(&str, Option<u16>, Option<&str>)]) -> Learned {
 /// A route in one line, so that tables stay readable.
 fn routed(dst: &str, learned: &Learned, spin: u32) -> String {
     match Directory::new(config()).route(OrigDst(address(dst)), learned, spin) {
-        Route::Mesh(Target { endpoint, expected, protocol }) => {
+        Route::Mesh(Target { endpoint, expected, protocol, max_uses: _ }) => {
             let ids: Vec<&str> = expected.ids.iter().map(SpiffeId::as_str).collect();
             let at = expected.address.map_or_else(|| "anywhere".to_owned(), |ip| ip.to_string());
             let protocol = match protocol {

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
 use crate::credentials::{Desk, Store};
 use crate::directory::{Directory, Learned};
-use crate::drain::{Closing, Door};
+use crate::drain::{Closing, Door, Place};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
@@ -42,6 +42,8 @@ pub struct Config {
     pub keep: Duration,
     /// How long a running use may outlive its peer's SVID.
     pub use_after_expiry: Duration,
+    /// The age at which a mesh connection carries no further use.
+    pub max_age: Duration,
     /// Bounds of one mesh connection.
     pub budget: crate::wire::Budget,
 }
@@ -65,11 +67,20 @@ pub struct Inbound {
     pub dialer: Dialer,
 }
 
+/// What stays the same for all uses of one connection.
+#[derive(Clone, Copy)]
+struct Stage {
+    from: PeerAddr,
+    to: OrigDst,
+    /// Our own credential generation at its handshake.
+    generation: u64,
+}
+
 /// One connection from its accept to its ending.
 pub async fn serve(inbound: &Inbound, accepted: Accepted) {
     let Accepted { stream, from, origin } = accepted;
     let mut report = Report::open(&inbound.metrics, &inbound.roster, Direction::Inbound, from);
-    let Some(_place) = inbound.door.enter() else {
+    let Some(place) = inbound.door.enter() else {
         return cut(stream, report, Outcome::Overloaded);
     };
     let to = match inbound.destination(origin) {
@@ -100,7 +111,8 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
         Ok(session) => {
             report.handshake("ok", session.facts, began);
             report.peer(&session.peer.id);
-            inbound.take_session(session, from, to, report).await;
+            let stage = Stage { from, to, generation: snapshot.generation };
+            inbound.take_session(session, stage, place, report).await;
         }
         Err(error) => {
             let outcome = Outcome::from(&error);
@@ -127,14 +139,13 @@ impl Inbound {
         Ok(to)
     }
 
-    async fn take_session(&self, session: Session, from: PeerAddr, to: OrigDst, report: Report) {
-        let mut report = report;
+    async fn take_session(&self, session: Session, stage: Stage, place: Place, mut report: Report) {
         if session.speaks_myelin() {
             report.security(Security::Mesh);
-            self.mesh_connection(session, from, to, report).await;
+            self.mesh_connection(session, stage, place, report).await;
         } else {
             report.security(Security::PlainMtls);
-            self.plain_mtls(session, from, to, report).await;
+            self.plain_mtls(session, stage.from, stage.to, report).await;
         }
     }
 

@@ -6,21 +6,28 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::time::Duration;
+
 use myelin_identity::verify::Peer;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::Inbound;
-use crate::addr::{OrigDst, PeerAddr};
-use crate::drain::Closing;
+use super::{Inbound, Stage};
+use crate::addr::OrigDst;
+use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
 use crate::relay::{self, Carrier, Ending, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
-use crate::wire::{Acceptor, Action, Event, Side};
+use crate::wire::{Acceptor, Action, Event, Refuse, Side};
 
 /// The proof that our leaf is in the issuance log; empty until a log is kept.
 const NO_PROOF: &[u8] = &[];
+
+/// How long a dialer may take to end a connection that we have retired: dialers look at their idle
+/// ones each second, and our own leaving waits for no one longer.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// What a use left behind.
 enum After {
@@ -36,8 +43,8 @@ impl Inbound {
     pub(super) async fn mesh_connection(
         &self,
         session: Session,
-        from: PeerAddr,
-        to: OrigDst,
+        stage: Stage,
+        place: Place,
         report: Report,
     ) {
         let Session { records, peer, .. } = session;
@@ -47,25 +54,41 @@ impl Inbound {
         if let Err(error) = link.greet(NO_PROOF, self.config.handshake, |_proof| ()).await {
             return self.lost(link, report, &error);
         }
+        let last_open = Instant::now() + self.config.max_age;
+        let mut place = Some(place);
         loop {
-            match self.next_open(&mut link).await {
+            // Between uses the connection takes nobody's place. Where no more may rest, it ends
+            // after a use, and keeps its place before the first.
+            let rest = self.door.rest();
+            let may_wait = rest.is_some() || report.is_some();
+            place = place.filter(|_| rest.is_none());
+            match self.next_open(&mut link, stage, last_open, may_wait).await {
                 Ok(true) => {}
                 Ok(false) => {
-                    link.close(self.config.handshake).await;
-                    if let Some(report) = report {
-                        report.finish(Outcome::Completed);
-                    }
-                    return;
+                    link.close(PARTING).await;
+                    return unused(report);
                 }
                 Err(error) => {
                     let broke = Outcome::from(&error) == Outcome::PeerViolation;
-                    let report =
-                        report.or_else(|| broke.then(|| self.report_again(&peer, from, to)));
+                    let report = report.or_else(|| broke.then(|| self.report_again(&peer, stage)));
                     return self.lost(link, report, &error);
                 }
             }
-            let this = report.take().unwrap_or_else(|| self.report_again(&peer, from, to));
-            match self.one_use(&mut link, &peer, from, to, this).await {
+            if self.is_over(&link, stage) {
+                // Nobody has heard of this use: the dialer opens it elsewhere.
+                let _ = link.control(Acceptor::retire);
+                link.close(PARTING).await;
+                return unused(report);
+            }
+            let this = report.take().unwrap_or_else(|| self.report_again(&peer, stage));
+            place = place.or_else(|| self.door.enter());
+            drop(rest);
+            if place.is_none() {
+                let _ = link.control(|machine, out| machine.refuse(Refuse::Overloaded, out));
+                this.finish(Outcome::Overloaded);
+                return link.close(PARTING).await;
+            }
+            match self.one_use(&mut link, &peer, stage, this).await {
                 After::Reusable => {}
                 After::Closed => return,
                 After::Cut => return reset(link.into_records().into_tcp()),
@@ -73,34 +96,55 @@ impl Inbound {
         }
     }
 
+    /// No use begins on this connection any more: its budget is spent, we are leaving, or our
+    /// credentials are not those of its handshake.
+    fn is_over(&self, link: &Link<Acceptor>, stage: Stage) -> bool {
+        let generation = self.store.load().map(|snapshot| snapshot.generation);
+        link.machine().action() == Action::Retire
+            || self.door.is_leaving()
+            || generation != Some(stage.generation)
+    }
+
     /// Waits for the dialer's `open`. `false`: the connection ended, or ends, without another use.
-    async fn next_open(&self, link: &mut Link<Acceptor>) -> Result<bool, LinkError> {
-        if link.machine().action() == Action::Retire || self.door.is_leaving() {
-            link.control(Acceptor::retire)?;
-            return Ok(false);
-        }
-        let keep = self.config.keep;
-        tokio::select! {
-            opened = link.event(keep, |event| matches!(event, Event::Opened(_))) => match opened {
-                Ok(opened) => Ok(opened.unwrap_or(false)),
-                Err(LinkError::Silent(_)) => Ok(false),
-                Err(error) => Err(error),
-            },
-            () = self.door.closed(Closing::Leaving) => {
-                link.control(Acceptor::retire)?;
-                Ok(false)
+    async fn next_open(
+        &self,
+        link: &mut Link<Acceptor>,
+        stage: Stage,
+        last_open: Instant,
+        may_wait: bool,
+    ) -> Result<bool, LinkError> {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        let is_old = Instant::now() >= last_open || !may_wait;
+        while !is_old && !self.is_over(link, stage) {
+            let is_open = |event: Event<'_>| matches!(event, Event::Opened(_));
+            tokio::select! {
+                opened = link.event(self.config.keep, is_open) => return match opened {
+                    Ok(opened) => Ok(opened.unwrap_or(false)),
+                    // Nobody needs it; the dialer learns that before the connection ends.
+                    Err(LinkError::Silent(_)) => link.control(Acceptor::retire).map(|_| false),
+                    Err(error) => Err(error),
+                },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        self.door.closed(Closing::Leaving).await;
+                    }
+                }
+                () = self.door.closed(Closing::Leaving) => {}
             }
         }
+        link.control(Acceptor::retire)?;
+        Ok(false)
     }
 
     async fn one_use(
         &self,
         link: &mut Link<Acceptor>,
         peer: &Peer,
-        from: PeerAddr,
-        to: OrigDst,
+        stage: Stage,
         mut report: Report,
     ) -> After {
+        let Stage { from, to, .. } = stage;
         let workload = match self.admit(peer, from, to).await {
             Ok(workload) => workload,
             Err(refusal) => {
@@ -151,9 +195,9 @@ impl Inbound {
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 
-    fn report_again(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Report {
-        let mut report = Report::open(&self.metrics, &self.roster, Direction::Inbound, from);
-        report.destination(to);
+    fn report_again(&self, peer: &Peer, stage: Stage) -> Report {
+        let mut report = Report::open(&self.metrics, &self.roster, Direction::Inbound, stage.from);
+        report.destination(stage.to);
         report.security(Security::Mesh);
         report.peer(&peer.id);
         report
@@ -167,5 +211,12 @@ impl Inbound {
             report.detail(error);
             report.finish(Outcome::from(error));
         }
+    }
+}
+
+/// The connection ends without a use since the last one; only its first report tells of that.
+fn unused(report: Option<Report>) {
+    if let Some(report) = report {
+        report.finish(Outcome::Unused);
     }
 }

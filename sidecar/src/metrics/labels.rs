@@ -78,6 +78,79 @@ impl Security {
     }
 }
 
+/// Where the mesh connection of an outbound use came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MeshUse {
+    /// It has carried uses before.
+    Recycled,
+    /// It was made ahead of its first use.
+    Ready,
+    /// It was made for this use, which waited for its handshake.
+    New,
+}
+
+impl MeshUse {
+    pub const ALL: [Self; 3] = [Self::Recycled, Self::Ready, Self::New];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Recycled => "recycled",
+            Self::Ready => "ready",
+            Self::New => "new",
+        }
+    }
+}
+
+/// Why a mesh connection in good order carries no further use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retired {
+    /// It has carried as many uses as it may.
+    Uses,
+    /// It has carried as many bytes as it may.
+    Bytes,
+    Age,
+    /// Nobody used it.
+    Idle,
+    /// Our own credentials are not those of its handshake.
+    Generation,
+    /// Its peer has expired, is denied, or its root is not trusted any more.
+    Trust,
+    /// The peer retired or ended it.
+    Peer,
+    /// We are leaving.
+    Drain,
+    /// As many as are kept are kept already.
+    Surplus,
+}
+
+impl Retired {
+    pub const ALL: [Self; 9] = [
+        Self::Uses,
+        Self::Bytes,
+        Self::Age,
+        Self::Idle,
+        Self::Generation,
+        Self::Trust,
+        Self::Peer,
+        Self::Drain,
+        Self::Surplus,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Uses => "uses",
+            Self::Bytes => "bytes",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::Generation => "generation",
+            Self::Trust => "trust",
+            Self::Peer => "peer",
+            Self::Drain => "drain",
+            Self::Surplus => "surplus",
+        }
+    }
+}
+
 /// A peer as a label value: its SPIFFE ID, `other` beyond the cap, `none` without a peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerLabel(Arc<str>);

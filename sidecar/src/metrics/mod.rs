@@ -21,7 +21,9 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-pub use self::labels::{Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, PeerLabel, Security};
+pub use self::labels::{
+    Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, MeshUse, PeerLabel, Retired, Security,
+};
 pub use self::table::{Kind, Row};
 
 /// Outcome of a connection whose guard was dropped without a word.
@@ -60,6 +62,11 @@ pub struct Metrics {
     directions: [PerDirection; Direction::ALL.len()],
     handshakes: IntCounterVec,
     closed: IntCounterVec,
+    /// Indexed by `MeshUse as usize`.
+    mesh_uses: [IntCounter; MeshUse::ALL.len()],
+    mesh_idle: IntGauge,
+    /// Indexed by `Retired as usize`.
+    mesh_retired: [IntCounter; Retired::ALL.len()],
     verdicts: IntCounterVec,
     renewals: IntCounterVec,
     trust_updates: IntCounterVec,
@@ -102,6 +109,8 @@ impl Metrics {
                 }),
             }
         });
+        let uses = int_counter_vec(&registry, table::MESH_USES);
+        let retired = int_counter_vec(&registry, table::MESH_RETIRED);
         int_gauge_vec(&registry, table::BUILD)
             .with_label_values(&[env!("CARGO_PKG_VERSION"), profile()])
             .set(1);
@@ -109,6 +118,9 @@ impl Metrics {
             directions,
             handshakes: int_counter_vec(&registry, table::HANDSHAKES),
             closed: int_counter_vec(&registry, table::CLOSED),
+            mesh_uses: MeshUse::ALL.map(|kind| uses.with_label_values(&[kind.word()])),
+            mesh_idle: int_gauge(&registry, table::MESH_IDLE),
+            mesh_retired: Retired::ALL.map(|why| retired.with_label_values(&[why.word()])),
             verdicts: int_counter_vec(&registry, table::VERDICTS),
             renewals: int_counter_vec(&registry, table::RENEWALS),
             trust_updates: int_counter_vec(&registry, table::TRUST_UPDATES),
@@ -155,6 +167,23 @@ impl Metrics {
 
     pub fn peer_label(&self, peer: &SpiffeId) -> PeerLabel {
         self.peers.label(peer)
+    }
+
+    /// A use was opened on a mesh connection.
+    pub fn mesh_use(&self, kind: MeshUse) {
+        self.mesh_uses[kind as usize].inc();
+    }
+
+    /// One worker's idle mesh connections were so many, and are so many now.
+    pub fn mesh_idle(&self, before: usize, now: usize) {
+        let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        if before != now {
+            self.mesh_idle.add(signed(now) - signed(before));
+        }
+    }
+
+    pub fn mesh_retired(&self, why: Retired) {
+        self.mesh_retired[why as usize].inc();
     }
 
     pub fn verdict(&self, direction: Direction, verdict: &'static str) {

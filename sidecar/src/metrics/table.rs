@@ -57,6 +57,12 @@ rows! {
         "Life of a connection from accept to close.";
     BYTES = Counter "myelin_connection_bytes_total" ["direction", "security", "flow"]
         "Workload bytes, received or sent as the workload sees it, without TLS and framing.";
+    MESH_USES = Counter "myelin_mesh_uses_total" ["kind"]
+        "Outbound uses of mesh connections, by where the connection came from.";
+    MESH_IDLE = Gauge "myelin_mesh_connections_idle" []
+        "Outbound mesh connections that wait for a use.";
+    MESH_RETIRED = Counter "myelin_mesh_connections_retired_total" ["reason"]
+        "Outbound mesh connections that ended in good order, by why they carry no further use.";
     VERDICTS = Counter "myelin_policy_verdicts_total" ["direction", "verdict"]
         "Answers of policy (inbound) and directory (outbound).";
     PLAINTEXT_REFUSED = Counter "myelin_plaintext_refused_total" ["direction"]

@@ -176,8 +176,16 @@ fn words_of_one_label_are_distinct_and_stand_at_their_own_index() {
     for (index, security) in Security::ALL.into_iter().enumerate() {
         assert_eq!(security as usize, index);
     }
+    for (index, kind) in MeshUse::ALL.into_iter().enumerate() {
+        assert_eq!(kind as usize, index);
+    }
+    for (index, why) in Retired::ALL.into_iter().enumerate() {
+        assert_eq!(why as usize, index);
+    }
     let words: BTreeSet<&str> = Security::ALL.map(Security::word).into();
     assert_eq!(words.len(), Security::ALL.len());
+    assert_eq!(BTreeSet::from(MeshUse::ALL.map(MeshUse::word)).len(), MeshUse::ALL.len());
+    assert_eq!(BTreeSet::from(Retired::ALL.map(Retired::word)).len(), Retired::ALL.len());
 }
 
 #[test]

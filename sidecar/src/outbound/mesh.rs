@@ -1,158 +1,200 @@
-//! Through the mesh: dial, handshake, compare who answered with whom was meant, then one use of
-//! the connection. Called by `serve` when the directory named a target.
+//! Through the mesh: a connection from the pool or a new one, one use of it, and back to the pool.
+//! Called by `serve` when the directory named a target.
 //!
 //! Never: plaintext when any of it fails; a replay of a use that the acceptor may have taken.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
-use myelin_identity::verify::{Peer, Refusal};
-use rustls::pki_types::UnixTime;
+use myelin_identity::verify::Peer;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Outbound, cut};
-use crate::credentials::Snapshot;
+use super::pool::{self, Connection};
+use super::reach::{Unreached, at};
+use super::{Outbound, Wanted, cut};
 use crate::directory::{Protocol, Target};
-use crate::drain::Closing;
-use crate::metrics::Security;
+use crate::drain::{Closing, Place};
+use crate::metrics::{MeshUse, Retired, Security};
 use crate::net::reset;
-use crate::relay::{self, Bare, Carrier, Ending, Limits, Link, LinkError, Said};
+use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
-use crate::tls::{self, Deadline, Facts, Offer, Session};
-use crate::wire::{Budget, Dialer};
+use crate::tls::Session;
+use crate::wire::Dialer;
 
-/// The proof that our leaf is in the issuance log; empty until a log is kept.
-const NO_PROOF: &[u8] = &[];
+/// How often a connection is sought for one use: in the pool, a new one when the acceptor handed the
+/// use back or is not there, and once more if the next one's credentials changed right then.
+const MOST_OPENS: u32 = 3;
 
-/// A mesh connection carries one use until connections are pooled.
-const ONE_USE: Budget =
-    Budget { max_uses: std::num::NonZeroU64::MIN, max_bytes: std::num::NonZeroU64::MAX };
+/// How a use of ours ended.
+type Ended = Ending<(Outcome, String)>;
 
 impl Outbound {
     pub(super) async fn through_mesh(
-        &self,
+        self: &Rc<Self>,
         workload: TcpStream,
-        target: &Target,
+        target: Target,
+        wanted: Wanted,
         mut report: Report,
     ) {
-        report.security(match target.protocol {
-            Protocol::Myelin1 => Security::Mesh,
-            Protocol::PlainMtls { .. } => Security::PlainMtls,
-        });
-        let session = match self.reach(target, &mut report).await {
-            Ok(session) => session,
-            Err(outcome) => return cut(workload, report, outcome),
+        match target.protocol {
+            Protocol::Myelin1 => {
+                report.security(Security::Mesh);
+                self.one_use(workload, target, wanted, report).await;
+            }
+            Protocol::PlainMtls { .. } => {
+                report.security(Security::PlainMtls);
+                self.plain_mtls(workload, &target, report).await;
+            }
+        }
+    }
+
+    async fn one_use(
+        self: &Rc<Self>,
+        workload: TcpStream,
+        mut target: Target,
+        wanted: Wanted,
+        mut report: Report,
+    ) {
+        let mut said = Said::default();
+        for tries in 1..=MOST_OPENS {
+            let (mut held, kind) = match self.connection(&target, tries).await {
+                Ok(found) => found,
+                // Nobody has heard of this use yet.
+                Err(why) => match self.elsewhere(&wanted, tries, &target) {
+                    Some(other) if why.is_nobody && tries < MOST_OPENS => {
+                        target = other;
+                        continue;
+                    }
+                    _ => return unreached(workload, report, why),
+                },
+            };
+            report.peer(&held.peer.id);
+            // Not flushed: what the workload has said already leaves in the same segment.
+            if let Err(error) = held.link.control(Dialer::open) {
+                reset(held.link.into_records().into_tcp());
+                report.detail(&error);
+                return cut(workload, report, Outcome::from(&error));
+            }
+            self.metrics.mesh_use(kind);
+            let ending = match self.relay_mesh(&mut held, &workload, &target, said, &report).await {
+                // It was never taken, so it is opened again, with what the workload has said.
+                Ending::HandedBack(back) if tries < MOST_OPENS => {
+                    said = back;
+                    self.metrics.mesh_retired(Retired::Peer);
+                    held.link.part();
+                    target = self.elsewhere(&wanted, tries, &target).unwrap_or(target);
+                    continue;
+                }
+                ending => ending,
+            };
+            let outcome = report.ending(&ending);
+            part(workload, outcome, report);
+            return self.after_use(&target, held, kind, &ending, wanted.place).await;
+        }
+    }
+
+    async fn relay_mesh(
+        &self,
+        held: &mut Connection,
+        workload: &TcpStream,
+        target: &Target,
+        said: Said,
+        report: &Report,
+    ) -> Ended {
+        let limits = Limits { idle: self.config.idle, answer: Some(self.config.answer) };
+        let withdrawn = self.withdrawn(&held.peer, target);
+        relay::run(&mut held.link, workload, &report.bytes(), limits, said, withdrawn).await
+    }
+
+    /// A connection on which this use may be opened, and where it comes from.
+    async fn connection(
+        self: &Rc<Self>,
+        target: &Target,
+        tries: u32,
+    ) -> Result<(Connection, MeshUse), Unreached> {
+        let unix = self.clock.unix();
+        let snapshot = self.store.usable(unix)?;
+        // What one recycled connection said, the next one may say as well; a new one cannot.
+        let from_pool = if tries == 1 { self.pool.take(target, &snapshot, unix) } else { None };
+        let missing = self.pool.used(target);
+        self.make_ready(target, missing);
+        match from_pool {
+            Some(found) => Ok(found),
+            None => Ok((self.connect(target).await?, MeshUse::New)),
+        }
+    }
+
+    /// The workload is gone and knows how it ended; what is left is the connection.
+    async fn after_use(
+        &self,
+        target: &Target,
+        held: Connection,
+        kind: MeshUse,
+        ending: &Ended,
+        place: Place,
+    ) {
+        match ending {
+            Ending::Completed => self.recycle(target, held, place).await,
+            Ending::Refused(_) | Ending::HandedBack(_) => self.retire(held, Retired::Peer).await,
+            broken => {
+                reset(held.link.into_records().into_tcp());
+                let lost = LinkError::is_lost;
+                let is_lost = matches!(broken, Ending::Broken(error) if lost(error));
+                if is_lost && kind != MeshUse::New {
+                    self.pool.purge(target.endpoint);
+                }
+            }
+        }
+    }
+
+    async fn recycle(&self, target: &Target, mut held: Connection, place: Place) {
+        let max_bytes = self.config.budget.max_bytes.get();
+        if let Some(why) = pool::spent(&held, max_bytes) {
+            return self.retire(held, why).await;
+        }
+        if self.door.is_leaving() {
+            return self.retire(held, Retired::Drain).await;
+        }
+        let Some(rest) = self.door.rest() else {
+            return self.retire(held, Retired::Surplus).await;
+        };
+        // From here on the connection holds nobody up but the drain.
+        drop(place);
+        match held.link.settle(self.config.handshake).await {
+            Ok(true) => self.pool.put(target.endpoint, held, rest),
+            Ok(false) => self.retire(held, Retired::Peer).await,
+            Err(_) => {
+                self.metrics.mesh_retired(Retired::Peer);
+                reset(held.link.into_records().into_tcp());
+            }
+        }
+    }
+
+    async fn retire(&self, mut held: Connection, why: Retired) {
+        self.metrics.mesh_retired(why);
+        held.link.close(self.config.handshake).await;
+    }
+
+    async fn plain_mtls(&self, workload: TcpStream, target: &Target, mut report: Report) {
+        let session = match self.reach(target).await {
+            Ok((session, _)) => session,
+            Err(why) => return unreached(workload, report, why),
         };
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
-        match target.protocol {
-            Protocol::Myelin1 => {
-                let mut link = Link::new(records, Dialer::new(ONE_USE));
-                if let Err(error) = self.open(&mut link).await {
-                    reset(link.into_records().into_tcp());
-                    report.detail(&error);
-                    return cut(workload, report, Outcome::from(&error));
-                }
-                let answer = Some(self.config.answer);
-                let outcome = self.relay(&mut link, &workload, &peer, target, answer, &mut report);
-                let outcome = outcome.await;
-                self.part(workload, outcome, report);
-                match outcome {
-                    Outcome::Completed | Outcome::RefusedByPeer(_) | Outcome::HandedBack => {
-                        link.close(self.config.handshake).await;
-                    }
-                    _ => reset(link.into_records().into_tcp()),
-                }
-            }
-            Protocol::PlainMtls { .. } => {
-                let mut bare = Bare::new(records);
-                let outcome =
-                    self.relay(&mut bare, &workload, &peer, target, None, &mut report).await;
-                self.part(workload, outcome, report);
-                if outcome != Outcome::Completed {
-                    reset(bare.into_records().into_tcp());
-                }
-            }
+        let mut bare = Bare::new(records);
+        let limits = Limits { idle: self.config.idle, answer: None };
+        let withdrawn = self.withdrawn(&peer, target);
+        let (meter, unsaid) = (report.bytes(), Said::default());
+        let ending = relay::run(&mut bare, &workload, &meter, limits, unsaid, withdrawn).await;
+        let outcome = report.ending(&ending);
+        part(workload, outcome, report);
+        if outcome != Outcome::Completed {
+            reset(bare.into_records().into_tcp());
         }
-    }
-
-    /// A session with exactly whom was meant.
-    async fn reach(&self, target: &Target, report: &mut Report) -> Result<Session, Outcome> {
-        let snapshot = self.store.usable(self.clock.unix()).map_err(|none| {
-            report.detail(&none);
-            Outcome::NoIdentity(none.word())
-        })?;
-        let tcp = self.dialer.dial(target.endpoint).await.map_err(|error| {
-            let outcome = Outcome::from(&error);
-            report.detail(error);
-            outcome
-        })?;
-        let offer = match &target.protocol {
-            Protocol::Myelin1 => Offer::Myelin1,
-            Protocol::PlainMtls { alpn } => Offer::Plain { alpn: alpn.as_deref() },
-        };
-        let began = Instant::now();
-        let deadline = Deadline(self.config.handshake);
-        let dialled = tls::dial(tcp, target.endpoint, offer, &snapshot.tls, deadline).await;
-        let session = dialled.map_err(|error| {
-            let outcome = Outcome::from(&error);
-            report.handshake(outcome.word(), Facts::NONE, began);
-            report.detail(error);
-            outcome
-        })?;
-        if let Err(refusal) = self.is_meant(&session.peer, target, &snapshot) {
-            reset(session.records.into_tcp());
-            report.handshake(refusal.word(), session.facts, began);
-            report.peer(&session.peer.id);
-            report.detail(&refusal);
-            return Err(Outcome::PeerRefused(refusal.word()));
-        }
-        report.handshake("ok", session.facts, began);
-        Ok(session)
-    }
-
-    fn is_meant(
-        &self,
-        peer: &Peer,
-        target: &Target,
-        snapshot: &Arc<Snapshot>,
-    ) -> Result<(), Refusal> {
-        target.expected.check(peer)?;
-        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(self.clock.unix()))
-    }
-
-    async fn open(&self, link: &mut Link<Dialer>) -> Result<(), LinkError> {
-        link.greet(NO_PROOF, self.config.handshake, |_proof| ()).await?;
-        link.control(Dialer::open).map(|_| ())
-    }
-
-    async fn relay<C: Carrier>(
-        &self,
-        carrier: &mut C,
-        workload: &TcpStream,
-        peer: &Peer,
-        target: &Target,
-        answer: Option<Duration>,
-        report: &mut Report,
-    ) -> Outcome {
-        let limits = Limits { idle: self.config.idle, answer };
-        let meter = report.bytes();
-        let withdrawn = self.withdrawn(peer, target);
-        let ending: Ending<(Outcome, String)> =
-            relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await;
-        report.ending(&ending)
-    }
-
-    fn part(&self, workload: TcpStream, outcome: Outcome, report: Report) {
-        if outcome == Outcome::Completed {
-            drop(workload);
-        } else {
-            reset(workload);
-        }
-        report.finish(outcome);
     }
 
     /// Returns when a running use must end: trust or binding was withdrawn, the peer's SVID
@@ -191,6 +233,19 @@ impl Outbound {
     }
 }
 
-fn at(seconds: u64) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+fn unreached(workload: TcpStream, mut report: Report, why: Unreached) {
+    if let Some(peer) = &why.peer {
+        report.peer(peer);
+    }
+    report.detail(&why.detail);
+    cut(workload, report, why.outcome);
+}
+
+fn part(workload: TcpStream, outcome: Outcome, report: Report) {
+    if outcome == Outcome::Completed {
+        drop(workload);
+    } else {
+        reset(workload);
+    }
+    report.finish(outcome);
 }

@@ -9,8 +9,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod mesh;
+mod pool;
+mod reach;
 mod route;
+mod sweep;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +25,15 @@ use tokio::sync::watch;
 use crate::addr::{Clock, Endpoint, OrigDst};
 use crate::credentials::{Desk, Store};
 use crate::directory::{Directory, Learned, Plain};
-use crate::drain::{Closing, Door};
+use crate::drain::{Closing, Door, Place};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::relay::plain;
 use crate::report::{Outcome, Report, Roster};
+use crate::wire::Budget;
+pub use pool::Pool;
 use route::Way;
+pub use sweep::sweep;
 
 /// The time limits of the outbound side.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +44,12 @@ pub struct Config {
     pub idle: Duration,
     /// How long a running use may outlive its peer's SVID.
     pub use_after_expiry: Duration,
+    /// How long an idle mesh connection waits for its next use.
+    pub keep: Duration,
+    /// The age at which a mesh connection carries no further use.
+    pub max_age: Duration,
+    /// Bounds of one mesh connection.
+    pub budget: Budget,
 }
 
 /// Everything the outbound side looks at; one a worker, sharing what is shared.
@@ -55,13 +68,21 @@ pub struct Outbound {
     pub own: Arc<ArcSwap<OwnAddresses>>,
     pub own_ports: Vec<u16>,
     pub dialer: Dialer,
+    pub pool: Pool,
+}
+
+/// What a workload wanted, for as long as it may have to be looked for.
+struct Wanted {
+    to: OrigDst,
+    spin: u32,
+    place: Place,
 }
 
 /// One connection from its accept to its ending.
-pub async fn serve(outbound: &Outbound, accepted: Accepted, spin: u32) {
+pub async fn serve(outbound: &Rc<Outbound>, accepted: Accepted, spin: u32) {
     let Accepted { stream, from, origin } = accepted;
     let mut report = Report::open(&outbound.metrics, &outbound.roster, Direction::Outbound, from);
-    let Some(_place) = outbound.door.enter() else {
+    let Some(place) = outbound.door.enter() else {
         return cut(stream, report, Outcome::Overloaded);
     };
     let to = match outbound.destination(origin) {
@@ -70,7 +91,10 @@ pub async fn serve(outbound: &Outbound, accepted: Accepted, spin: u32) {
     };
     report.destination(to);
     match outbound.way(to, spin).await {
-        Ok(Way::Mesh(target)) => outbound.through_mesh(stream, &target, report).await,
+        Ok(Way::Mesh(target)) => {
+            let wanted = Wanted { to, spin, place };
+            outbound.through_mesh(stream, target, wanted, report).await;
+        }
         Ok(Way::Plain(why)) => outbound.outside(stream, to, &why, report).await,
         Err((outcome, why)) => {
             report.detail(why);

@@ -5,7 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::Outbound;
+use super::{Outbound, Wanted};
 use crate::addr::OrigDst;
 use crate::credentials::Answer;
 use crate::directory::{Otherwise, Plain, Route, Target};
@@ -32,6 +32,21 @@ impl Outbound {
             (Route::Plain(plain), _) => Ok(Way::Plain(plain)),
             (Route::Ask { .. }, Otherwise::Plain) => Ok(Way::Plain(Plain::OutsideMesh)),
             (Route::Ask { .. }, Otherwise::Refuse) => Err(no_way(to, answered == Answer::Learned)),
+        }
+    }
+}
+
+impl Outbound {
+    /// Where else a use may go that nobody has taken: another endpoint of its service.
+    pub(super) fn elsewhere(&self, wanted: &Wanted, tries: u32, tried: &Target) -> Option<Target> {
+        let spin = wanted.spin.wrapping_add(tries);
+        match self.directory.load().route(wanted.to, &self.learned.load(), spin) {
+            Route::Mesh(target)
+                if target.endpoint != tried.endpoint && target.protocol == tried.protocol =>
+            {
+                Some(target)
+            }
+            _ => None,
         }
     }
 }

@@ -87,3 +87,10 @@ pub enum LinkError {
     #[error("the peer did not answer within {0:?}; it stalls or packets are lost")]
     Silent(Duration),
 }
+
+impl LinkError {
+    /// The connection itself is gone, whoever ended it.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Record(RecordError::Io(_) | RecordError::Truncated) | Self::EarlyClose)
+    }
+}

@@ -6,7 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::carrier::{Carrier, LinkError, Step};
@@ -70,11 +70,10 @@ impl<M: Side> Link<M> {
         Ok(done)
     }
 
-    /// Says `payload` in the use at hand, for whoever holds its bytes already; the duplex reads
-    /// them from their stream instead.
-    pub fn say(&mut self, payload: &[u8]) -> Result<(), LinkError> {
-        let said = self.records.say(payload, &mut self.machine);
-        said.map_err(|error| match error {
+    /// Appends payload of the use at hand, for drivers that hold it in their hands (the suites' own
+    /// peers); the duplex reads a workload right into records instead.
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), LinkError> {
+        self.records.say(payload, &mut self.machine).map_err(|error| match error {
             FillError::Link(error) => error,
             FillError::Stream => LinkError::EarlyClose,
         })
@@ -123,6 +122,22 @@ impl<M: Side> Link<M> {
         let read_out = async { while let Ok(Some(())) = self.event(within, |_| ()).await {} };
         // The peer that does not let us end well has no claim to a clean end.
         let _ = tokio::time::timeout(within, read_out).await;
+    }
+
+    /// Nothing to read, nothing to send, not closed: a use may follow, as far as can be known
+    /// without asking the peer.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let event = self.poll_event(&mut cx, &mut Some(|_: Event<'_>| ()));
+        event.is_pending() && self.records.is_silent()
+    }
+
+    /// Says close_notify as far as the socket takes it at once, and closes. For an idle link, on
+    /// which neither side has anything left to lose.
+    pub fn part(mut self) {
+        // A peer that takes nothing, or is gone, sees the connection's end all the same.
+        let _ = self.records.say_close();
+        let _ = self.records.poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 
     fn poll_event<R, F: FnOnce(Event<'_>) -> R>(

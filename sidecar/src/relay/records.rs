@@ -320,6 +320,11 @@ impl Records {
         Poll::Ready(Ok(()))
     }
 
+    /// The kernel holds neither bytes nor an end nor an error for us, and all of ours is gone.
+    pub(super) fn is_silent(&self) -> bool {
+        self.outbox.is_empty() && socket::is_silent(&self.tcp)
+    }
+
     fn seal(&mut self) -> Result<(), Error> {
         if self.sealer.is_worn() {
             return self.refresh_keys();

@@ -48,6 +48,13 @@ pub(super) fn write_vectored(tcp: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Res
     Ok(written.inspect(|written| filled(tcp, *written, asked)))
 }
 
+/// Neither bytes nor an end nor an error wait, as the kernel knows it now: the runtime knows only
+/// what its last look at the sockets showed.
+pub(super) fn is_silent(tcp: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    matches!(told(recv(tcp.as_raw_fd(), &mut [0], flags).map_err(io::Error::from)), Ok(None))
+}
+
 fn told(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(bytes) => Ok(Some(bytes)),

@@ -262,6 +262,117 @@ async fn a_workload_that_stalls_and_reads_on_gets_everything() {
     assert!(heard == bulk && answer.unwrap().is_empty());
 }
 
+const ANSWERED: Limits = Limits { idle: SOON, answer: Some(SOON) };
+
+/// Waits for an `open` and hands it back.
+async fn hand_back(acceptor: &mut Link<Acceptor>) {
+    let opened = acceptor.event(SOON, |event| matches!(event, Event::Opened(_))).await;
+    assert!(opened.unwrap().unwrap());
+    acceptor.control(Acceptor::retire).unwrap();
+    acceptor.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_use_that_is_handed_back_goes_whole_over_another_connection() {
+    let (mut dialer, mut acceptor) = links().await;
+    let (client, near) = connection().await;
+    let meter = Count::default();
+    let question = pattern(20_001, 9);
+    let said = tokio::spawn({
+        let question = question.clone();
+        async move { say(client, &question).await }
+    });
+    // Everything that the workload says is there before the acceptor answers.
+    while near.peek(&mut vec![0; question.len()]).await.unwrap() < question.len() {}
+    dialer.control(Dialer::open).unwrap();
+    let (ending, ()) = tokio::join!(
+        run(&mut dialer, &near, &meter, ANSWERED, Said::default(), pending::<()>()),
+        hand_back(&mut acceptor),
+    );
+    let Ending::HandedBack(back) = ending else { panic!("{ending:?}") };
+    assert!(question.starts_with(&back.bytes), "what was said is not what comes back");
+
+    let (mut dialer, mut acceptor) = links().await;
+    let (far, server) = connection().await;
+    dialer.control(Dialer::open).unwrap();
+    let uncounted = Count::default();
+    let serve = async {
+        let opened = acceptor.event(SOON, |event| matches!(event, Event::Opened(_))).await;
+        assert!(opened.unwrap().unwrap());
+        acceptor.control(Acceptor::accept).unwrap();
+        run(&mut acceptor, &far, &uncounted, LIMITS, Said::default(), pending::<()>()).await
+    };
+    let (one, other, asked) = tokio::join!(
+        run(&mut dialer, &near, &meter, ANSWERED, back, pending::<()>()),
+        serve,
+        say(server, b"answer"),
+    );
+    assert!(matches!((one, other), (Ending::Completed, Ending::Completed)));
+    assert!(asked.unwrap() == question);
+    assert_eq!(said.await.unwrap().unwrap(), b"answer");
+    assert_eq!(meter.sent.get(), question.len(), "each byte is metered once");
+}
+
+#[tokio::test]
+async fn no_more_than_the_most_is_kept_before_the_answer() {
+    let (mut dialer, mut acceptor) = links().await;
+    let (client, near) = connection().await;
+    let meter = Count::default();
+    dialer.control(Dialer::open).unwrap();
+    let flood = pattern(4 * MOST_SAID, 3);
+    let kept = async {
+        // The acceptor says nothing until the dialer's side has taken all that it may.
+        while meter.sent.get() < MOST_SAID {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        // It stops at the first read that reaches the bound.
+        assert!(meter.sent.get() < MOST_SAID + crate::wire::MAX_PAYLOAD);
+        hand_back(&mut acceptor).await;
+    };
+    let (ending, (), _) = tokio::join!(
+        async {
+            let unsaid = Said::default();
+            let ending = run(&mut dialer, &near, &meter, ANSWERED, unsaid, pending::<()>()).await;
+            crate::net::reset(near);
+            ending
+        },
+        kept,
+        say(client, &flood),
+    );
+    let Ending::HandedBack(back) = ending else { panic!("{ending:?}") };
+    assert!(back.bytes == flood[..meter.sent.get()] && !back.ended);
+}
+
+#[tokio::test]
+async fn an_idle_link_is_quiet_until_the_peer_says_anything_or_is_gone() {
+    let (mut dialer, mut acceptor) = links().await;
+    assert!(dialer.is_quiet());
+    acceptor.control(Acceptor::retire).unwrap();
+    acceptor.flush().await.unwrap();
+    dialer.records().tcp().readable().await.unwrap();
+    assert!(!dialer.is_quiet());
+
+    let (mut dialer, acceptor) = links().await;
+    drop(acceptor);
+    dialer.records().tcp().readable().await.unwrap();
+    assert!(!dialer.is_quiet());
+
+    let (mut dialer, acceptor) = links().await;
+    crate::net::reset(acceptor.into_records().into_tcp());
+    dialer.records().tcp().readable().await.unwrap();
+    assert!(!dialer.is_quiet());
+}
+
+#[tokio::test]
+async fn a_link_that_parts_ends_cleanly_for_its_peer() {
+    let (dialer, mut acceptor) = links().await;
+    dialer.part();
+    assert!(acceptor.event(SOON, |_| ()).await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_declared_peer_gets_its_bytes_as_they_are() {
     let (dialled, accepted) = sessions().await;

@@ -41,6 +41,7 @@ impl Blame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Completed,
+    Unused,
     Drained,
     Abandoned,
     IdleTimeout,
@@ -71,6 +72,7 @@ impl Outcome {
     pub fn word(self) -> &'static str {
         match self {
             Self::Completed => "completed",
+            Self::Unused => "unused",
             Self::Drained => "drained",
             Self::Abandoned => "abandoned",
             Self::IdleTimeout => "idle_timeout",
@@ -97,7 +99,7 @@ impl Outcome {
 
     pub fn blame(self) -> Blame {
         match self {
-            Self::Completed | Self::Drained | Self::IdleTimeout => Blame::Nobody,
+            Self::Completed | Self::Unused | Self::Drained | Self::IdleTimeout => Blame::Nobody,
             Self::WorkloadReset | Self::UpstreamUnreachable | Self::UpstreamTimeout => {
                 Blame::Workload
             }
@@ -114,6 +116,7 @@ impl Outcome {
     pub fn words() -> Vec<&'static str> {
         let own = [
             Self::Completed,
+            Self::Unused,
             Self::Drained,
             Self::Abandoned,
             Self::IdleTimeout,

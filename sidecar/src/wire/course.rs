@@ -116,6 +116,11 @@ impl Course {
             || self.bytes >= self.budget.max_bytes.get()
     }
 
+    /// The acceptor has said that it takes no further use.
+    pub fn is_retiring(&self) -> bool {
+        self.retirement != Retirement::Unsaid
+    }
+
     /// The last use went whole both ways.
     pub fn is_whole(&self) -> bool {
         self.whole

@@ -69,8 +69,11 @@ fn every_key_reaches_its_room() {
     assert_eq!((service.endpoints.len(), service.ids.len()), (2, 1));
     let [translated, gateway] = &config.directory.peers[..] else { panic!("two peers") };
     assert!(translated.nat && !gateway.nat);
+    assert_eq!(translated.max_uses.map(std::num::NonZeroU32::get), Some(1));
+    assert!(gateway.max_uses.is_none());
     assert_eq!(gateway.protocol, Protocol::PlainMtls { alpn: Some(b"h2".to_vec()) });
     assert_eq!(config.limits.max_uses, 1);
+    assert_eq!(config.limits.max_connection_age, Duration::from_secs(300));
     assert_eq!(config.limits.drain_timeout, Duration::ZERO);
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
 }
