@@ -58,9 +58,9 @@ impl Outbound {
         wanted: Wanted,
         mut report: Report,
     ) {
-        let mut said = Said::default();
+        let (mut said, mut from_pool) = (Said::default(), true);
         for tries in 1..=MOST_OPENS {
-            let (mut held, kind) = match self.connection(&target, tries).await {
+            let (mut held, kind) = match self.connection(&target, from_pool).await {
                 Ok(found) => found,
                 // Nobody has heard of this use yet.
                 Err(why) => match self.elsewhere(&wanted, tries, &target) {
@@ -82,7 +82,8 @@ impl Outbound {
             let ending = match self.relay_mesh(&mut held, &workload, &target, said, &report).await {
                 // It was never taken, so it is opened again, with what the workload has said.
                 Ending::HandedBack(back) if tries < MOST_OPENS => {
-                    said = back;
+                    // What one recycled connection said, the next may say as well; a new one cannot.
+                    (said, from_pool) = (back, false);
                     self.metrics.mesh_retired(Retired::Peer);
                     held.link.part();
                     target = self.elsewhere(&wanted, tries, &target).unwrap_or(target);
@@ -113,15 +114,14 @@ impl Outbound {
     async fn connection(
         self: &Rc<Self>,
         target: &Target,
-        tries: u32,
+        from_pool: bool,
     ) -> Result<(Connection, MeshUse), Unreached> {
         let unix = self.clock.unix();
         let snapshot = self.store.usable(unix)?;
-        // What one recycled connection said, the next one may say as well; a new one cannot.
-        let from_pool = if tries == 1 { self.pool.take(target, &snapshot, unix) } else { None };
+        let taken = if from_pool { self.pool.take(target, &snapshot, unix) } else { None };
         let missing = self.pool.used(target);
         self.make_ready(target, missing);
-        match from_pool {
+        match taken {
             Some(found) => Ok(found),
             None => Ok((self.connect(target).await?, MeshUse::New)),
         }

@@ -62,7 +62,8 @@ async fn a_rolling_restart_of_the_acceptors_fails_no_connection() -> Result<()> 
         asked += each.await?.with_context(|| client.last_words())?;
     }
     let recycled = uses(&client, "recycled").await?;
-    ensure!(recycled > f64::from(asked) / 2.0, "{recycled} of {asked} on recycled connections");
+    // Otherwise nothing was warm when the acceptors went, and nothing was tried.
+    ensure!(recycled >= 20.0, "{recycled} of {asked} on recycled connections");
     Ok(())
 }
 
