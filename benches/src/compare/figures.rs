@@ -120,7 +120,7 @@ pub(crate) fn in_one_line(visit: &Visit) -> String {
 
 /// The largest share of the machine that was somebody else's in any window.
 pub(crate) fn most_disturbed(visit: &Visit) -> f64 {
-    visit.windows.values().map(|window| window.other + window.steal).fold(0.0, f64::max)
+    visit.windows.values().map(Window::disturbance).fold(0.0, f64::max)
 }
 
 /// CPU microseconds of both proxies for each request or connection.

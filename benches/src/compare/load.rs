@@ -176,8 +176,7 @@ impl Load {
         let opened = Rc::new(RefCell::new(Vec::with_capacity(number)));
         let mut openers = Vec::new();
         for _ in 0..OPENED_AT_ONCE.min(number) {
-            let (load, wanted, opened) =
-                (Rc::clone(self), Rc::clone(&wanted), Rc::clone(&opened));
+            let (load, wanted, opened) = (Rc::clone(self), Rc::clone(&wanted), Rc::clone(&opened));
             openers.push(spawn_local(async move {
                 while let Some(left) = wanted.get().checked_sub(1) {
                     wanted.set(left);

@@ -21,7 +21,8 @@ pub(crate) fn now() -> Duration {
 
 /// Lets parts have as many descriptors as the machine allows; they inherit it.
 pub(crate) fn raise_descriptors() -> Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
+    let (_, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the descriptor limit")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the descriptor limit")?;
     Ok(hard)
 }

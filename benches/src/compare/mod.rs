@@ -60,7 +60,10 @@ pub fn perform() -> Result<()> {
                 report::keep_comparison(&comparison)?;
             }
             let shown = args.options.json;
-            println!("{}", if shown { pretty(&comparison)? } else { report::comparison(&comparison) });
+            println!(
+                "{}",
+                if shown { pretty(&comparison)? } else { report::comparison(&comparison) }
+            );
             Ok(())
         }
     }

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use super::stats::Spread;
-use super::table::number;
+use super::table::{mark, number};
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 96.0;
@@ -70,7 +70,7 @@ impl Bars {
         for tick in axis.ticks() {
             let x = LEFT + tick * scale;
             line(&mut svg, "g", (x, TOP - 6.0), (x, bottom));
-            text(&mut svg, "s", "middle", (x, bottom + 18.0), &number(tick));
+            text(&mut svg, "s", "middle", (x, bottom + 18.0), &mark(tick));
         }
         for (index, row) in self.rows.iter().enumerate() {
             let top = TOP + group * index as f64;
@@ -118,14 +118,14 @@ impl Lines {
         let mut svg = open(LINES_HEIGHT, &self.title, &self.unit);
         for tick in axis.ticks() {
             line(&mut svg, "g", (LEFT, y(tick)), (LEFT + width, y(tick)));
-            text(&mut svg, "s", "end", (LEFT - 8.0, y(tick) + 4.5), &number(tick));
+            text(&mut svg, "s", "end", (LEFT - 8.0, y(tick) + 4.5), &mark(tick));
         }
         let mut marks: Vec<f64> = points().map(|(at, _)| *at).collect();
         marks.sort_by(f64::total_cmp);
         marks.dedup();
         let below = TOP + height + 18.0;
         for at in marks {
-            text(&mut svg, "s", "middle", (x(at), below), &number(at).replace(".00", ""));
+            text(&mut svg, "s", "middle", (x(at), below), &mark(at));
         }
         text(&mut svg, "s", "middle", (LEFT + width / 2.0, below + 20.0), &self.across);
         let ends = self.lines.iter().map(|line| line.points.last().map_or(0.0, |p| y(p.1.median)));
@@ -145,7 +145,10 @@ impl Lines {
             for (at, value) in &one.points {
                 let (x, y, low, high) = (x(*at), y(value.median), y(value.least), y(value.most));
                 line(&mut svg, &format!("l{class}"), (x, low), (x, high));
-                let _ = writeln!(svg, "<circle class=\"f{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>");
+                let _ = writeln!(
+                    svg,
+                    "<circle class=\"f{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>"
+                );
             }
             let at = (LEFT + width + 10.0, labels[index] + 4.5);
             text(&mut svg, &format!("f{class}"), "start", at, &one.name);
@@ -268,7 +271,8 @@ mod tests {
         let series = vec!["p50".to_owned(), "p99".to_owned()];
         let bars = Bars { title: "Latency".into(), unit: "µs".into(), series, rows }.svg();
         assert!(["Latency", "µs", "312 p50", "1,150 p99"].iter().all(|t| bars.contains(t)));
-        let one = Line { name: "requests".into(), points: vec![(10.0, spread(5.0)), (1e3, spread(6.0))] };
+        let one =
+            Line { name: "requests".into(), points: vec![(10.0, spread(5.0)), (1e3, spread(6.0))] };
         let (title, unit, across) = ("Scale".into(), "CPU-µs".into(), "connections".into());
         let lines = Lines { title, unit, across, lines: vec![one] }.svg();
         assert!(["Scale", "CPU-µs", "connections", "1,000"].iter().all(|t| lines.contains(t)));

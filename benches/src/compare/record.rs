@@ -74,6 +74,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Share of the machine that was not ours.
+    pub(crate) fn disturbance(&self) -> f64 {
+        self.other + self.steal
+    }
+
     /// CPU seconds of both proxies.
     pub(crate) fn proxies_s(&self) -> f64 {
         ["client", "server"].iter().filter_map(|side| self.cpu_s.get(*side)).sum()
@@ -153,15 +158,15 @@ pub(crate) struct Comparison {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Point {
     pub(crate) round: usize,
-    /// What grows: `connections`, `streams`, `endpoints` or `renewals`.
+    /// What grows: a key of `varied`.
     pub(crate) series: String,
     /// What was done meanwhile.
     pub(crate) load: String,
     pub(crate) at: f64,
     pub(crate) window: Window,
-    /// Successful renewals of both sidecars during the window, where they are what is measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) renewals: Option<u64>,
+    /// Successful renewals of both sidecars a second, where they are what is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) renewals: Option<f64>,
 }
 
 /// A whole scale measurement.

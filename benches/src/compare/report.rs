@@ -27,23 +27,27 @@ const PLOTS: [Shown; 8] = [
     ("bulk-rate", "Bulk download", &[("bulk1_rate", "1 stream"), ("bulk8_rate", "8 streams")]),
     ("bulk-cpu", "CPU of bulk download", &[("bulk1_cpu", "1 stream"), ("bulk8_cpu", "8 streams")]),
     ("requests-cpu", "CPU of a 1 KiB request, 32 kept connections", &[("kept_cpu", "")]),
-    ("requests-latency", "Latency of 1,000 requests a second", &[
-        ("paced_p50", "p50"),
-        ("paced_p99", "p99"),
-    ]),
+    (
+        "requests-latency",
+        "Latency of 1,000 requests a second",
+        &[("paced_p50", "p50"), ("paced_p99", "p99")],
+    ),
     ("connections-cpu", "CPU of a new connection, 32 at a time", &[("fresh_cpu", "")]),
-    ("connections-latency", "New connection to its answer, 100 a second", &[
-        ("connect_p50", "p50"),
-        ("connect_p99", "p99"),
-    ]),
-    ("memory", "Memory of an idle connection in one proxy", &[
-        ("idle_1000", "of 1,000"),
-        ("idle_5000", "of 5,000"),
-    ]),
-    ("start", "Start of both proxies to the first answer", &[
-        ("first_start", "nothing on disk"),
-        ("start", "again"),
-    ]),
+    (
+        "connections-latency",
+        "New connection to its answer, 100 a second",
+        &[("connect_p50", "p50"), ("connect_p99", "p99")],
+    ),
+    (
+        "memory",
+        "Memory of an idle connection in one proxy",
+        &[("idle_1000", "of 1,000"), ("idle_5000", "of 5,000")],
+    ),
+    (
+        "start",
+        "Start of both proxies to the first answer",
+        &[("first_start", "nothing on disk"), ("start", "again")],
+    ),
 ];
 
 /// The tables of a comparison, as they stand in the README.
@@ -54,8 +58,11 @@ pub(crate) fn comparison(all: &Comparison) -> String {
     let head = |first: &str, names: &[&str]| -> Vec<String> {
         [first].iter().chain(names).map(|&name| name.to_owned()).collect()
     };
-    let _ = writeln!(text, "Medians of {rounds} rounds; in brackets the smallest and the largest.\n");
-    let rows = rows(all, &peers, |figure, peer| {
+    let _ = writeln!(
+        text,
+        "Medians over {rounds} round(s); in brackets the smallest and the largest.\n"
+    );
+    let rows = rows(&peers, |figure, peer| {
         let spread = figure.spread(all, peer)?;
         let [median, least, most] = [spread.median, spread.least, spread.most].map(number);
         Some(format!("{median} ({least} to {most})"))
@@ -65,8 +72,10 @@ pub(crate) fn comparison(all: &Comparison) -> String {
     if peers.contains(&OURS) && !others.is_empty() {
         let against: Vec<String> = others.iter().map(|peer| format!("to {peer}")).collect();
         let against: Vec<&str> = against.iter().map(String::as_str).collect();
-        text.push_str("\nMyelin's figure as a multiple of theirs, median of the rounds' own ratios.\n\n");
-        let rows = rows_with(all, &others, |figure, peer| {
+        text.push_str(
+            "\nMyelin's figure as a multiple of theirs, median of the rounds' own ratios.\n\n",
+        );
+        let rows = rows(&others, |figure, peer| {
             Some(format!("{:.2}", figure.ratio(all, OURS, peer)?.median))
         });
         text.push_str(&markdown(&head("", &against), &rows));
@@ -75,20 +84,8 @@ pub(crate) fn comparison(all: &Comparison) -> String {
     text
 }
 
-fn rows(
-    all: &Comparison,
-    peers: &[&str],
-    cell: impl Fn(&Figure, &str) -> Option<String>,
-) -> Vec<Vec<String>> {
-    rows_with(all, peers, cell)
-}
-
 /// One row for each figure that somebody has.
-fn rows_with(
-    _all: &Comparison,
-    peers: &[&str],
-    cell: impl Fn(&Figure, &str) -> Option<String>,
-) -> Vec<Vec<String>> {
+fn rows(peers: &[&str], cell: impl Fn(&Figure, &str) -> Option<String>) -> Vec<Vec<String>> {
     let one = |figure: &Figure| {
         let cells: Vec<Option<String>> = peers.iter().map(|peer| cell(figure, peer)).collect();
         cells.iter().any(Option::is_some).then(|| {
@@ -302,7 +299,10 @@ mod tests {
     fn a_table_has_medians_and_ratios_of_what_was_measured_only() {
         let text = comparison(&two_peers());
         let row = "| requests on 32 kept connections: CPU-µs per request (less is better) |";
-        assert!(text.contains(&format!("{row} 25.0 (10.0 to 40.0) | 50.0 (20.0 to 80.0) |")), "{text}");
+        assert!(
+            text.contains(&format!("{row} 25.0 (10.0 to 40.0) | 50.0 (20.0 to 80.0) |")),
+            "{text}"
+        );
         assert!(text.contains(&format!("{row} 0.50 |")), "{text}");
         assert!(!text.contains("bulk"), "{text}");
     }

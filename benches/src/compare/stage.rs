@@ -33,11 +33,16 @@ pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// Beyond its window a job opens connections before and waits for answers after.
 const JOB_LIMIT: Duration = Duration::from_secs(180);
 
-/// One attempt at a first answer; a proxy that is not ready refuses at once.
-const ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
+/// One attempt at a first answer. Short, because a proxy that could not reach the other one yet may
+/// hold an attempt for as long as it waits itself (HAProxy: 1 s), and an answer takes milliseconds.
+const ATTEMPT_LIMIT: Duration = Duration::from_millis(100);
 
 /// Between two attempts: the precision of the start times.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
+
+/// Share of the machine that others may take in a window, and how often one is measured at most.
+const DISTURBED: f64 = 0.10;
+const ATTEMPTS: usize = 3;
 
 /// Ports that proxies listen on must not be taken for connections; and a client that opens thousands
 /// of connections a second has to take its ports again.
@@ -140,8 +145,23 @@ impl Stage {
         self.app.as_ref().map(|app| cpu::tree(app.pid())).unwrap_or_default()
     }
 
-    /// Runs one job of the generator in the client's pod.
+    /// Runs one job of the generator in the client's pod. A window in which others took much of the
+    /// machine is measured again, and the least disturbed one counts, whatever it gave.
     pub(crate) async fn load(&self, job: &Job) -> Result<Window> {
+        let mut best = self.load_once(job).await?;
+        for _ in 1..ATTEMPTS {
+            if best.disturbance() <= DISTURBED {
+                break;
+            }
+            let again = self.load_once(job).await?;
+            if again.disturbance() < best.disturbance() {
+                best = again;
+            }
+        }
+        Ok(best)
+    }
+
+    async fn load_once(&self, job: &Job) -> Result<Window> {
         let generator = self.start_load(job)?;
         let limit = JOB_LIMIT + Duration::from_millis(job.warm_ms + job.window_ms);
         generator.wait_success(limit).await?;

