@@ -11,21 +11,21 @@ use clap::{Parser, Subcommand};
 /// Measure Myelin beside other proxies, or without a proxy, on this machine
 ///
 /// Each peer is a pair of proxies in two network namespaces (pods) that are joined by one wire:
-/// clients -> their proxy == mutual TLS 1.3 == the other proxy -> server. Everything of the client's
-/// pod runs on CPU 0, everything of the server's pod on CPU 1, and each proxy has one worker thread.
-/// Every round visits every peer in turn, each time in new pods. Figures are medians over the
-/// rounds; ratios are taken within a round, because a machine's speed changes from round to round.
-/// CPU time is user and system time of both proxies.
+/// clients -> their proxy == mutual TLS 1.3 == the other proxy -> server. Everything of the
+/// client's pod runs on CPU 0, everything of the server's pod on CPU 1, and each proxy has one
+/// worker thread. Every round visits every peer in turn, each time in new pods. Figures are medians
+/// over the rounds; ratios are taken within a round, because a machine's speed changes from round
+/// to round. CPU time is user and system time of both proxies.
 ///
 /// Needs root, two cores, and `myelin-ca` and `myelin-sidecar` beside this program. What of envoy,
-/// haproxy and nginx is not installed is skipped, and the report says so. Nothing outside of its own
-/// namespaces and one temporary directory is touched, but for the files that --write names.
+/// haproxy and nginx is not installed is skipped, and the report says so. Nothing outside of its
+/// own namespaces and one temporary directory is touched, but for the files that --write names.
 #[derive(Debug, Parser)]
 #[command(
     name = "compare",
     args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  \
-    compare --quick                      every peer, short windows, two rounds: does it work here?\n  \
+    compare --quick                      every peer, short windows, two rounds: does it work?\n  \
     compare --write                      the comparison in benches/README.md, made anew\n  \
     compare --peers direct,myelin --json only two of them, one JSON document on standard output\n  \
     compare scale --write                Myelin alone: connections, streams, peers, renewals\n\n\
@@ -52,8 +52,8 @@ pub(crate) enum Command {
     /// Measure Myelin alone while one number grows
     ///
     /// CPU per request and per new connection against kept connections and against endpoints, bulk
-    /// against concurrent streams, and the latency of 1,000 requests a second while SVIDs are renewed
-    /// every two seconds or so against no renewals.
+    /// against concurrent streams, and the latency of 1,000 requests a second while SVIDs are
+    /// renewed every two seconds or so against no renewals.
     Scale(Options),
     /// Make tables and plots anew from benches/results, and measure nothing
     Render,

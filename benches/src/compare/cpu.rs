@@ -1,5 +1,5 @@
-//! CPU clocks of processes, their memory, and how busy the machine is. Called by `load` at both ends
-//! of a window, and by `visit` for memory.
+//! CPU clocks of processes, their memory, and how busy the machine is. Called by `load` at both
+//! ends of a window, and by `visit` for memory.
 //!
 //! Never: counts a tick twice: a process clock holds all its threads, ended ones included.
 

@@ -1,4 +1,5 @@
-//! What a visit's windows mean: each figure with its unit and which way is better. Called by `report`.
+//! What a visit's windows mean: each figure with its unit and which way is better. Called by
+//! `report`.
 //!
 //! Never: a figure that is not in this list; tables and plots are made from it alone.
 

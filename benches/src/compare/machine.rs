@@ -1,5 +1,5 @@
-//! What is said about the machine beside every number, and the one look at the wall clock. Called by
-//! `mod`, `scale` and `certificates`.
+//! What is said about the machine beside every number, and the one look at the wall clock. Called
+//! by `mod`, `scale` and `certificates`.
 //!
 //! Never: names the machine or its user.
 

@@ -1,6 +1,6 @@
-//! The project's own comparison with other proxies, and its measurement of scale: pairs of proxies in
-//! network namespaces, measured in interleaved rounds. Called by the program `compare`, which starts
-//! itself again for the parts inside the pods.
+//! The project's own comparison with other proxies, and its measurement of scale: pairs of proxies
+//! in network namespaces, measured in interleaved rounds. Called by the program `compare`, which
+//! starts itself again for the parts inside the pods.
 //!
 //! Never: a number from anywhere else; what is published is what this measured, with the rounds.
 

@@ -1,5 +1,5 @@
-//! When requests are due in an open loop: a kernel timer, because tokio's own counts milliseconds and
-//! would add up to one to every latency. Called by `load`.
+//! When requests are due in an open loop: a kernel timer, because tokio's own counts milliseconds
+//! and would add up to one to every latency. Called by `load`.
 //!
 //! Never: leaves out what fell due while nobody looked.
 

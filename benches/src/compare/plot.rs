@@ -1,5 +1,5 @@
-//! Plots as SVG: bars for peers, lines for what grows. Each brings its own background, light or dark
-//! as the reader's, and labels what it shows where it shows it. Called by `report`.
+//! Plots as SVG: bars for peers, lines for what grows. Each brings its own background, light or
+//! dark as the reader's, and labels what it shows where it shows it. Called by `report`.
 //!
 //! Never: a plot without a title and a unit, or an axis that does not start at zero.
 

@@ -62,12 +62,12 @@ pub(crate) fn comparison(all: &Comparison) -> String {
         text,
         "Medians over {rounds} round(s); in brackets the smallest and the largest.\n"
     );
-    let rows = rows(&peers, |figure, peer| {
+    let filled = rows(&peers, |figure, peer| {
         let spread = figure.spread(all, peer)?;
         let [median, least, most] = [spread.median, spread.least, spread.most].map(number);
         Some(format!("{median} ({least} to {most})"))
     });
-    text.push_str(&markdown(&head("", &peers), &rows));
+    text.push_str(&markdown(&head("", &peers), &filled));
     let others: Vec<&str> = peers.iter().copied().filter(|peer| *peer != OURS).collect();
     if peers.contains(&OURS) && !others.is_empty() {
         let against: Vec<String> = others.iter().map(|peer| format!("to {peer}")).collect();
@@ -75,10 +75,10 @@ pub(crate) fn comparison(all: &Comparison) -> String {
         text.push_str(
             "\nMyelin's figure as a multiple of theirs, median of the rounds' own ratios.\n\n",
         );
-        let rows = rows(&others, |figure, peer| {
+        let filled = rows(&others, |figure, peer| {
             Some(format!("{:.2}", figure.ratio(all, OURS, peer)?.median))
         });
-        text.push_str(&markdown(&head("", &against), &rows));
+        text.push_str(&markdown(&head("", &against), &filled));
     }
     text.push_str(&who(all));
     text

@@ -1,5 +1,5 @@
-//! The server in the pod: answers 1 KiB with 1 KiB for as long as a connection lasts, and on another
-//! port sends without end. Called by `mod` for the hidden `play serve`.
+//! The server in the pod: answers 1 KiB with 1 KiB for as long as a connection lasts, and on
+//! another port sends without end. Called by `mod` for the hidden `play serve`.
 //!
 //! Never: knows of proxies; it is a workload like any other.
 

@@ -44,8 +44,8 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(1);
 const DISTURBED: f64 = 0.10;
 const ATTEMPTS: usize = 3;
 
-/// Ports that proxies listen on must not be taken for connections; and a client that opens thousands
-/// of connections a second has to take its ports again.
+/// Ports that proxies listen on must not be taken for connections; and a client that opens
+/// thousands of connections a second has to take its ports again.
 const SETTINGS: [(&str, &str); 3] = [
     ("ip_local_port_range", "10240 65000"),
     ("ip_local_reserved_ports", "15000-15100,18080,19000,28080,29000"),

@@ -1,5 +1,5 @@
-//! Certificates for the peers that have no CA: root, intermediate and leaf, all P-256, a SPIFFE ID, a
-//! DNS name and an address in the leaf. Called by `envoy`, `haproxy` and `nginx`.
+//! Certificates for the peers that have no CA: root, intermediate and leaf, all P-256, a SPIFFE ID,
+//! a DNS name and an address in the leaf. Called by `envoy`, `haproxy` and `nginx`.
 //!
 //! Never: used for Myelin, whose own CA issues what its sidecars have.
 
@@ -19,8 +19,8 @@ use super::super::stage::{Side, Stage, address};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The files of one pair: `<side>.pem` (leaf and intermediate), `<side>.key`, `<side>.all.pem` (both)
-/// and `root.pem`, readable for the proxies' user: they are good for one visit.
+/// The files of one pair: `<side>.pem` (leaf and intermediate), `<side>.key`, `<side>.all.pem`
+/// (both) and `root.pem`, readable for the proxies' user: they are good for one visit.
 pub(super) struct Files {
     pub(super) root: PathBuf,
     dir: PathBuf,

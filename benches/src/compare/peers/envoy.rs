@@ -14,8 +14,8 @@ use super::super::stage::{BULK, REQUESTS, START_LIMIT, Side, Stage, address};
 use super::certificates::{Files, dns, id};
 use super::{Launch, Pair, Programs};
 
-pub(super) const ABOUT: &str = "tcp_proxy, transparent by the same nf_tables rules, user and mark as \
-    Myelin; peer's SPIFFE ID matched; TLS session resumption on (its default); no access log, no stats sink";
+pub(super) const ABOUT: &str = "tcp_proxy, transparent by the same nf_tables rules, user and mark \
+    as Myelin; peer's SPIFFE ID matched; TLS session resumption on (its default); no access log";
 
 const OUTBOUND: u16 = 15_001;
 const INBOUND: u16 = 15_006;
@@ -98,7 +98,9 @@ fn server(files: &Files) -> Value {
 fn configuration(port: u16, chains: &Value, clusters: &Value) -> Value {
     let original = json!({
         "name": "envoy.filters.listener.original_dst",
-        "typed_config": { "@type": format!("{TYPES}.filters.listener.original_dst.v3.OriginalDst") },
+        "typed_config": {
+            "@type": format!("{TYPES}.filters.listener.original_dst.v3.OriginalDst"),
+        },
     });
     json!({ "static_resources": {
         "listeners": [{

@@ -14,8 +14,8 @@ use super::super::stage::{BULK, REQUESTS, Side, Stage, address};
 use super::certificates::{Files, dns};
 use super::{Launch, Pair, at_client, between};
 
-pub(super) const ABOUT: &str = "tcp mode, explicit ports (no interception, no address translation); TLS \
-    session resumption on (its default); chain and name verified, no SPIFFE ID";
+pub(super) const ABOUT: &str = "tcp mode, explicit ports (no interception, no address \
+    translation); TLS session resumption on (its default); chain and name verified, no SPIFFE ID";
 
 /// Timeouts have no default there; the number of connections has one that depends on the machine.
 const HEAD: &str = "global\n  nbthread 1\n  maxconn 9000\n  \

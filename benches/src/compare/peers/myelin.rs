@@ -1,5 +1,5 @@
-//! Myelin as it is by default: a real CA in a pod of its own, SVIDs by join token, the real rules, the
-//! sidecars' own user and mark. Called by `peers`, and by `scale` with more pods.
+//! Myelin as it is by default: a real CA in a pod of its own, SVIDs by join token, the real rules,
+//! the sidecars' own user and mark. Called by `peers`, and by `scale` with more pods.
 //!
 //! Never: a setting that a user of the defaults would not have, but for one worker thread and, for
 //! renewals, a short lifetime.
@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep};
 use super::super::stage::{BULK, REQUESTS, START_LIMIT, Side, Stage, address, http_get, spawn};
 use super::{Launch, Pair, Programs};
 
-pub(super) const ABOUT: &str = "transparent (nf_tables rules, user and mark), default configuration \
-    with an allow rule; CA, SVIDs, policy, metrics and rotation on; no TLS session resumption";
+pub(super) const ABOUT: &str = "transparent (nf_tables rules, user and mark), default \
+    configuration with an allow rule; CA, SVIDs, policy, metrics and rotation on; \
+    no TLS session resumption";
 
 const DOMAIN: &str = "compare.example";
 const CA_PORT: u16 = 15_010;

@@ -13,8 +13,8 @@ use super::super::stage::{BULK, REQUESTS, Side, Stage, address};
 use super::certificates::{Files, dns};
 use super::{Launch, Pair, at_client, between};
 
-pub(super) const ABOUT: &str = "stream module, explicit ports (no interception, no address translation); \
-    TLS session resumption on (its default); chain and name verified, no SPIFFE ID";
+pub(super) const ABOUT: &str = "stream module, explicit ports (no interception, no address \
+    translation); TLS session resumption on (its default); chain and name verified, no SPIFFE ID";
 
 /// Where Debian and others keep it.
 const MODULES: [&str; 2] = [
@@ -48,10 +48,10 @@ pub(super) fn set_up(stage: &Stage, program: &Path) -> Result<Pair> {
         )?;
         write!(
             server,
-            "  server {{\n    listen {}:{} ssl backlog=4096;\n    proxy_pass 127.0.0.1:{port};\n    \
-             proxy_timeout 1h;\n    ssl_protocols TLSv1.3;\n    ssl_certificate {};\n    \
-             ssl_certificate_key {};\n    ssl_client_certificate {};\n    ssl_verify_client on;\n    \
-             ssl_verify_depth 3;\n  }}\n",
+            "  server {{\n    listen {}:{} ssl backlog=4096;\n    proxy_pass 127.0.0.1:{port};\n\
+             \x20   proxy_timeout 1h;\n    ssl_protocols TLSv1.3;\n    ssl_certificate {};\n    \
+             ssl_certificate_key {};\n    ssl_client_certificate {};\n    ssl_verify_client on;\n\
+             \x20   ssl_verify_depth 3;\n  }}\n",
             address(2),
             between(port),
             files.chain(Side::Server).display(),

@@ -61,15 +61,16 @@ pub(crate) fn varied() -> BTreeMap<String, String> {
     let words = [
         (
             "connections",
-            "connections of one client to one server that are open; requests go over all of them in \
-             turn, 32 under way at once; new connections are opened 32 at a time beside them",
+            "connections of one client to one server that are open; requests go over all of them \
+             in turn, 32 under way at once; new connections are opened 32 at a time beside them",
         ),
         (
             "endpoints",
             "distinct addresses and ports of five servers with five identities and sidecars (16 \
              addresses each, up to 64 ports); one connection kept to each, or new connections to \
-             all of them in turn. The client's sidecar asks the CA's directory about each, and about \
-             4,096 at most: connections to the others are refused, which are the errors at 5,000; \
+             all of them in turn. The client's sidecar asks the CA's directory about each, and \
+             about 4,096 at most: connections to the others are refused, which are the errors at \
+             5,000; \
              the figure there is of those that were not",
         ),
         (
@@ -118,8 +119,8 @@ pub(crate) fn table(all: &Scale) -> String {
         }
     }
     let mut text = format!(
-        "{}. Medians over the rounds, in brackets the smallest and the largest. *To the first*: the \
-         figure as a multiple of that of the smallest number, in the same round.\n\n",
+        "{}. Medians over the rounds, in brackets the smallest and the largest. *To the first*: \
+         the figure as a multiple of that of the smallest number, in the same round.\n\n",
         all.version
     );
     text.push_str(&markdown(&head.map(str::to_owned), &rows));
