@@ -17,6 +17,8 @@ const TOP: f64 = 62.0;
 const BAR: f64 = 18.0;
 const LINES_HEIGHT: f64 = 360.0;
 const BOTTOM: f64 = 52.0;
+/// A number of five digits and some room.
+const MARK_WIDTH: f64 = 56.0;
 
 /// Colours of the dark and light theme; text classes; `o` is our own, `p` are the others.
 const STYLE: &str = "<style>\
@@ -120,9 +122,7 @@ impl Lines {
             line(&mut svg, "g", (LEFT, y(tick)), (LEFT + width, y(tick)));
             text(&mut svg, "s", "end", (LEFT - 8.0, y(tick) + 4.5), &mark(tick));
         }
-        let mut marks: Vec<f64> = points().map(|(at, _)| *at).collect();
-        marks.sort_by(f64::total_cmp);
-        marks.dedup();
+        let marks = readable(points().map(|(at, _)| *at).collect(), x);
         let below = TOP + height + 18.0;
         for at in marks {
             text(&mut svg, "s", "middle", (x(at), below), &mark(at));
@@ -176,6 +176,18 @@ impl Axis {
         let count = (self.end / self.step).round() as usize;
         (0..=count).map(|tick| tick as f64 * self.step)
     }
+}
+
+/// The marks of an axis that leave room for each other; the largest is always there.
+fn readable(mut marks: Vec<f64>, x: impl Fn(f64) -> f64) -> Vec<f64> {
+    marks.sort_by(|a, b| b.total_cmp(a));
+    let mut kept: Vec<f64> = Vec::new();
+    for at in marks {
+        if kept.last().is_none_or(|above| x(*above) - x(at) >= MARK_WIDTH) {
+            kept.push(at);
+        }
+    }
+    kept
 }
 
 /// Moves labels down until none covers another; they stay in their order.
@@ -254,6 +266,12 @@ mod tests {
             assert!((3..=8).contains(&ticks.len()), "{most}: {ticks:?}");
             assert!(axis.end >= most && axis.end <= most * 1.6, "{most}: {}", axis.end);
         }
+    }
+
+    #[test]
+    fn marks_leave_room_and_the_largest_stays() {
+        let marks = readable(vec![10.0, 10.0, 1e3, 4e3, 5e3, 6.4e3], |at| 200.0 * at.log10());
+        assert_eq!(marks, [6.4e3, 1e3, 10.0]);
     }
 
     #[test]
