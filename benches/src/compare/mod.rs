@@ -46,7 +46,7 @@ pub fn perform() -> Result<()> {
             let (ground, descriptors) = enter()?;
             let programs = Programs::find(options, None)?;
             let machine = Machine::describe(descriptors);
-            let scale = runtime()?.block_on(scale::perform(options, machine, ground, &programs))?;
+            let scale = run(scale::perform(options, machine, ground, &programs))?;
             if options.write {
                 report::keep_scale(&scale)?;
             }
@@ -55,7 +55,7 @@ pub fn perform() -> Result<()> {
             Ok(())
         }
         None => {
-            let comparison = runtime()?.block_on(compare(&args))?;
+            let comparison = run(compare(&args))?;
             if args.options.write {
                 report::keep_comparison(&comparison)?;
             }
@@ -159,6 +159,16 @@ fn enter() -> Result<(Ground, u64)> {
         "sidecars run under a user of their own, which this user namespace has not: run as root"
     );
     Ok((ground, machine::raise_descriptors()?))
+}
+
+/// Runs a measurement to its end or to Ctrl-C, which ends every process and removes every file too.
+fn run<T>(measurement: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime()?.block_on(async {
+        tokio::select! {
+            measured = measurement => measured,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing was written"),
+        }
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

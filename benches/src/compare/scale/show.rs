@@ -67,7 +67,7 @@ pub(crate) fn varied() -> BTreeMap<String, String> {
         (
             "endpoints",
             "distinct addresses and ports of five servers with five identities and sidecars (16 \
-             addresses each, up to 64 ports); one connection kept to each, or new connections to \
+             addresses each, up to 64 ports), all on CPU 1; one connection kept to each, or new connections to \
              all of them in turn. The client's sidecar asks the CA's directory about each, and \
              about 4,096 at most: connections to the others are refused, which are the errors at \
              5,000; \
