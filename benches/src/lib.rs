@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod budget;
+pub mod compare;
 pub mod credentials;
 pub mod handshake;
 pub mod mesh;
