@@ -19,7 +19,7 @@ use crate::credentials::Sides;
 use crate::mesh::{Mesh, Street, runtime};
 
 /// No bench is idle for so long.
-const LIMITS: Limits = Limits { idle: Duration::from_secs(3600), answer: None };
+const LIMITS: Limits = Limits { idle: Duration::from_secs(3600), answer: None, linger: None };
 
 const LOOPBACK: &str = "loopback takes what it is given";
 

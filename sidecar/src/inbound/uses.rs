@@ -17,7 +17,7 @@ use crate::addr::OrigDst;
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
-use crate::relay::{self, Carrier, Ending, Limits, Link, LinkError, Said};
+use crate::relay::{self, Carrier, Ending, LINGER, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
 use crate::wire::{Acceptor, Action, Event, Refuse, Side};
@@ -189,7 +189,8 @@ impl Inbound {
         to: OrigDst,
         report: &Report,
     ) -> Ending<(Outcome, String)> {
-        let limits = Limits { idle: self.config.idle, answer: None };
+        let linger = C::SETTLES.then_some(LINGER);
+        let limits = Limits { idle: self.config.idle, answer: None, linger };
         let meter = report.bytes();
         let withdrawn = self.withdrawn(peer, to);
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await

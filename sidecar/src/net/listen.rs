@@ -69,8 +69,6 @@ impl Listener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, from)) => {
-                    // Best effort: a peer that is gone already shows itself at the first read.
-                    let _ = stream.set_nodelay(true);
                     let from = PeerAddr::canonical(from);
                     let origin = origin_of(&stream, from, self.port);
                     return Accepted { stream, from, origin };
@@ -110,6 +108,8 @@ fn open(address: ListenAddr) -> io::Result<Listener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.0.into())?;
     socket.listen(BACKLOG)?;
     let inner = TcpListener::from_std(socket.into())?;

@@ -105,7 +105,8 @@ impl Outbound {
         said: Said,
         report: &Report,
     ) -> Ended {
-        let limits = Limits { idle: self.config.idle, answer: Some(self.config.answer) };
+        let limits =
+            Limits { idle: self.config.idle, answer: Some(self.config.answer), linger: None };
         let withdrawn = self.withdrawn(&held.peer, target);
         relay::run(&mut held.link, workload, &report.bytes(), limits, said, withdrawn).await
     }
@@ -186,7 +187,7 @@ impl Outbound {
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
         let mut bare = Bare::new(records);
-        let limits = Limits { idle: self.config.idle, answer: None };
+        let limits = Limits { idle: self.config.idle, answer: None, linger: None };
         let withdrawn = self.withdrawn(&peer, target);
         let (meter, unsaid) = (report.bytes(), Said::default());
         let ending = relay::run(&mut bare, &workload, &meter, limits, unsaid, withdrawn).await;

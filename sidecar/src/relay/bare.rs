@@ -41,6 +41,7 @@ impl Bare {
 
 impl Carrier for Bare {
     type Framing = Unframed;
+    const SETTLES: bool = false;
 
     fn records(&mut self) -> &mut Records {
         &mut self.records

@@ -13,6 +13,8 @@ use crate::wire::{self, Misuse, Refuse, Side, Violation};
 /// What carries a use over a mesh connection: `Link` or `Bare`.
 pub trait Carrier {
     type Framing: Framing;
+    /// A use is followed by what settles the connection, which sends what is pending.
+    const SETTLES: bool;
 
     fn records(&mut self) -> &mut Records;
     /// The records, and what goes in front of each piece of payload in them.
@@ -52,6 +54,10 @@ pub struct Said {
     /// The workload has ended its half.
     pub ended: bool,
 }
+
+/// How long an acceptor's answer may wait for the first words of its workload: most servers answer
+/// a request sooner, and a dialer that has more to say than a request waits no longer than this.
+pub const LINGER: Duration = Duration::from_millis(2);
 
 /// Most of what a workload says that is kept until the acceptor answers; then it is waited for. One
 /// round trip inside a datacentre at 10 Gbit/s, and what a request without its body takes.

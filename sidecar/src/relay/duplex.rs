@@ -35,6 +35,10 @@ const ROUNDS_A_POLL: u32 = 4;
 /// How much goes to the workload before its own words are looked at: four reads and four writes.
 const STEPS_A_ROUND: u32 = 8;
 
+/// A peer that says this much before the workload has spoken is answered without it: it waits for
+/// the answer before it says much more (`MOST_SAID`).
+const LINGER_BYTES: usize = 16 * 1024;
+
 /// Counts bytes as they pass.
 pub trait Meter {
     fn to_peer(&self, bytes: usize);
@@ -48,6 +52,9 @@ pub struct Limits {
     pub idle: Duration,
     /// The acceptor must have answered by then; `None` when it is us.
     pub answer: Option<Duration>,
+    /// How long the acceptor's answer may wait for the workload's first words, to leave in one
+    /// segment with them. Nobody needs it sooner: the dialer sends at once, whatever the answer.
+    pub linger: Option<Duration>,
 }
 
 /// How a use ended. All but `Completed` leave the mesh connection unusable.
@@ -78,7 +85,8 @@ pub async fn run<C: Carrier, I>(
     interrupt: impl Future<Output = I>,
 ) -> Ending<I> {
     let mut interrupt = pin!(interrupt);
-    let mut alarm = pin!(tokio::time::sleep(limits.answer.unwrap_or(limits.idle)));
+    let first = limits.linger.or(limits.answer).unwrap_or(limits.idle);
+    let mut alarm = pin!(tokio::time::sleep(first));
     let bell = Bell::new();
     let ringer = Waker::from(Arc::clone(&bell));
     let mut duplex = Duplex::new(carrier, workload, meter, limits);
@@ -86,22 +94,31 @@ pub async fn run<C: Carrier, I>(
         Err(stop) => duplex.ending(stop),
         Ok(()) => {
             poll_fn(|cx| {
-                if let Poll::Ready(stop) = duplex.poll(cx) {
-                    return Poll::Ready(duplex.ending(stop));
-                }
-                // A new answer set the alarm anew: it must be heard, rung or not.
-                let reset = std::mem::take(&mut duplex.answered);
-                if reset {
-                    alarm.as_mut().reset(Instant::now() + duplex.limits.idle);
-                }
-                if bell.answer(cx.waker()) || reset {
+                loop {
+                    if let Poll::Ready(stop) = duplex.poll(cx) {
+                        return Poll::Ready(duplex.ending(stop));
+                    }
+                    // What was waited for has come: from now on the timer is that of idleness, and
+                    // must be heard anew, rung or not.
+                    let reset = std::mem::take(&mut duplex.rewind);
+                    if reset {
+                        alarm.as_mut().reset(Instant::now() + duplex.limits.idle);
+                    }
+                    if !bell.answer(cx.waker()) && !reset {
+                        return Poll::Pending;
+                    }
                     let mut seldom = Context::from_waker(&ringer);
+                    let lingered = duplex.lingers;
                     if let Poll::Ready(stop) = duplex.poll_alarm(alarm.as_mut(), &mut seldom) {
                         return Poll::Ready(duplex.ending(stop));
                     }
-                    return interrupt.as_mut().poll(&mut seldom).map(Ending::Interrupted);
+                    if let Poll::Ready(why) = interrupt.as_mut().poll(&mut seldom) {
+                        return Poll::Ready(Ending::Interrupted(why));
+                    }
+                    if lingered == duplex.lingers {
+                        return Poll::Pending;
+                    }
                 }
-                Poll::Pending
             })
             .await
         }
@@ -168,7 +185,12 @@ struct Duplex<'a, C, M> {
     workload_ended: bool,
     peer_ended: bool,
     moved: bool,
-    answered: bool,
+    /// Our answer waits for company.
+    lingers: bool,
+    lingered_bytes: usize,
+    /// Our fin is all there is to send, and may leave with what follows the use.
+    fin_alone: bool,
+    rewind: bool,
 }
 
 impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
@@ -185,7 +207,10 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             workload_ended: false,
             peer_ended: false,
             moved: false,
-            answered: false,
+            lingers: limits.linger.is_some(),
+            lingered_bytes: 0,
+            fin_alone: false,
+            rewind: false,
         }
     }
 
@@ -239,6 +264,15 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         while self.towards_peer(cx)? {
             self.moved = true;
         }
+        let delivered = !self.carrier.records().has_ready() && self.after.is_none();
+        let is_over = self.workload_ended && self.peer_ended && delivered;
+        if is_over && self.fin_alone {
+            return Err(Stop::Completed);
+        }
+        if self.lingers && steps < STEPS_A_ROUND {
+            self.carrier.records().rest();
+            return Ok(Round::Over);
+        }
         let has_room = self.carrier.records().has_room();
         let flushed = self.carrier.records().poll_flush(cx).map_err(RecordError::Io)?;
         if steps == STEPS_A_ROUND || (flushed.is_ready() && !(had_room && has_room)) {
@@ -246,8 +280,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             // waker of that side would ever call us.
             return Ok(Round::More);
         }
-        let delivered = !self.carrier.records().has_ready() && self.after.is_none();
-        if self.workload_ended && self.peer_ended && delivered && flushed.is_ready() {
+        if is_over && flushed.is_ready() {
             return Err(Stop::Completed);
         }
         Ok(Round::Over)
@@ -306,13 +339,16 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         match step {
             Step::PeerFin => {
                 self.peer_ended = true;
-                // A workload that is gone already shows itself at the next read.
-                let _ = SockRef::from(self.workload).shutdown(Shutdown::Write);
+                if !self.workload_ended {
+                    // A workload that is gone already shows itself at the next read. One that has
+                    // ended its own half is closed as soon as this use is over.
+                    let _ = SockRef::from(self.workload).shutdown(Shutdown::Write);
+                }
             }
             Step::PeerReset => return Err(Stop::PeerReset),
             Step::Accepted => {
                 self.said = None;
-                self.answered = true;
+                self.rewind = true;
             }
             Step::Refused(why) => return Err(Stop::Refused(why)),
             Step::HandedBack => return Err(Stop::HandedBack),
@@ -325,6 +361,10 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         match self.carrier.records().deliver(self.workload) {
             Ok(Some(written)) => {
                 self.meter.to_workload(written);
+                self.lingered_bytes += written;
+                if self.lingered_bytes > LINGER_BYTES {
+                    self.stop_lingering();
+                }
                 Ok(true)
             }
             Ok(None) => match self.workload.poll_write_ready(cx) {
@@ -341,16 +381,25 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         if self.workload_ended || !self.carrier.may_send() || !self.carrier.records().has_room() {
             return Ok(false);
         }
-        let unasked = std::mem::take(&mut self.unasked);
+        // What a client says first is often there before the runtime has heard of it.
+        if !std::mem::take(&mut self.unasked) {
+            match self.workload.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Stop::WorkloadReset),
+                Poll::Pending => return Ok(false),
+            }
+        }
         let kept = match &mut self.said {
             Some(said) if said.bytes.len() >= MOST_SAID => return Ok(false),
             Some(said) => Some(&mut said.bytes),
             None => None,
         };
         let (records, framing) = self.carrier.parts();
-        match records.take_from(self.workload, framing, unasked, kept)? {
+        match records.take_from(self.workload, framing, kept)? {
             Some(0) => {
+                self.stop_lingering();
                 self.workload_ended = true;
+                self.fin_alone = C::SETTLES && self.carrier.records().has_nothing_to_send();
                 if let Some(said) = &mut self.said {
                     said.ended = true;
                 }
@@ -358,21 +407,25 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
                 Ok(true)
             }
             Some(bytes) => {
+                self.stop_lingering();
                 self.meter.to_peer(bytes);
                 Ok(true)
             }
-            None if unasked => Ok(true),
-            None => match self.workload.poll_read_ready(cx) {
-                Poll::Ready(Ok(())) => Ok(true),
-                Poll::Ready(Err(_)) => Err(Stop::WorkloadReset),
-                Poll::Pending => Ok(false),
-            },
+            None => Ok(true),
         }
+    }
+
+    fn stop_lingering(&mut self) {
+        self.rewind |= std::mem::take(&mut self.lingers);
     }
 
     /// One timer a use, looked at only when it fires: a use that moved since gets another turn.
     fn poll_alarm(&mut self, mut alarm: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Stop> {
         while alarm.as_mut().poll(cx).is_ready() {
+            if std::mem::take(&mut self.lingers) {
+                alarm.as_mut().reset(Instant::now() + self.limits.idle);
+                continue;
+            }
             if self.said.is_some() {
                 return Poll::Ready(Stop::NoAnswer);
             }

@@ -44,6 +44,7 @@ impl Inbox {
 
     pub(super) fn consume(&mut self, bytes: usize) {
         self.plain.start = (self.plain.start + bytes).min(self.plain.end);
+        self.let_go();
     }
 
     /// Sets the next `bytes` of the plaintext aside for the workload. False if there is no place.
@@ -90,6 +91,15 @@ impl Inbox {
         }
         if !self.has_ready() {
             (self.first, self.last) = (0, 0);
+            self.let_go();
+        }
+    }
+
+    /// Gives the buffer back when nothing is left in it: its connection may sleep from here on.
+    fn let_go(&mut self) {
+        if !self.has_ready() && self.plain.is_empty() && self.sealed.is_empty() {
+            self.store = Store::Nothing;
+            (self.plain, self.sealed) = (0..0, 0..0);
         }
     }
 

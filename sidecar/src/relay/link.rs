@@ -189,6 +189,7 @@ impl<M: Side> Link<M> {
 
 impl<M: Side> Carrier for Link<M> {
     type Framing = M;
+    const SETTLES: bool = true;
 
     fn records(&mut self) -> &mut Records {
         &mut self.records

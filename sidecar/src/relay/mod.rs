@@ -22,7 +22,7 @@ mod shelf;
 mod socket;
 
 pub use bare::Bare;
-pub use carrier::{Carrier, Framing, LinkError, MOST_SAID, Said, Step};
+pub use carrier::{Carrier, Framing, LINGER, LinkError, MOST_SAID, Said, Step};
 pub use duplex::{Ending, Limits, Meter, run};
 pub use link::Link;
 pub use plain::{PlainEnding, plain};

@@ -146,6 +146,10 @@ impl Outbox {
         if self.end == self.sealed {
             return Ok(());
         }
+        if self.end + TRAILER > self.store.bytes().len() {
+            // It slept with the record open.
+            self.spread(TRAILER);
+        }
         let end = self.end + TRAILER;
         let record = &mut self.store.bytes_mut()[self.sealed..end];
         sealer.seal(kind, record)?;
@@ -186,15 +190,18 @@ impl Outbox {
         let needed = self.end + HEADER + bytes + TRAILER;
         let is_shared = matches!(self.store, Store::Shared(_));
         if needed > self.store.bytes().len() || (!is_shared && needed <= BUFFER) {
-            let room = HEADER + bytes + TRAILER;
-            self.store.spread(self.begin, self.end, room);
-            self.sealed -= self.begin;
-            self.end -= self.begin;
-            self.begin = 0;
+            self.spread(HEADER + bytes + TRAILER);
         }
         if self.end == self.sealed {
             self.end = self.sealed + HEADER;
         }
+    }
+
+    fn spread(&mut self, room: usize) {
+        self.store.spread(self.begin, self.end, room);
+        self.sealed -= self.begin;
+        self.end -= self.begin;
+        self.begin = 0;
     }
 
     fn forget_empty_record(&mut self) {

@@ -154,15 +154,14 @@ impl Records {
             if self.ended {
                 return Poll::Ready(Ok(Arrived::CleanEnd));
             }
+            if self.tcp.poll_read_ready(cx)?.is_pending() {
+                self.inbox.sleep();
+                return Poll::Pending;
+            }
             match socket::read(&self.tcp, self.inbox.room())? {
-                Some(0) => {
-                    return Poll::Ready(Err(RecordError::Truncated));
-                }
+                Some(0) => return Poll::Ready(Err(RecordError::Truncated)),
                 Some(bytes) => self.inbox.arrived(bytes),
-                None => {
-                    self.inbox.sleep();
-                    ready!(self.tcp.poll_read_ready(cx))?;
-                }
+                None => {}
             }
         }
     }
@@ -246,12 +245,10 @@ impl Records {
     }
 
     /// Reads from `workload` right into records. `Some(0)` is its end, `None` nothing now.
-    /// `unasked`: it may have spoken before the runtime knows.
     pub(super) fn take_from<F: Framing>(
         &mut self,
         workload: &TcpStream,
         framing: &mut F,
-        unasked: bool,
         mut keep: Option<&mut Vec<u8>>,
     ) -> Result<Option<usize>, FillError> {
         let appetite = if keep.is_some() { 1 } else { self.appetite };
@@ -259,7 +256,6 @@ impl Records {
         let read = self.outbox.fill(appetite, framing, &mut self.sealer, |areas| {
             asked = areas.iter().map(|area| area.len()).sum();
             let read = match &mut *areas {
-                [area] if unasked => socket::read_unasked(workload, area)?,
                 [area] => socket::read(workload, area)?,
                 areas => socket::read_vectored(workload, &mut *areas)?,
             };
@@ -299,6 +295,15 @@ impl Records {
     /// May a workload be read? Not while the socket has not taken what it said before.
     pub fn has_room(&self) -> bool {
         !self.outbox.is_waiting()
+    }
+
+    /// What is to be sent waits, and the connection sleeps meanwhile.
+    pub(super) fn rest(&mut self) {
+        self.outbox.sleep();
+    }
+
+    pub(super) fn has_nothing_to_send(&self) -> bool {
+        self.outbox.is_empty()
     }
 
     /// Seals what is open and pushes all into the socket. Ready when it has gone.

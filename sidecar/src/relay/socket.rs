@@ -1,22 +1,23 @@
 //! System calls on a stream, with what they teach: a short read or write means that the socket is
-//! empty or full, so the next try would only be told so. Called by `records` and `duplex`.
+//! empty or full, so the next try would only be told so. Reads are made when the runtime says that
+//! there is something, writes at once, since a socket seldom is full. Called by `records`.
 //!
-//! Never: a call that is known to come back with nothing; a wait.
+//! Never: a second call that is known to come back with nothing; a wait.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::os::fd::AsRawFd as _;
 
-use nix::sys::socket::{MsgFlags, recv};
+use rustix::io::{Errno, readv, writev};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Reads what is there. `None`: nothing. `Some(0)`: the end.
 pub(super) fn read(tcp: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>> {
     let asked = into.len();
-    let read = told(tcp.try_read(into))?;
-    Ok(read.inspect(|bytes| drained(tcp, *bytes, asked)))
+    let read = recv(tcp, into, RecvFlags::DONTWAIT).map(|(bytes, _)| bytes);
+    learn(tcp, Interest::READABLE, read, asked)
 }
 
 /// The same into several pieces.
@@ -25,63 +26,47 @@ pub(super) fn read_vectored(
     into: &mut [IoSliceMut<'_>],
 ) -> io::Result<Option<usize>> {
     let asked = into.iter().map(|piece| piece.len()).sum();
-    let read = told(tcp.try_read_vectored(into))?;
-    Ok(read.inspect(|bytes| drained(tcp, *bytes, asked)))
-}
-
-/// Reads without having been told that there is something: the first bytes of a connection are
-/// often there before the runtime has heard of them.
-pub(super) fn read_unasked(tcp: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>> {
-    told(recv(tcp.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from))
+    learn(tcp, Interest::READABLE, readv(tcp, into), asked)
 }
 
 /// Writes what the socket takes. `None`: nothing now.
 pub(super) fn write(tcp: &TcpStream, bytes: &[u8]) -> io::Result<Option<usize>> {
-    let written = told(tcp.try_write(bytes))?;
-    Ok(written.inspect(|written| filled(tcp, *written, bytes.len())))
+    let written = send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    learn(tcp, Interest::WRITABLE, written, bytes.len())
 }
 
 /// The same from several pieces.
 pub(super) fn write_vectored(tcp: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
     let asked = pieces.iter().map(|piece| piece.len()).sum();
-    let written = told(tcp.try_write_vectored(pieces))?;
-    Ok(written.inspect(|written| filled(tcp, *written, asked)))
+    learn(tcp, Interest::WRITABLE, writev(tcp, pieces), asked)
 }
 
 /// Neither bytes nor an end nor an error wait, as the kernel knows it now: the runtime knows only
 /// what its last look at the sockets showed.
 pub(super) fn is_silent(tcp: &TcpStream) -> bool {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
-    matches!(told(recv(tcp.as_raw_fd(), &mut [0], flags).map_err(io::Error::from)), Ok(None))
+    let peeked = recv(tcp, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    peeked.err() == Some(Errno::AGAIN)
 }
 
-fn told(result: io::Result<usize>) -> io::Result<Option<usize>> {
-    match result {
-        Ok(bytes) => Ok(Some(bytes)),
-        // Interrupted before anything moved: the readiness stands, and the caller comes again.
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
+/// What less than was asked for teaches, the runtime is told, so that it waits for the next event.
+/// It remembers an end of stream that came along, and says so at the next question.
+fn learn(
+    tcp: &TcpStream,
+    interest: Interest,
+    result: Result<usize, Errno>,
+    asked: usize,
+) -> io::Result<Option<usize>> {
+    let moved = match result {
+        Ok(moved) => Some(moved),
+        // Nothing moved, and nothing was learned: the caller comes again.
+        Err(Errno::INTR) => return Ok(None),
+        Err(Errno::AGAIN) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let is_end = interest == Interest::READABLE && moved == Some(0);
+    if moved.is_none_or(|moved| moved < asked) && !is_end {
+        // The closure's answer is what makes the runtime forget; there is no system call in it.
+        let _ = tcp.try_io(interest, || io::Result::<()>::Err(ErrorKind::WouldBlock.into()));
     }
-}
-
-/// A short read emptied the socket. The runtime is told, so that it waits for the next event. It
-/// remembers an end of stream that came along, and says so at the next read.
-fn drained(tcp: &TcpStream, read: usize, asked: usize) {
-    if read > 0 && read < asked {
-        forget(tcp, Interest::READABLE);
-    }
-}
-
-/// A short write filled it.
-fn filled(tcp: &TcpStream, written: usize, asked: usize) {
-    if written < asked {
-        forget(tcp, Interest::WRITABLE);
-    }
-}
-
-fn forget(tcp: &TcpStream, interest: Interest) {
-    // The closure's answer is what makes the runtime forget; there is no system call in it.
-    let _ = tcp.try_io(interest, || io::Result::<()>::Err(ErrorKind::WouldBlock.into()));
+    Ok(moved)
 }

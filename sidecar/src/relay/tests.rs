@@ -21,7 +21,7 @@ use crate::tls::{self, Deadline, Offer};
 use crate::wire::{Acceptor, Budget, Dialer, Event};
 
 const SOON: Duration = Duration::from_secs(5);
-const LIMITS: Limits = Limits { idle: SOON, answer: None };
+const LIMITS: Limits = Limits { idle: SOON, answer: None, linger: None };
 const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
 #[derive(Default)]
@@ -262,7 +262,7 @@ async fn a_workload_that_stalls_and_reads_on_gets_everything() {
     assert!(heard == bulk && answer.unwrap().is_empty());
 }
 
-const ANSWERED: Limits = Limits { idle: SOON, answer: Some(SOON) };
+const ANSWERED: Limits = Limits { idle: SOON, answer: Some(SOON), linger: None };
 
 /// Waits for an `open` and hands it back.
 async fn hand_back(acceptor: &mut Link<Acceptor>) {

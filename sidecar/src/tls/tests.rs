@@ -49,7 +49,7 @@ async fn two_workloads_of_one_authority_meet_post_quantum() {
     assert_eq!(accepted.peer.id.as_str(), "spiffe://test.example/ns/demo/sa/web");
     assert!(dialled.speaks_myelin() && accepted.speaks_myelin());
     assert_eq!(dialled.facts.group, "X25519MLKEM768");
-    assert_eq!(dialled.facts.cipher, "TLS_AES_256_GCM_SHA384");
+    assert_eq!(dialled.facts.cipher, "TLS_AES_128_GCM_SHA256");
     assert!(!dialled.facts.resumed);
 }
 
