@@ -31,6 +31,7 @@ pub struct Door {
     inside: AtomicUsize,
     resting: AtomicUsize,
     most: usize,
+    most_resting: usize,
     closing: watch::Sender<Closing>,
 }
 
@@ -44,12 +45,18 @@ pub struct Place(Arc<Door>);
 pub struct Rest(Arc<Door>);
 
 impl Door {
-    /// `most` connections at once.
+    /// `most` connections at once, and as many that rest.
     pub fn new(most: usize) -> Arc<Self> {
+        Self::with_rest(most, most)
+    }
+
+    /// `most` connections at once, and `most_resting` mesh connections between two uses.
+    pub fn with_rest(most: usize, most_resting: usize) -> Arc<Self> {
         Arc::new(Self {
             inside: AtomicUsize::new(0),
             resting: AtomicUsize::new(0),
             most,
+            most_resting,
             closing: watch::Sender::new(Closing::Open),
         })
     }
@@ -64,11 +71,11 @@ impl Door {
         Some(Place(Arc::clone(self)))
     }
 
-    /// For a mesh connection between two uses. `None` if as many rest as may be inside: such a
-    /// connection ends instead. The next use asks for a place like anybody else.
+    /// For a mesh connection between two uses. `None` if as many rest as may: such a connection
+    /// ends instead. The next use asks for a place like anybody else.
     pub fn rest(self: &Arc<Self>) -> Option<Rest> {
         let before = self.resting.fetch_add(1, Ordering::Relaxed);
-        if before >= self.most {
+        if before >= self.most_resting {
             self.resting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

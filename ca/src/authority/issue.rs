@@ -103,7 +103,15 @@ impl Authority {
         let host = seen.host.as_ref();
         let next_due = within_rate(host.map(|entry| &entry.record), self.default_life(), now)
             .map_err(IssueError::Refused)?;
-        let addresses = self.free_addresses(proven, &grant, now).await?;
+        let addresses = match self.free_addresses(proven, &grant, now).await {
+            // Taken by whoever used this very token since we looked: that is the reason to give.
+            Err(IssueError::Refused(Reason::AddressTaken))
+                if self.token_has_changed(proven, seen).await? =>
+            {
+                return Ok(None);
+            }
+            found => found?,
+        };
         let signer = self.rotation.signer();
         let leaf = self.leaf(proven, &grant, &signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
@@ -166,6 +174,13 @@ impl Authority {
             )?,
             public_key: proven.csr_key().as_bytes().to_vec(),
         })
+    }
+
+    async fn token_has_changed(&self, proven: &Proven, seen: &Seen) -> Result<bool, IssueError> {
+        let Claimed::Token { secret_hash } = proven.claimed() else { return Ok(false) };
+        let token = self.journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
+        let used = |token: &Entry<TokenRecord>| token.record.used.is_some();
+        Ok(token.as_ref().map(used) != seen.token.as_ref().map(used))
     }
 
     /// The records of the granted addresses, once none of them is somebody else's.

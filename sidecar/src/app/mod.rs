@@ -43,9 +43,12 @@ pub use worker::WorkerError;
 /// Descriptors that are not a connection's: listeners, admin, logs, the CA, and a margin.
 const OWN_DESCRIPTORS: u64 = 64;
 
-/// A connection holds two streams, and a third for a moment while one is reset; and beside each
-/// connection one mesh connection may rest.
-const DESCRIPTORS_A_CONNECTION: u64 = 4;
+/// A connection holds two streams, and a third for a moment while one is reset.
+const DESCRIPTORS_A_CONNECTION: u64 = 3;
+
+/// One descriptor in so many may belong to a mesh connection between two uses: enough for the burst
+/// that comes back, and the rest stays with connections that are at work.
+const RESTING_SHARE: u64 = 10;
 
 /// How long the workers may take for their last words once the grace is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -159,8 +162,11 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
     let mark = wiring::mark(config);
     let dialer = Dialer::new(mark, config.limits.connect_timeout);
     dialer.probe().map_err(|source| AppError::Mark { mark: mark.unwrap_or_default(), source })?;
-    let affordable = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_A_CONNECTION;
+    let ours = descriptors.saturating_sub(OWN_DESCRIPTORS);
+    let most_resting = ours / RESTING_SHARE;
+    let affordable = (ours - most_resting) / DESCRIPTORS_A_CONNECTION;
     let most = affordable.min(config.limits.max_connections.into());
+    let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
     let policy = Policy::new(config.policy.clone());
     let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
     Ok(Shared {
@@ -172,7 +178,7 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
         inbound_config: wiring::inbound(config),
         outbound_config: wiring::outbound(config),
         metrics: Arc::new(Metrics::new()),
-        door: Door::new(usize::try_from(most.max(1)).unwrap_or(usize::MAX)),
+        door: Door::with_rest(count(most), count(most_resting)),
         clock: clock.clone(),
         store: Store::new(wiring::alpns(config), clock.clone()),
         desk: Desk::new(Arc::clone(&learned)),

@@ -90,9 +90,12 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
     report.destination(to);
     let demand = inbound.policy.load().demand(to.port(), inbound.clock.unix());
     if let Demand::Permissive { .. } = demand {
-        match inbound.listen_first(&stream, from, demand).await {
+        // Boxed, here and below: what is rare or short must not make every use's future larger.
+        match Box::pin(inbound.listen_first(&stream, from, demand)).await {
             Ok(Spoken::Mesh) => {}
-            Ok(Spoken::Plaintext) => return inbound.permit_plaintext(stream, to, report).await,
+            Ok(Spoken::Plaintext) => {
+                return Box::pin(inbound.permit_plaintext(stream, to, report)).await;
+            }
             Err(outcome) => return cut(stream, report, outcome),
         }
     }
@@ -107,7 +110,7 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
     let policy = inbound.policy.load_full();
     let declared = policy.plain_mtls(to.port()).map(|plain| plain.alpn.as_deref());
     let deadline = Deadline(inbound.config.handshake);
-    match tls::accept(stream, &snapshot.tls, declared, deadline).await {
+    match Box::pin(tls::accept(stream, &snapshot.tls, declared, deadline)).await {
         Ok(session) => {
             report.handshake("ok", session.facts, began);
             report.peer(&session.peer.id);
@@ -145,7 +148,7 @@ impl Inbound {
             self.mesh_connection(session, stage, place, report).await;
         } else {
             report.security(Security::PlainMtls);
-            self.plain_mtls(session, stage.from, stage.to, report).await;
+            Box::pin(self.plain_mtls(session, stage.from, stage.to, report)).await;
         }
     }
 

@@ -46,7 +46,7 @@ impl Outbound {
             }
             Protocol::PlainMtls { .. } => {
                 report.security(Security::PlainMtls);
-                self.plain_mtls(workload, &target, report).await;
+                Box::pin(self.plain_mtls(workload, &target, report)).await;
             }
         }
     }
@@ -93,7 +93,8 @@ impl Outbound {
             };
             let outcome = report.ending(&ending);
             part(workload, outcome, report);
-            return self.after_use(&target, held, kind, &ending, wanted.place).await;
+            let after = self.after_use(&target, held, kind, &ending, wanted.place);
+            return Box::pin(after).await;
         }
     }
 
@@ -124,7 +125,7 @@ impl Outbound {
         self.make_ready(target, missing);
         match taken {
             Some(found) => Ok(found),
-            None => Ok((self.connect(target).await?, MeshUse::New)),
+            None => Ok((Box::pin(self.connect(target)).await?, MeshUse::New)),
         }
     }
 

@@ -95,7 +95,8 @@ pub async fn serve(outbound: &Rc<Outbound>, accepted: Accepted, spin: u32) {
             let wanted = Wanted { to, spin, place };
             outbound.through_mesh(stream, target, wanted, report).await;
         }
-        Ok(Way::Plain(why)) => outbound.outside(stream, to, &why, report).await,
+        // Boxed, here and below: what is rare or short must not make every use's future larger.
+        Ok(Way::Plain(why)) => Box::pin(outbound.outside(stream, to, &why, report)).await,
         Err((outcome, why)) => {
             report.detail(why);
             cut(stream, report, outcome);

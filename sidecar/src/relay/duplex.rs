@@ -16,17 +16,15 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::bell::Bell;
-use super::carrier::{Carrier, LinkError, MOST_SAID, Said, Step};
-use super::outbox::FillError;
+use super::carrier::{Carrier, MOST_SAID, Said, Step};
+use super::ending::{Ending, Limits, Meter, Stop};
 use super::records::{Arrived, RecordError};
-use crate::wire::Refuse;
 
 /// How many times one poll goes round before it lets the other connections of this core run: at
 /// most 2 MiB, about half a millisecond.
@@ -38,41 +36,6 @@ const STEPS_A_ROUND: u32 = 8;
 /// A peer that says this much before the workload has spoken is answered without it: it waits for
 /// the answer before it says much more (`MOST_SAID`).
 const LINGER_BYTES: usize = 16 * 1024;
-
-/// Counts bytes as they pass.
-pub trait Meter {
-    fn to_peer(&self, bytes: usize);
-    fn to_workload(&self, bytes: usize);
-}
-
-/// The time limits of one use.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// A use without a byte in either direction for this long (and at most twice) is ended.
-    pub idle: Duration,
-    /// The acceptor must have answered by then; `None` when it is us.
-    pub answer: Option<Duration>,
-    /// How long the acceptor's answer may wait for the workload's first words, to leave in one
-    /// segment with them. Nobody needs it sooner: the dialer sends at once, whatever the answer.
-    pub linger: Option<Duration>,
-}
-
-/// How a use ended. All but `Completed` leave the mesh connection unusable.
-#[derive(Debug)]
-pub enum Ending<I> {
-    /// Both directions ended whole.
-    Completed,
-    WorkloadReset,
-    PeerReset,
-    Refused(Refuse),
-    /// The acceptor never took the use: what the workload has said may be said elsewhere.
-    HandedBack(Said),
-    NoAnswer,
-    Idle,
-    /// The interrupt came first; this is what it said.
-    Interrupted(I),
-    Broken(LinkError),
-}
 
 /// Runs one use to its end. `said` is what the workload said before this carrier was found;
 /// `interrupt` is withdrawn permission or the end of a drain.
@@ -131,39 +94,6 @@ pub async fn run<C: Carrier, I>(
     ending
 }
 
-/// Why the poll stopped; `Ending` without what only the end of a use can know.
-enum Stop {
-    Completed,
-    WorkloadReset,
-    PeerReset,
-    Refused(Refuse),
-    HandedBack,
-    NoAnswer,
-    Idle,
-    Broken(LinkError),
-}
-
-impl From<LinkError> for Stop {
-    fn from(error: LinkError) -> Self {
-        Self::Broken(error)
-    }
-}
-
-impl From<RecordError> for Stop {
-    fn from(error: RecordError) -> Self {
-        Self::Broken(error.into())
-    }
-}
-
-impl From<FillError> for Stop {
-    fn from(error: FillError) -> Self {
-        match error {
-            FillError::Stream => Self::WorkloadReset,
-            FillError::Link(error) => Self::Broken(error),
-        }
-    }
-}
-
 /// What is left after a round.
 enum Round {
     More,
@@ -215,16 +145,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
     }
 
     fn ending<I>(&mut self, stop: Stop) -> Ending<I> {
-        match stop {
-            Stop::Completed => Ending::Completed,
-            Stop::WorkloadReset => Ending::WorkloadReset,
-            Stop::PeerReset => Ending::PeerReset,
-            Stop::Refused(why) => Ending::Refused(why),
-            Stop::HandedBack => Ending::HandedBack(self.said.take().unwrap_or_default()),
-            Stop::NoAnswer => Ending::NoAnswer,
-            Stop::Idle => Ending::Idle,
-            Stop::Broken(error) => Ending::Broken(error),
-        }
+        stop.into_ending(|| self.said.take().unwrap_or_default())
     }
 
     /// What was said to a carrier that handed the use back.
@@ -339,9 +260,9 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
         match step {
             Step::PeerFin => {
                 self.peer_ended = true;
-                if !self.workload_ended {
-                    // A workload that is gone already shows itself at the next read. One that has
-                    // ended its own half is closed as soon as this use is over.
+                // One that has ended its own half is closed as soon as this use is over.
+                if !(C::SETTLES && self.workload_ended) {
+                    // A workload that is gone already shows itself at the next read.
                     let _ = SockRef::from(self.workload).shutdown(Shutdown::Write);
                 }
             }

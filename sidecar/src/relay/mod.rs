@@ -12,6 +12,7 @@ mod bare;
 mod bell;
 mod carrier;
 mod duplex;
+mod ending;
 mod inbox;
 mod link;
 mod outbox;
@@ -23,7 +24,8 @@ mod socket;
 
 pub use bare::Bare;
 pub use carrier::{Carrier, Framing, LINGER, LinkError, MOST_SAID, Said, Step};
-pub use duplex::{Ending, Limits, Meter, run};
+pub use duplex::run;
+pub use ending::{Ending, Limits, Meter};
 pub use link::Link;
 pub use plain::{PlainEnding, plain};
 pub use records::{Arrived, RecordError, Records};

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::duplex::Meter;
+use super::ending::Meter;
 
 /// A quarter of a socket buffer's default: large enough for bulk, small enough to have two of it
 /// a connection.

@@ -166,8 +166,12 @@ impl Records {
         }
     }
 
-    /// Opens records that are here whole until one has data. False: none has.
+    /// Opens records that are here whole until one has data. False: none has. What is at hand must
+    /// be consumed first: it is what the caller gets again.
     pub(super) fn open_next(&mut self) -> Result<bool, RecordError> {
+        if !self.inbox.chunk().is_empty() {
+            return Ok(true);
+        }
         while !self.ended {
             let asks = match self.inbox.open(&mut self.opener)? {
                 None => return Ok(false),

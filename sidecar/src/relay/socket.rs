@@ -1,6 +1,6 @@
 //! System calls on a stream, with what they teach: a short read or write means that the socket is
 //! empty or full, so the next try would only be told so. Reads are made when the runtime says that
-//! there is something, writes at once, since a socket seldom is full. Called by `records`.
+//! there is something, writes while it has not said that the socket is full. Called by `records`.
 //!
 //! Never: a second call that is known to come back with nothing; a wait.
 
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 pub(super) fn read(tcp: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>> {
     let asked = into.len();
     let read = recv(tcp, into, RecvFlags::DONTWAIT).map(|(bytes, _)| bytes);
-    learn(tcp, Interest::READABLE, read, asked)
+    learn(tcp, read, asked)
 }
 
 /// The same into several pieces.
@@ -26,19 +26,38 @@ pub(super) fn read_vectored(
     into: &mut [IoSliceMut<'_>],
 ) -> io::Result<Option<usize>> {
     let asked = into.iter().map(|piece| piece.len()).sum();
-    learn(tcp, Interest::READABLE, readv(tcp, into), asked)
+    learn(tcp, readv(tcp, into), asked)
 }
 
-/// Writes what the socket takes. `None`: nothing now.
+/// Writes what the socket takes. `None`: nothing now. Never asked of the kernel while the runtime
+/// has not said that the socket is writable: writes ahead of its word were seen to stall relays.
 pub(super) fn write(tcp: &TcpStream, bytes: &[u8]) -> io::Result<Option<usize>> {
-    let written = send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    learn(tcp, Interest::WRITABLE, written, bytes.len())
+    let written = tcp.try_io(Interest::WRITABLE, || {
+        Ok(send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    });
+    told(tcp, written, bytes.len())
 }
 
 /// The same from several pieces.
 pub(super) fn write_vectored(tcp: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
     let asked = pieces.iter().map(|piece| piece.len()).sum();
-    learn(tcp, Interest::WRITABLE, writev(tcp, pieces), asked)
+    let written = tcp.try_io(Interest::WRITABLE, || Ok(writev(tcp, pieces)?));
+    told(tcp, written, asked)
+}
+
+fn told(tcp: &TcpStream, written: io::Result<usize>, asked: usize) -> io::Result<Option<usize>> {
+    match written {
+        Ok(bytes) => {
+            if bytes < asked {
+                forget(tcp, Interest::WRITABLE);
+            }
+            Ok(Some(bytes))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Neither bytes nor an end nor an error wait, as the kernel knows it now: the runtime knows only
@@ -50,23 +69,25 @@ pub(super) fn is_silent(tcp: &TcpStream) -> bool {
 
 /// What less than was asked for teaches, the runtime is told, so that it waits for the next event.
 /// It remembers an end of stream that came along, and says so at the next question.
-fn learn(
-    tcp: &TcpStream,
-    interest: Interest,
-    result: Result<usize, Errno>,
-    asked: usize,
-) -> io::Result<Option<usize>> {
-    let moved = match result {
-        Ok(moved) => Some(moved),
+fn learn(tcp: &TcpStream, read: Result<usize, Errno>, asked: usize) -> io::Result<Option<usize>> {
+    match read {
+        Ok(bytes) => {
+            if (1..asked).contains(&bytes) {
+                forget(tcp, Interest::READABLE);
+            }
+            Ok(Some(bytes))
+        }
+        Err(Errno::AGAIN) => {
+            forget(tcp, Interest::READABLE);
+            Ok(None)
+        }
         // Nothing moved, and nothing was learned: the caller comes again.
-        Err(Errno::INTR) => return Ok(None),
-        Err(Errno::AGAIN) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let is_end = interest == Interest::READABLE && moved == Some(0);
-    if moved.is_none_or(|moved| moved < asked) && !is_end {
-        // The closure's answer is what makes the runtime forget; there is no system call in it.
-        let _ = tcp.try_io(interest, || io::Result::<()>::Err(ErrorKind::WouldBlock.into()));
+        Err(Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(moved)
+}
+
+fn forget(tcp: &TcpStream, interest: Interest) {
+    // The closure's answer is what makes the runtime forget; there is no system call in it.
+    let _ = tcp.try_io(interest, || io::Result::<()>::Err(ErrorKind::WouldBlock.into()));
 }

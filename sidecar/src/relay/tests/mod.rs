@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod answers;
+
 use std::cell::Cell;
 use std::future::pending;
 use std::io::ErrorKind;
@@ -21,6 +23,8 @@ use crate::tls::{self, Deadline, Offer};
 use crate::wire::{Acceptor, Budget, Dialer, Event};
 
 const SOON: Duration = Duration::from_secs(5);
+/// Nothing moves any more when nothing moved for so long, on a loaded machine too.
+const QUIET: Duration = Duration::from_millis(500);
 const LIMITS: Limits = Limits { idle: SOON, answer: None, linger: None };
 const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
@@ -78,6 +82,19 @@ async fn open(dialer: &mut Link<Dialer>, acceptor: &mut Link<Acceptor>) {
     acceptor.control(Acceptor::accept).unwrap();
 }
 
+/// A use to its end, and what follows it in the product: our fin leaves, the workload's stream ends.
+async fn use_up<M: crate::wire::Side>(
+    link: &mut Link<M>,
+    workload: &TcpStream,
+    meter: &Count,
+) -> Ending<()> {
+    let ending = run(link, workload, meter, LIMITS, Said::default(), pending::<()>()).await;
+    link.flush().await.unwrap();
+    // It may have gone first.
+    let _ = socket2::SockRef::from(workload).shutdown(std::net::Shutdown::Write);
+    ending
+}
+
 /// Sends `bytes`, ends its half, and returns what came back.
 async fn say(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let (mut read, mut write) = stream.split();
@@ -109,8 +126,8 @@ async fn one_connection_carries_uses_one_after_the_other_whole() {
         let counted = Count::default();
         let uncounted = Count::default();
         let (one, other, heard, asked) = tokio::join!(
-            run(&mut dialer, &near, &counted, LIMITS, Said::default(), pending::<()>()),
-            run(&mut acceptor, &far, &uncounted, LIMITS, Said::default(), pending::<()>()),
+            use_up(&mut dialer, &near, &counted),
+            use_up(&mut acceptor, &far, &uncounted),
             say(client, &question),
             say(server, &answer),
         );
@@ -144,8 +161,8 @@ async fn half_close_passes_while_the_other_direction_goes_on() {
         assert_eq!(heard, b"answer");
     };
     let (one, other, ()) = tokio::join!(
-        run(&mut dialer, &near, &meter, LIMITS, Said::default(), pending::<()>()),
-        run(&mut acceptor, &far, &meter, LIMITS, Said::default(), pending::<()>()),
+        use_up(&mut dialer, &near, &meter),
+        use_up(&mut acceptor, &far, &meter),
         talk,
     );
     assert!(matches!((one, other), (Ending::Completed, Ending::Completed)));
@@ -214,7 +231,7 @@ async fn a_stalled_workload_stalls_the_sender_and_no_memory_grows() {
     let fill = async {
         let mut written = 0;
         loop {
-            let ready = tokio::time::timeout(Duration::from_millis(500), client.writable()).await;
+            let ready = tokio::time::timeout(QUIET, client.writable()).await;
             if ready.is_err() {
                 return written;
             }
@@ -253,97 +270,13 @@ async fn a_workload_that_stalls_and_reads_on_gets_everything() {
         heard
     };
     let (one, other, answer, heard) = tokio::join!(
-        run(&mut dialer, &near, &meter, LIMITS, Said::default(), pending::<()>()),
-        run(&mut acceptor, &far, &uncounted, LIMITS, Said::default(), pending::<()>()),
+        use_up(&mut dialer, &near, &meter),
+        use_up(&mut acceptor, &far, &uncounted),
         say(client, &bulk),
         slow,
     );
     assert!(matches!((one, other), (Ending::Completed, Ending::Completed)));
     assert!(heard == bulk && answer.unwrap().is_empty());
-}
-
-const ANSWERED: Limits = Limits { idle: SOON, answer: Some(SOON), linger: None };
-
-/// Waits for an `open` and hands it back.
-async fn hand_back(acceptor: &mut Link<Acceptor>) {
-    let opened = acceptor.event(SOON, |event| matches!(event, Event::Opened(_))).await;
-    assert!(opened.unwrap().unwrap());
-    acceptor.control(Acceptor::retire).unwrap();
-    acceptor.flush().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_use_that_is_handed_back_goes_whole_over_another_connection() {
-    let (mut dialer, mut acceptor) = links().await;
-    let (client, near) = connection().await;
-    let meter = Count::default();
-    let question = pattern(20_001, 9);
-    let said = tokio::spawn({
-        let question = question.clone();
-        async move { say(client, &question).await }
-    });
-    // Everything that the workload says is there before the acceptor answers.
-    while near.peek(&mut vec![0; question.len()]).await.unwrap() < question.len() {}
-    dialer.control(Dialer::open).unwrap();
-    let (ending, ()) = tokio::join!(
-        run(&mut dialer, &near, &meter, ANSWERED, Said::default(), pending::<()>()),
-        hand_back(&mut acceptor),
-    );
-    let Ending::HandedBack(back) = ending else { panic!("{ending:?}") };
-    assert!(question.starts_with(&back.bytes), "what was said is not what comes back");
-
-    let (mut dialer, mut acceptor) = links().await;
-    let (far, server) = connection().await;
-    dialer.control(Dialer::open).unwrap();
-    let uncounted = Count::default();
-    let serve = async {
-        let opened = acceptor.event(SOON, |event| matches!(event, Event::Opened(_))).await;
-        assert!(opened.unwrap().unwrap());
-        acceptor.control(Acceptor::accept).unwrap();
-        run(&mut acceptor, &far, &uncounted, LIMITS, Said::default(), pending::<()>()).await
-    };
-    let (one, other, asked) = tokio::join!(
-        run(&mut dialer, &near, &meter, ANSWERED, back, pending::<()>()),
-        serve,
-        say(server, b"answer"),
-    );
-    assert!(matches!((one, other), (Ending::Completed, Ending::Completed)));
-    assert!(asked.unwrap() == question);
-    assert_eq!(said.await.unwrap().unwrap(), b"answer");
-    assert_eq!(meter.sent.get(), question.len(), "each byte is metered once");
-}
-
-#[tokio::test]
-async fn no_more_than_the_most_is_kept_before_the_answer() {
-    let (mut dialer, mut acceptor) = links().await;
-    let (client, near) = connection().await;
-    let meter = Count::default();
-    dialer.control(Dialer::open).unwrap();
-    let flood = pattern(4 * MOST_SAID, 3);
-    let kept = async {
-        // The acceptor says nothing until the dialer's side has taken all that it may.
-        while meter.sent.get() < MOST_SAID {
-            tokio::task::yield_now().await;
-        }
-        for _ in 0..1_000 {
-            tokio::task::yield_now().await;
-        }
-        // It stops at the first read that reaches the bound.
-        assert!(meter.sent.get() < MOST_SAID + crate::wire::MAX_PAYLOAD);
-        hand_back(&mut acceptor).await;
-    };
-    let (ending, (), _) = tokio::join!(
-        async {
-            let unsaid = Said::default();
-            let ending = run(&mut dialer, &near, &meter, ANSWERED, unsaid, pending::<()>()).await;
-            crate::net::reset(near);
-            ending
-        },
-        kept,
-        say(client, &flood),
-    );
-    let Ending::HandedBack(back) = ending else { panic!("{ending:?}") };
-    assert!(back.bytes == flood[..meter.sent.get()] && !back.ended);
 }
 
 #[tokio::test]
