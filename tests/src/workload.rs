@@ -262,6 +262,22 @@ impl Workload {
         self.dir.join("run/admin.sock")
     }
 
+    /// Copies another workload's state directory, as a thief with root would.
+    pub fn steal_state_of(&self, other: &Self) -> Result<()> {
+        let (to, owner) = (self.state_dir(), self.ground.proxy_uid());
+        fs::create_dir_all(&to)?;
+        fs::set_permissions(&to, PermissionsExt::from_mode(0o700))?;
+        chown(&to, Some(owner), Some(owner))?;
+        for entry in fs::read_dir(other.state_dir())? {
+            let entry = entry?;
+            let target = to.join(entry.file_name());
+            // Copies the permissions as well.
+            fs::copy(entry.path(), &target)?;
+            chown(&target, Some(owner), Some(owner))?;
+        }
+        Ok(())
+    }
+
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
     }

@@ -7,9 +7,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,21 +15,6 @@ use myelin_tests::{Mesh, Options, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PORT: u16 = 7_000;
-
-/// Copies a state directory as a thief with root would.
-fn copy(from: &Path, to: &Path, owner: u32) -> Result<()> {
-    fs::create_dir_all(to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
-    chown(to, Some(owner), Some(owner))?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        // Copies the permissions as well.
-        fs::copy(entry.path(), &target)?;
-        chown(&target, Some(owner), Some(owner))?;
-    }
-    Ok(())
-}
 
 #[tokio::test]
 async fn a_copied_identity_is_denied_and_what_runs_under_it_ends() -> Result<()> {
@@ -47,7 +29,7 @@ async fn a_copied_identity_is_denied_and_what_runs_under_it_ends() -> Result<()>
     let (mut other_served, _) = listener.accept().await?;
 
     let thief = mesh.prepare(Spec::new("thief").path("/ns/test/sa/client")).await?;
-    copy(&client.state_dir(), &thief.state_dir(), mesh.ground().proxy_uid())?;
+    thief.steal_state_of(&client)?;
     thief.start()?;
 
     let ended = tokio::time::timeout(Duration::from_secs(60), async {

@@ -2,7 +2,8 @@
 //! buffer: `ready | plain | sealed | free`. A record is opened where it lies; its payload waits
 //! there until the workload takes it. Called by `records` alone.
 //!
-//! Never: a copy while bytes flow; a byte of a record whose tag was not checked.
+//! Never: a copy, but of what a sleeping connection keeps and of a record that came in two reads; a
+//! byte of a record whose tag was not checked.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -47,17 +48,13 @@ impl Inbox {
         self.let_go();
     }
 
-    /// Sets the next `bytes` of the plaintext aside for the workload. False if there is no place.
-    pub(super) fn set_aside(&mut self, bytes: usize) -> bool {
-        if self.last == self.ready.len() {
-            return false;
-        }
+    /// Sets the next `bytes` of the plaintext aside for the workload: only after `may_set_aside`.
+    pub(super) fn set_aside(&mut self, bytes: usize) {
         let end = self.plain.start + bytes;
         // A buffer is far shorter than 4 GiB.
         self.ready[self.last] = self.plain.start as u32..end as u32;
         self.last += 1;
         self.plain.start = end;
-        true
     }
 
     pub(super) fn has_ready(&self) -> bool {

@@ -4,9 +4,6 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -14,21 +11,6 @@ use myelin_tests::programs::eventually;
 use myelin_tests::{Mesh, Options, Spec};
 
 use crate::{Echo, PORT, ask, idle, retired, uses};
-
-/// Copies a state directory as a thief with root would.
-fn copy(from: &Path, to: &Path, owner: u32) -> Result<()> {
-    fs::create_dir_all(to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o700))?;
-    chown(to, Some(owner), Some(owner))?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        // Copies the permissions as well.
-        fs::copy(entry.path(), &target)?;
-        chown(&target, Some(owner), Some(owner))?;
-    }
-    Ok(())
-}
 
 /// The acceptor's identity is denied while its dialers hold warm connections to it.
 #[tokio::test]
@@ -39,7 +21,7 @@ async fn a_peer_that_was_denied_gets_no_use_of_a_warm_connection() -> Result<()>
     let client = mesh.workload("client").await?;
     let _echoes = [Echo::start(&server, PORT).await?, Echo::start(&bystander, PORT).await?];
     let thief = mesh.prepare(Spec::new("thief").path("/ns/test/sa/server")).await?;
-    copy(&server.state_dir(), &thief.state_dir(), mesh.ground().proxy_uid())?;
+    thief.steal_state_of(&server)?;
     thief.start()?;
     // Warm all the time, until the CA has denied it.
     let denied = eventually("the CA raises an alarm", Duration::from_secs(60), async || {
