@@ -11,11 +11,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Commit, Expect, MAX_LIST, Store, StoreError, Versioned, Write};
+use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, Versioned, Write};
 
 mod records;
 
@@ -35,6 +38,19 @@ pub struct Entry<R> {
     pub revision: u64,
     pub record: R,
 }
+
+/// A record after a commit of any replica.
+#[derive(Clone, Debug)]
+pub struct Noticed<R> {
+    /// Without the kind's prefix.
+    pub name: String,
+    pub revision: u64,
+    /// None: it was removed.
+    pub entry: Option<Entry<R>>,
+}
+
+/// What a watch of one kind of record yields. After an error it has ended.
+pub type Notices<R> = BoxStream<'static, Result<Noticed<R>, JournalError>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -92,6 +108,47 @@ impl Journal {
     pub async fn commit(&self, batch: Batch) -> Result<Commit, JournalError> {
         Ok(self.store.commit(batch.expects, batch.writes).await?)
     }
+
+    /// The revision of the latest commit: whoever watches after it and then reads misses nothing.
+    pub async fn revision(&self) -> Result<u64, JournalError> {
+        Ok(self.store.revision().await?)
+    }
+
+    /// Every change to records of this kind by commits after the revision `after`, by whichever
+    /// replica. One that cannot be read is an error in the stream.
+    pub async fn watch<R: Record + Send + 'static>(
+        &self,
+        after: u64,
+    ) -> Result<Notices<R>, JournalError> {
+        let changes = self.store.watch(R::PREFIX, after).await?;
+        Ok(changes.map(|change| notice(change?)).boxed())
+    }
+
+    /// The right to do `name` alone: see [`Store::acquire`].
+    pub async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, JournalError> {
+        Ok(self.store.acquire(name, holder, ttl).await?)
+    }
+
+    /// Renews a lease; false if it is lost.
+    pub async fn keep(&self, lease: &Lease) -> Result<bool, JournalError> {
+        Ok(self.store.keep(lease).await?)
+    }
+
+    pub async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+        Ok(self.store.release(lease).await?)
+    }
+}
+
+fn notice<R: Record>(change: Change) -> Result<Noticed<R>, JournalError> {
+    let Change { key, revision, now } = change;
+    let name = key.strip_prefix(R::PREFIX).unwrap_or(&key).to_owned();
+    let entry = now.map(|versioned| parse(key, &versioned)).transpose()?;
+    Ok(Noticed { name, revision, entry })
 }
 
 /// Changes that happen together or not at all.
@@ -132,6 +189,11 @@ impl Batch {
     /// The decision rests on this record, which is not written.
     pub fn unchanged<R: Record>(&mut self, read: &Entry<R>) {
         self.expects.push(Expect::Revision(read.key.clone(), read.revision));
+    }
+
+    /// The batch holds only while this lease does.
+    pub fn under(&mut self, lease: &Lease) {
+        self.expects.push(lease.held());
     }
 
     pub fn len(&self) -> usize {

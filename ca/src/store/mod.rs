@@ -1,17 +1,21 @@
-//! The shared memory of CA replicas: keys, values, and compare-and-swap. `journal` gives the values
-//! their meaning; `app` chooses the implementation.
+//! The shared memory of CA replicas: keys, values, compare-and-swap, watches and leases. `journal`
+//! gives the values their meaning; `app` chooses the implementation.
 //!
-//! The interface is what an etcd transaction offers, so that a store for a fleet of machines fits
-//! behind it without a change above: every value carries the revision of the commit that wrote it,
-//! and a commit holds only if all that it expects still is so.
+//! The interface is what an etcd transaction offers: every value carries the revision of the commit
+//! that wrote it, and a commit holds only if all that it expects still is so. It is also what the
+//! Kubernetes API can carry: a Secret whose `resourceVersion` is compared serialises the commits, a
+//! watch starts behind a listing's `resourceVersion`, and a lease is a Lease object.
 //!
 //! Never: knows what a key means, retries a conflict, or answers from a cache.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 
 pub mod embedded;
 
@@ -20,13 +24,18 @@ mod conformance;
 
 /// Longest key in bytes: our longest is `journal`'s, under 100; redb and etcd allow far more.
 pub const MAX_KEY_BYTES: usize = 512;
-/// Longest value in bytes: etcd refuses requests above 1.5 MiB, and one commit holds several
-/// values.
-pub const MAX_VALUE_BYTES: usize = 256 * 1024;
+/// Longest value in bytes: the full deny list, 16,384 entries of 65 bytes, with some room.
+pub const MAX_VALUE_BYTES: usize = 1_200_000;
+/// Most bytes in the keys and values of one commit: etcd refuses requests above 1.5 MiB.
+pub const MAX_COMMIT_BYTES: usize = 1_400_000;
 /// Most values that one `list` call returns; callers page with `after`.
 pub const MAX_LIST: usize = 1024;
-/// Most writes in one commit: etcd's default limit of operations in a transaction.
+/// Most writes in one commit, and keys in one `read_many`: etcd's default limit of operations in a
+/// transaction.
 pub const MAX_WRITES: usize = 128;
+/// Changes that one watcher may leave unread before its watch ends and it has to list again: a
+/// second of issues at full speed.
+pub const MAX_UNREAD_CHANGES: usize = 16 * 1024;
 
 /// A value and the revision of the commit that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +50,11 @@ pub enum Expect {
     Absent(String),
     /// The key was last written by the commit with this revision.
     Revision(String, u64),
+    /// The lease of this name is still the one with this fence.
+    Held {
+        name: String,
+        fence: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +73,47 @@ pub enum Commit {
     Conflict,
 }
 
+/// One key after a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub key: String,
+    /// Of the commit, also if that deleted the key.
+    pub revision: u64,
+    /// None: deleted.
+    pub now: Option<Versioned>,
+}
+
+/// What a watch yields. After an error it has ended: list again and watch from there.
+pub type Changes = BoxStream<'static, Result<Change, StoreError>>;
+
+/// The right to do something alone, until it is not renewed in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub name: String,
+    pub holder: String,
+    /// Differs each time that the lease changes hands; [`Expect::Held`] takes it.
+    pub fence: u64,
+    /// By what the implementation knows it again.
+    pub(crate) handle: i64,
+}
+
+impl Lease {
+    /// The expectation that it still is held.
+    pub fn held(&self) -> Expect {
+        Expect::Held { name: self.name.clone(), fence: self.fence }
+    }
+}
+
 /// Keys with compare-and-swap. All methods are safe to call from several tasks at once.
 pub trait Store: Send + Sync + 'static {
     /// The value under `key` now.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>>;
+
+    /// The values under `keys` (at most [`MAX_WRITES`]), in their order, all at one instant.
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<Option<Versioned>>, StoreError>>;
 
     /// The first `bound` (at most [`MAX_LIST`]) keys in order that start with `prefix` and come
     /// after `after`.
@@ -75,16 +126,44 @@ pub trait Store: Send + Sync + 'static {
 
     /// All of `writes` at once and durably if every expectation holds, else nothing.
     ///
-    /// The commit happens to its end even if the returned future is dropped.
+    /// The commit happens to its end even if the returned future is dropped. An error of a store
+    /// that is elsewhere may hide that it did happen: read again before you decide.
     fn commit(
         &self,
         expects: Vec<Expect>,
         writes: Vec<Write>,
     ) -> BoxFuture<'static, Result<Commit, StoreError>>;
+
+    /// The revision of the latest commit: whoever watches after it and then lists misses nothing.
+    fn revision(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Every change to a key that starts with `prefix`, made by commits after the revision `after`,
+    /// in their order. The watch is in place when this resolves; it ends with
+    /// [`StoreError::Behind`] if `after` is too long ago or its reader too slow.
+    fn watch<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: u64,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>>;
+
+    /// The lease `name`, unless somebody else holds it; it is lost `ttl` after the last `keep`. Who
+    /// holds it and asks again gets it with a new fence.
+    fn acquire<'a>(
+        &'a self,
+        name: &'a str,
+        holder: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Option<Lease>, StoreError>>;
+
+    /// Renews a lease; false if it is lost.
+    fn keep<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>>;
+
+    /// Gives a lease back before its time. One that was lost is nothing.
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
 /// Why the store could not answer. The blame is in the variant.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The machine: disk full, disk broken, file system read-only.
     #[error(
@@ -96,7 +175,17 @@ pub enum StoreError {
     )]
     HeldElsewhere(String),
     #[error("cannot open the store {path}: {cause}")]
-    Open { path: String, cause: io::Error },
+    Open { path: String, cause: Arc<io::Error> },
+    /// Load: more than the disk takes.
+    #[error(
+        "{0} commits wait for the disk already; it goes on by itself when they are written, a faster disk helps"
+    )]
+    Busy(usize),
+    /// The reader of a watch, or one that resumes too late.
+    #[error(
+        "the watch fell behind: what changed after revision {0} is not kept any more; list again and watch from there"
+    )]
+    Behind(u64),
     /// Us: a caller broke a bound of this room.
     #[error("{what} has {found} but the bound is {bound}")]
     Bound { what: &'static str, found: usize, bound: usize },
@@ -106,19 +195,29 @@ pub enum StoreError {
 
 /// Checks the bounds that every implementation owes to the next one.
 pub(crate) fn within_bounds(expects: &[Expect], writes: &[Write]) -> Result<(), StoreError> {
-    let bounded = |what, found, bound| {
-        if found > bound { Err(StoreError::Bound { what, found, bound }) } else { Ok(()) }
-    };
     bounded("a commit's expectations", expects.len(), MAX_WRITES)?;
     bounded("a commit's writes", writes.len(), MAX_WRITES)?;
-    for write in writes {
-        match write {
-            Write::Put(key, value) => {
-                bounded("a key", key.len(), MAX_KEY_BYTES)?;
-                bounded("a value", value.len(), MAX_VALUE_BYTES)?;
-            }
-            Write::Delete(key) => bounded("a key", key.len(), MAX_KEY_BYTES)?,
+    let mut bytes = 0;
+    for (at, write) in writes.iter().enumerate() {
+        let value = if let Write::Put(_, value) = write { value.len() } else { 0 };
+        bounded("a key", write.key().len(), MAX_KEY_BYTES)?;
+        bounded("a value", value, MAX_VALUE_BYTES)?;
+        bytes += write.key().len() + value;
+        // etcd refuses a transaction that writes a key twice.
+        let before = writes[..at].iter().filter(|before| before.key() == write.key()).count();
+        bounded("the writes of one key", before + 1, 1)?;
+    }
+    bounded("a commit's bytes", bytes, MAX_COMMIT_BYTES)
+}
+
+impl Write {
+    fn key(&self) -> &str {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
         }
     }
-    Ok(())
+}
+
+fn bounded(what: &'static str, found: usize, bound: usize) -> Result<(), StoreError> {
+    if found > bound { Err(StoreError::Bound { what, found, bound }) } else { Ok(()) }
 }

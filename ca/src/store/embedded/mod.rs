@@ -1,0 +1,217 @@
+//! The store of a single machine: one redb file in the data directory. Opened by `app`.
+//!
+//! redb commits are copy-on-write and fsynced before they return, so `kill -9` at any instruction
+//! leaves the last commit or the one before it, never half of one. The file is locked: one process
+//! at a time, so that watches and leases can live in its memory.
+//!
+//! Never: weakens durability, or holds a lock across an await.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use redb::{Database, DatabaseError};
+use tokio::sync::oneshot;
+
+use super::{
+    Changes, Commit, Expect, Lease, MAX_WRITES, Store, StoreError, Versioned, Write, bounded,
+    within_bounds,
+};
+
+mod leases;
+mod queue;
+mod tables;
+mod watchers;
+
+use leases::Leases;
+use queue::{Place, Queue, Waiting};
+use watchers::Watchers;
+
+/// Page cache: a mesh of 10,000 workloads has about 20 MB of live records.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The redb file. Clones share it.
+#[derive(Clone)]
+pub struct Embedded {
+    file: Arc<File>,
+}
+
+struct File {
+    path: PathBuf,
+    open: RwLock<Open>,
+    queue: Queue,
+    watchers: Watchers,
+    leases: Leases,
+}
+
+/// redb refuses everything after a failed write until it is opened anew; the round tells two
+/// callers that saw the same failure from one another.
+struct Open {
+    database: Option<Database>,
+    round: u64,
+}
+
+impl Embedded {
+    /// Opens or creates the file, which is readable by its owner only from its first instant.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let cause =
+            |cause| StoreError::Open { path: path.display().to_string(), cause: Arc::new(cause) };
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(cause)?;
+        let database = open_database(path)?;
+        let watchers = Watchers::new(tables::revision(&database).map_err(disk)?);
+        let open = RwLock::new(Open { database: Some(database), round: 0 });
+        let (queue, leases) = (Queue::default(), Leases::default());
+        Ok(Self { file: Arc::new(File { path: path.to_owned(), open, queue, watchers, leases }) })
+    }
+
+    /// Does one thing with the database; if an earlier failure of the disk has closed it, opens it
+    /// anew first.
+    fn with<T>(&self, act: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let failed_round = {
+            let open = self.file.open.read().unwrap_or_else(PoisonError::into_inner);
+            match open.database.as_ref().map(&act) {
+                Some(Err(redb::Error::PreviousIo)) | None => open.round,
+                Some(done) => return done.map_err(disk),
+            }
+        };
+        let mut open = self.file.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.round == failed_round || open.database.is_none() {
+            // Dropped first: the old one holds the file's lock.
+            open.database = None;
+            open.database = Some(open_database(&self.file.path)?);
+            open.round += 1;
+        }
+        match &open.database {
+            Some(database) => act(database).map_err(disk),
+            None => Err(StoreError::Ended),
+        }
+    }
+
+    /// Writes what waits, group after group, until nothing waits any more.
+    fn write_all(&self) {
+        while let Some(group) = self.file.queue.next_group() {
+            let held = |name: &str, fence| self.file.leases.holds(name, fence);
+            let done = self.with(|database| tables::commit_group(database, &group, &held));
+            match done {
+                Ok(verdicts) => {
+                    for (waiting, verdict) in group.into_iter().zip(verdicts) {
+                        if let Commit::Committed { revision } = verdict {
+                            self.file.watchers.publish(revision, waiting.writes);
+                        }
+                        // Whoever asked may have gone; what was committed stays so.
+                        let _ = waiting.told.send(Ok(verdict));
+                    }
+                }
+                Err(error) => {
+                    for waiting in group {
+                        let _ = waiting.told.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    let opened = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path);
+    let database = opened.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(path.display().to_string()),
+        other => disk(other.into()),
+    })?;
+    tables::make(&database).map_err(disk)?;
+    Ok(database)
+}
+
+impl Store for Embedded {
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
+        // Answered from the page cache or one disk read: not worth a thread.
+        Box::pin(async move { self.with(|database| tables::read(database, key)) })
+    }
+
+    fn read_many<'a>(
+        &'a self,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<Option<Versioned>>, StoreError>> {
+        Box::pin(async move {
+            bounded("a reading", keys.len(), MAX_WRITES)?;
+            self.with(|database| tables::read_many(database, keys))
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        bound: usize,
+    ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
+        Box::pin(async move { self.with(|database| tables::list(database, prefix, after, bound)) })
+    }
+
+    fn commit(
+        &self,
+        expects: Vec<Expect>,
+        writes: Vec<Write>,
+    ) -> BoxFuture<'static, Result<Commit, StoreError>> {
+        let (told, verdict) = oneshot::channel();
+        let place = within_bounds(&expects, &writes)
+            .and_then(|()| self.file.queue.enter(Waiting { expects, writes, told }));
+        match place {
+            Err(error) => return Box::pin(async move { Err(error) }),
+            Ok(Place::Behind) => {}
+            Ok(Place::First) => {
+                let store = self.clone();
+                // fsync blocks, and a blocking task runs to its end even when nobody waits for it
+                // any more.
+                tokio::task::spawn_blocking(move || store.write_all());
+            }
+        }
+        Box::pin(async move { verdict.await.unwrap_or(Err(StoreError::Ended)) })
+    }
+
+    fn revision(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { self.with(tables::revision) })
+    }
+
+    fn watch<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: u64,
+    ) -> BoxFuture<'a, Result<Changes, StoreError>> {
+        Box::pin(async move { self.file.watchers.watch(prefix, after) })
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        name: &'a str,
+        holder: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Option<Lease>, StoreError>> {
+        Box::pin(async move { self.file.leases.acquire(name, holder, ttl) })
+    }
+
+    fn keep<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { Ok(self.file.leases.keep(lease)) })
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.file.leases.release(lease);
+            Ok(())
+        })
+    }
+}
+
+fn disk(error: redb::Error) -> StoreError {
+    StoreError::Disk(error.to_string())
+}
