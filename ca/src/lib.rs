@@ -3,7 +3,7 @@
 //!
 //! Rooms, each importing only from those below it: `app -> config -> api -> authority -> rotation,
 //! attest -> signer, journal -> template, check, store`, and at the bottom `clock`, `random`,
-//! `datadir`, `metrics`. Only `signer` ever holds a CA key.
+//! `replica`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
 //!
 //! Never: links the data plane.
 
@@ -23,6 +23,7 @@ pub mod journal;
 pub mod metrics;
 pub mod operator;
 pub mod random;
+pub mod replica;
 pub mod rotation;
 pub mod signer;
 pub mod store;

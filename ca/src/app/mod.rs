@@ -28,6 +28,8 @@ use crate::datadir::{DataDir, DataDirError, read_secret, write_secret};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::operator::{Answer, Ask, OperatorError, answer};
+use crate::random;
+use crate::replica::{ReplicaError, ReplicaId};
 use crate::rotation::{Rotation, RotationError};
 use crate::store::StoreError;
 use crate::store::embedded::Embedded;
@@ -53,6 +55,10 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    #[error("cannot draw random bytes from the operating system")]
+    NoRandomness,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the store is there but the seal key {} is not; restore it from your backup, nothing else opens the CA's keys", .0.display())]
@@ -178,7 +184,10 @@ async fn open_authority(
     let seal_key = seal_key(data, config.seal_key_file.as_deref())?;
     let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
     let now = clock.seconds();
-    let rotation = Rotation::start(journal.clone(), &config.trust_domain, seal_key, now).await?;
+    let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
+    let replica = ReplicaId::open_or_make(data.path(), fresh)?;
+    let trust_domain = &config.trust_domain;
+    let rotation = Rotation::start(journal.clone(), trust_domain, seal_key, replica, now).await?;
     Ok(Authority::start(journal, rotation, config.authority.clone(), clock).await?)
 }
 

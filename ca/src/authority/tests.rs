@@ -154,8 +154,15 @@ async fn authority(time: &Arc<AtomicU64>) -> (tempfile::TempDir, Authority) {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::new(Arc::new(Embedded::open(&dir.path().join("store.redb")).unwrap()));
     let domain = TrustDomain::parse("prod.example").unwrap();
-    let rotation =
-        Rotation::start(journal.clone(), &domain, SealKey::from_bytes([1; 32]), NOW).await.unwrap();
+    let rotation = Rotation::start(
+        journal.clone(),
+        &domain,
+        SealKey::from_bytes([1; 32]),
+        crate::replica::ReplicaId::from_bytes([1; 8]),
+        NOW,
+    )
+    .await
+    .unwrap();
     let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
     let settings = Settings { lifetimes, own_addresses: vec![], own_names: vec![] };
     let time = time.clone();

@@ -21,14 +21,19 @@ use rustls_pki_types::CertificateDer;
 use crate::check::{self, Mismatch};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Blob, BundleRecord, CURRENT, Entry, ISSUING, IssuerRecord, Journal, JournalError, ROOT,
+    Batch, Blob, BundleRecord, CURRENT, Entry, IssuerRecord, Journal, JournalError, ROOT,
 };
 use crate::random;
+use crate::replica::ReplicaId;
 use crate::signer::{SealedIssuer, Signer, SignerError};
-use crate::store::Commit;
+use crate::store::{Commit, Lease};
 use crate::template::{
     ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity,
 };
+
+mod replicas;
+
+use replicas::Turn;
 
 /// What to do about an issuer at some instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +63,18 @@ pub enum RotationError {
     NoCa,
     #[error("the root certificate has expired; a new root must be made and its bundle distributed")]
     RootExpired,
-    #[error("another replica made the CA at the same moment; start again")]
+    #[error(
+        "another process changed this replica's intermediate; is its data directory running twice, or copied? Stop one, and remove replica.id from a copy"
+    )]
     Raced,
+    #[error(
+        "another replica began to make the root and has not finished within {0:?}; look at its log, then start again"
+    )]
+    RootAwaited(std::time::Duration),
+    #[error(
+        "the store's root key does not open with this replica's seal key ({0}); all replicas share one key: copy the first replica's, and name it with --seal-key-file"
+    )]
+    OtherSealKey(SignerError),
     #[error("cannot draw random bytes from the operating system")]
     NoRandomness,
 }
@@ -67,6 +82,7 @@ pub enum RotationError {
 /// The signer of the moment, the bundle, and the means to renew.
 pub struct Rotation {
     journal: Journal,
+    replica: ReplicaId,
     seal_key: SealKey,
     bundle: Arc<TrustBundle>,
     signer: ArcSwap<Signer>,
@@ -84,20 +100,29 @@ impl Rotation {
         journal: Journal,
         trust_domain: &TrustDomain,
         seal_key: SealKey,
+        replica: ReplicaId,
         now: UnixSeconds,
     ) -> Result<Self, RotationError> {
-        let bundle = match read_bundle(&journal).await? {
-            Some(bundle) => bundle,
-            None => make_ca(&journal, trust_domain, &seal_key, now).await?,
+        let look = || read_bundle(&journal);
+        let bundle = match replicas::turn(&journal, &replica, look).await? {
+            Turn::There(bundle) => bundle,
+            Turn::Ours(lease) => {
+                let made = make_ca(&journal, trust_domain, &seal_key, &lease, now).await;
+                journal.release(&lease).await?;
+                made?
+            }
         };
         if bundle.trust_domain() != trust_domain {
             let (found, expected) = (bundle.trust_domain().to_string(), trust_domain.to_string());
             return Err(RotationError::OtherTrustDomain { found, expected });
         }
-        let issuing = sealed(&journal, ISSUING).await?;
-        let signer = Signer::open(&from_record(&issuing.record), &seal_key)?;
+        let signer = match replicas::issuing(&journal, &replica).await? {
+            Some(own) => Signer::open(&from_record(&own.record), &seal_key)?,
+            None => first_issuing(&journal, trust_domain, &seal_key, &replica, now).await?,
+        };
         let rotation = Self {
             journal,
+            replica,
             seal_key,
             bundle: Arc::new(bundle),
             signer: ArcSwap::from_pointee(signer),
@@ -121,7 +146,7 @@ impl Rotation {
         }
         let root =
             Signer::open(&from_record(&sealed(&self.journal, ROOT).await?.record), &self.seal_key)?;
-        let current = sealed(&self.journal, ISSUING).await?;
+        let current = sealed(&self.journal, &replicas::issuing_name(&self.replica)).await?;
         let (signer, successor) =
             make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
         let mut batch = Batch::default();
@@ -150,6 +175,7 @@ async fn make_ca(
     journal: &Journal,
     trust_domain: &TrustDomain,
     seal_key: &SealKey,
+    lease: &Lease,
     now: UnixSeconds,
 ) -> Result<TrustBundle, RotationError> {
     let template = IssuerTemplate {
@@ -161,16 +187,34 @@ async fn make_ca(
     };
     let (root, sealed_root) = Signer::make_root(&template, seal_key)?;
     check::issuer(root.certificate(), &template, root.certificate())?;
-    let (_, sealed_issuing) = make_issuing(&root, trust_domain, seal_key, now)?;
     let bundle = TrustBundle::new(trust_domain.clone(), 1, vec![root.certificate().clone()])?;
     let mut batch = Batch::default();
     let roots_der = vec![Blob(root.certificate().to_vec())];
     let record = BundleRecord { trust_domain: trust_domain.to_string(), generation: 1, roots_der };
     batch.create(CURRENT, &record);
     batch.create(ROOT, &to_record(&sealed_root));
-    batch.create(ISSUING, &to_record(&sealed_issuing));
+    batch.under(lease);
     match journal.commit(batch).await? {
         Commit::Committed { .. } => Ok(bundle),
+        Commit::Conflict => Err(RotationError::RootAwaited(replicas::ROOT_WITHIN)),
+    }
+}
+
+/// The first intermediate of a replica.
+async fn first_issuing(
+    journal: &Journal,
+    trust_domain: &TrustDomain,
+    seal_key: &SealKey,
+    replica: &ReplicaId,
+    now: UnixSeconds,
+) -> Result<Signer, RotationError> {
+    let root = from_record(&sealed(journal, ROOT).await?.record);
+    let root = Signer::open(&root, seal_key).map_err(RotationError::OtherSealKey)?;
+    let (signer, sealed) = make_issuing(&root, trust_domain, seal_key, now)?;
+    let mut batch = Batch::default();
+    batch.create(&replicas::issuing_name(replica), &to_record(&sealed));
+    match journal.commit(batch).await? {
+        Commit::Committed { .. } => Ok(signer),
         Commit::Conflict => Err(RotationError::Raced),
     }
 }

@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::store::embedded::Embedded;
 
@@ -16,8 +18,19 @@ async fn started(
     key: u8,
     now: u64,
 ) -> Result<Rotation, RotationError> {
-    let domain = TrustDomain::parse(name).unwrap();
-    Rotation::start(journal.clone(), &domain, SealKey::from_bytes([key; 32]), now).await
+    replica(journal, name, key, 1, now).await
+}
+
+async fn replica(
+    journal: &Journal,
+    name: &str,
+    key: u8,
+    replica: u8,
+    now: u64,
+) -> Result<Rotation, RotationError> {
+    let (domain, key) = (TrustDomain::parse(name).unwrap(), SealKey::from_bytes([key; 32]));
+    let replica = ReplicaId::from_bytes([replica; 8]);
+    Rotation::start(journal.clone(), &domain, key, replica, now).await
 }
 
 fn scratch() -> (tempfile::TempDir, Journal) {
@@ -80,4 +93,49 @@ async fn intermediate_that_ended_while_the_ca_was_off_is_replaced_at_start() {
     assert!(late.signer().validity().not_after > NOW + 100 * DAY);
     let too_late = started(&journal, "prod.example", 1, NOW + 3651 * DAY).await.err().unwrap();
     assert!(matches!(too_late, RotationError::RootExpired), "{too_late}");
+}
+
+#[tokio::test]
+async fn replicas_that_start_at_once_share_one_root_and_have_an_intermediate_each() {
+    let (_dir, journal) = scratch();
+    let starts: Vec<_> = (1..=5)
+        .map(|id| {
+            let journal = journal.clone();
+            tokio::spawn(async move { replica(&journal, "prod.example", 1, id, NOW).await })
+        })
+        .collect();
+    let (mut roots, mut intermediates) = (HashSet::new(), HashSet::new());
+    for start in starts {
+        let rotation = start.await.unwrap().unwrap();
+        roots.insert(rotation.bundle().hash().to_string());
+        intermediates.insert(rotation.signer().certificate().to_vec());
+    }
+    assert_eq!((roots.len(), intermediates.len()), (1, 5));
+    let again = replica(&journal, "prod.example", 1, 3, NOW + 5).await.unwrap();
+    assert!(intermediates.contains(&again.signer().certificate().to_vec()), "its own again");
+}
+
+#[tokio::test]
+async fn replica_with_another_seal_key_is_told_that_all_share_one() {
+    let (_dir, journal) = scratch();
+    started(&journal, "prod.example", 1, NOW).await.unwrap();
+    let refused = replica(&journal, "prod.example", 2, 2, NOW).await.err().unwrap();
+    assert!(matches!(refused, RotationError::OtherSealKey(_)), "{refused}");
+    assert!(refused.to_string().contains("--seal-key-file"), "{refused}");
+}
+
+#[tokio::test]
+async fn intermediate_from_before_replicas_becomes_the_first_ones_own() {
+    let (_dir, journal) = scratch();
+    let before = started(&journal, "prod.example", 1, NOW).await.unwrap();
+    let own = replicas::issuing_name(&ReplicaId::from_bytes([1; 8]));
+    let entry = journal.read::<IssuerRecord>(&own).await.unwrap().unwrap();
+    let mut batch = Batch::default();
+    batch.create(crate::journal::ISSUING, &entry.record);
+    batch.remove(&entry);
+    let _ = journal.commit(batch).await.unwrap();
+    let first = replica(&journal, "prod.example", 1, 2, NOW).await.unwrap();
+    assert_eq!(first.signer().certificate(), before.signer().certificate());
+    let second = replica(&journal, "prod.example", 1, 3, NOW).await.unwrap();
+    assert_ne!(second.signer().certificate(), before.signer().certificate());
 }

@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 pub mod embedded;
 
 #[cfg(test)]
-mod conformance;
+mod tests;
 
 /// Longest key in bytes: our longest is `journal`'s, under 100; redb and etcd allow far more.
 pub const MAX_KEY_BYTES: usize = 512;

@@ -32,7 +32,7 @@ const CA: Floors = &[
     (3, &["rotation"]),
     (2, &["signer", "check", "attest"]),
     (1, &["template", "journal"]),
-    (0, &["clock", "random", "store", "datadir", "metrics"]),
+    (0, &["clock", "random", "replica", "store", "datadir", "metrics"]),
 ];
 
 const IDENTITY: Floors =

@@ -10,7 +10,7 @@ use super::{Commit, Expect, Write};
 /// Every promise there is, as a test each, of the store that `$scratch` makes.
 macro_rules! keeps_all {
     ($scratch:ident) => {
-        crate::store::conformance::keeps_all! { $scratch:
+        crate::store::tests::keeps_all! { $scratch:
             values::written_value_is_read_with_its_revision,
             values::several_values_are_read_at_once_in_the_asked_for_order,
             values::commit_with_stale_expectation_writes_nothing,
@@ -32,7 +32,7 @@ macro_rules! keeps_all {
             #[tokio::test]
             async fn $promise() {
                 let (_kept, store) = $scratch().await;
-                crate::store::conformance::$room::$promise(store).await;
+                crate::store::tests::$room::$promise(store).await;
             }
         )*
     };
