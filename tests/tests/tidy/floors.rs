@@ -35,8 +35,12 @@ const CA: Floors = &[
     (0, &["clock", "random", "replica", "store", "datadir", "metrics"]),
 ];
 
-const IDENTITY: Floors =
-    &[(3, &["issuance", "verify"]), (2, &["svid", "bundle"]), (1, &["id"]), (0, &["x509", "seal"])];
+const IDENTITY: Floors = &[
+    (3, &["issuance", "verify"]),
+    (2, &["svid", "bundle"]),
+    (1, &["id", "log"]),
+    (0, &["x509", "seal"]),
+];
 
 const HOUSES: [(&str, Floors); 3] =
     [("sidecar/src", SIDECAR), ("ca/src", CA), ("ca/identity/src", IDENTITY)];

@@ -1,0 +1,98 @@
+//! The X.509 extension by which a CA certificate names the log of what it issues: an intermediate
+//! the log of its leaves, a root the log of its intermediates. Written by the CA's signer, read by
+//! `judge` and by monitors.
+//!
+//! The object identifier lies in the arc that Microsoft set apart for identifiers made from a random
+//! GUID (ours is 66085cf6-00be-43e1-a092-7704c6ecb4ae); a registered one would read no different.
+//!
+//! Never: critical; who does not know it must still be able to verify the chain.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use x509_parser::certificate::X509Certificate;
+
+use super::note::{KeyError, LogKey};
+use crate::x509::{Malformed, parse};
+
+/// The extension's object identifier.
+pub const LOG_OID: [u64; 14] =
+    [1, 2, 840, 113_556, 1, 8000, 2554, 26120, 23798, 190, 17377, 41106, 7_800_006, 15_512_750];
+
+const SEQUENCE: u8 = 0x30;
+const UTF8_STRING: u8 = 0x0c;
+const OCTET_STRING: u8 = 0x04;
+const KEY_BYTES: u8 = 32;
+
+/// Why a certificate's naming of a log cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NamedLogError {
+    #[error(transparent)]
+    Certificate(#[from] Malformed),
+    #[error(
+        "the certificate names a log, but not as a name and an Ed25519 key, once, uncritically"
+    )]
+    Malformed,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// The extension's value: SEQUENCE { UTF8String origin, OCTET STRING Ed25519 key }, DER.
+pub fn named_log_extension(log: &LogKey) -> Vec<u8> {
+    let mut inside = tagged(UTF8_STRING, log.name().as_bytes());
+    inside.extend(tagged(OCTET_STRING, log.as_note_key().public()));
+    tagged(SEQUENCE, &inside)
+}
+
+/// The log that a CA certificate names, if it names one.
+pub fn named_log(certificate_der: &[u8]) -> Result<Option<LogKey>, NamedLogError> {
+    named_by(&parse(certificate_der)?)
+}
+
+pub(super) fn named_by(certificate: &X509Certificate<'_>) -> Result<Option<LogKey>, NamedLogError> {
+    let mut found = certificate
+        .extensions()
+        .iter()
+        .filter(|extension| extension.oid.iter().is_some_and(|arcs| arcs.eq(LOG_OID)));
+    let Some(extension) = found.next() else {
+        return Ok(None);
+    };
+    if extension.critical || found.next().is_some() {
+        return Err(NamedLogError::Malformed);
+    }
+    read(extension.value).map(Some)
+}
+
+fn read(value: &[u8]) -> Result<LogKey, NamedLogError> {
+    let (name, public) = take_apart(value).ok_or(NamedLogError::Malformed)?;
+    let log = LogKey::new(name, public)?;
+    // DER has one spelling.
+    if named_log_extension(&log) == value { Ok(log) } else { Err(NamedLogError::Malformed) }
+}
+
+fn take_apart(value: &[u8]) -> Option<(&str, [u8; KEY_BYTES as usize])> {
+    let (name, key) = value.split_at_checked(value.len().checked_sub(2 + KEY_BYTES as usize)?)?;
+    let key = key.strip_prefix(&[OCTET_STRING, KEY_BYTES])?.try_into().ok()?;
+    let name = without_head(without_head(name, SEQUENCE)?, UTF8_STRING)?;
+    Some((std::str::from_utf8(name).ok()?, key))
+}
+
+/// What follows a tag and a length; that the length is right shows when it is written again.
+fn without_head(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+    match bytes.strip_prefix(&[tag])? {
+        [0x82, _, _, rest @ ..] | [0x81, _, rest @ ..] => Some(rest),
+        [0..=0x7f, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("an origin and a key stay below 64 KiB");
+    let mut out = vec![tag];
+    match length.to_be_bytes() {
+        [0, low @ 0..=0x7f] => out.push(low),
+        [0, low] => out.extend([0x81, low]),
+        [high, low] => out.extend([0x82, high, low]),
+    }
+    out.extend(content);
+    out
+}
