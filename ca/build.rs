@@ -1,5 +1,5 @@
 //! Makes the gRPC server stubs (and the client's, for our own tests) from the proto file that `myelin-identity`
-//! owns; the messages are that crate's.
+//! owns, whose messages are that crate's; and a client of the part of etcd's API that `store` speaks.
 //!
 //! Never: needs protoc.
 
@@ -13,5 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".myelin.v1", "::myelin_identity::issuance::proto")
         .build_transport(false)
         .compile_fds(files)?;
+    let proto = "proto/etcd.proto";
+    println!("cargo:rerun-if-changed={proto}");
+    let files = protox::compile([proto], ["proto"])?;
+    tonic_prost_build::configure().build_transport(false).build_server(false).compile_fds(files)?;
     Ok(())
 }

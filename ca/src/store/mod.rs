@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 pub mod embedded;
+pub mod etcd;
 
 #[cfg(test)]
 mod tests;
@@ -138,7 +139,7 @@ pub trait Store: Send + Sync + 'static {
     fn revision(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Every change to a key that starts with `prefix`, made by commits after the revision `after`,
-    /// in their order. The watch is in place when this resolves; it ends with
+    /// in their order. The watch is in place when this resolves; it fails or ends with
     /// [`StoreError::Behind`] if `after` is too long ago or its reader too slow.
     fn watch<'a>(
         &'a self,
@@ -176,6 +177,24 @@ pub enum StoreError {
     HeldElsewhere(String),
     #[error("cannot open the store {path}: {cause}")]
     Open { path: String, cause: Arc<io::Error> },
+    /// The network, or the cluster: nobody answered in time.
+    #[error(
+        "{what}: none of {members} etcd endpoints answered in time, the last said: {last}; check etcd's health and the network, then it goes on by itself"
+    )]
+    Unreachable { what: &'static str, members: usize, last: String },
+    /// The cluster's configuration or ours.
+    #[error(
+        "etcd does not let us in: {0}; the user of --etcd-cert needs readwrite on everything under --etcd-prefix"
+    )]
+    Denied(String),
+    #[error(
+        "etcd is full: {0}; compact and defragment it or raise its quota, then run etcdctl alarm disarm: it goes on by itself"
+    )]
+    Full(String),
+    #[error("etcd refuses the request: {0}; is it version 3.4 or newer, with its default limits?")]
+    Refused(String),
+    #[error("{flag}: {why}; name PEM files that etcd's operator gave you")]
+    Tls { flag: &'static str, why: String },
     /// Load: more than the disk takes.
     #[error(
         "{0} commits wait for the disk already; it goes on by itself when they are written, a faster disk helps"

@@ -41,6 +41,7 @@ macro_rules! keeps_all {
 use keeps_all;
 
 mod embedded;
+mod etcd;
 mod leases;
 mod values;
 mod watches;
