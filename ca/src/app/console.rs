@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::datadir::DataDir;
 use crate::journal::Journal;
 use crate::operator::{Answer, Ask, answer};
+use crate::replica::ReplicaId;
 use crate::rotation::{RotationError, read_bundle};
 use crate::store::embedded::Embedded;
 
@@ -29,6 +30,9 @@ pub async fn ask_offline_or_online(
     let answered = match told {
         Some(answered) => answered,
         None => {
+            if !data.store().exists() && data.path().join(ReplicaId::FILE).exists() {
+                return Err(AppError::NoServer(data.path().to_owned()));
+            }
             if !data.store().exists() {
                 return Err(RotationError::NoCa.into());
             }

@@ -30,12 +30,12 @@ use crate::metrics::Metrics;
 use crate::operator::{Answer, Ask, OperatorError, answer};
 use crate::random;
 use crate::replica::{ReplicaError, ReplicaId};
-use crate::rotation::{Rotation, RotationError};
+use crate::rotation::{Rotation, RotationError, read_bundle};
 use crate::store::StoreError;
-use crate::store::embedded::Embedded;
 use crate::template::MIN_LIFETIME;
 
 mod console;
+mod shared;
 mod upkeep;
 
 pub use console::ask_offline_or_online;
@@ -61,7 +61,11 @@ pub enum AppError {
     NoRandomness,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the store is there but the seal key {} is not; restore it from your backup, nothing else opens the CA's keys", .0.display())]
+    #[error("{flag} {}: {cause}; name a PEM file that etcd's operator gave you", path.display())]
+    EtcdFile { flag: &'static str, path: PathBuf, cause: io::Error },
+    #[error("no server runs on {}, and the state of this replica is in etcd; start the server, or ask one that runs by its --data", .0.display())]
+    NoServer(PathBuf),
+    #[error("the store is there but the seal key {} is not; copy it from another replica or restore it from your backup, nothing else opens the CA's keys", .0.display())]
     SealKeyMissing(PathBuf),
     #[error("cannot make a seal key: {0}")]
     SealKey(#[from] SealError),
@@ -181,8 +185,10 @@ async fn open_authority(
     data: &DataDir,
     clock: Clock,
 ) -> Result<Authority, AppError> {
-    let seal_key = seal_key(data, config.seal_key_file.as_deref())?;
-    let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
+    let made_before = data.store().exists();
+    let journal = Journal::new(shared::open_store(&config.store, data).await?);
+    let made = made_before || read_bundle(&journal).await?.is_some();
+    let seal_key = seal_key(data, config.seal_key_file.as_deref(), made)?;
     let now = clock.seconds();
     let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
     let replica = ReplicaId::open_or_make(data.path(), fresh)?;
@@ -225,12 +231,16 @@ pub async fn run(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Res
 }
 
 /// The key that seals the CA keys: read from its file, or made when the store is made.
-fn seal_key(data: &DataDir, file: Option<&std::path::Path>) -> Result<SealKey, AppError> {
+fn seal_key(
+    data: &DataDir,
+    file: Option<&std::path::Path>,
+    made: bool,
+) -> Result<SealKey, AppError> {
     let path = file.map_or_else(|| data.default_seal_key(), std::path::Path::to_path_buf);
     if path.exists() {
         return Ok(SealKey::from_bytes(read_secret::<{ SealKey::BYTES }>(&path)?));
     }
-    if data.store().exists() {
+    if made {
         return Err(AppError::SealKeyMissing(path));
     }
     let key = SealKey::random()?;

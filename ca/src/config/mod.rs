@@ -15,6 +15,10 @@ use crate::authority::Settings;
 use crate::authority::tokens::TokenRequest;
 use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
 
+mod store;
+
+pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
+
 /// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
 #[derive(Debug, Parser)]
 #[command(name = "myelin-ca", version, max_term_width = 100)]
@@ -68,6 +72,8 @@ pub struct ServeArgs {
     /// FOR TESTS ONLY: issue SVIDs that live less than 5 minutes (at least 4 s).
     #[arg(long)]
     pub allow_short_lifetimes: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
     #[command(flatten)]
     pub logs: LogArgs,
 }
@@ -160,6 +166,7 @@ pub enum SvidCommand {
 pub struct ServeConfig {
     pub trust_domain: TrustDomain,
     pub data: PathBuf,
+    pub store: StoreConfig,
     pub seal_key_file: Option<PathBuf>,
     pub listen: SocketAddr,
     pub ops_listen: SocketAddr,
@@ -178,6 +185,8 @@ pub enum ConfigError {
         "--default-lifetime {0} is outside 5m to 24h; choose one within, or for tests add --allow-short-lifetimes"
     )]
     Lifetime(humantime::Duration),
+    #[error(transparent)]
+    Store(#[from] StoreFlagError),
 }
 
 /// Most bytes of a DNS name, RFC 1035 section 2.3.4.
@@ -201,8 +210,10 @@ impl ServeArgs {
             return Err(ConfigError::Lifetime(self.default_lifetime.into()));
         }
         let lifetimes = Lifetimes { default: self.default_lifetime, shortest };
+        let store = self.store.config(&trust_domain)?;
         Ok(ServeConfig {
             trust_domain,
+            store,
             data: self.data.clone(),
             seal_key_file: self.seal_key_file.clone(),
             listen: self.listen,

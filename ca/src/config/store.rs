@@ -1,0 +1,191 @@
+//! The flags that say where replicas keep what they share.
+//!
+//! Never: opens a file; `app` does, when it knows that it will serve.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use myelin_identity::id::TrustDomain;
+
+use super::ConfigError;
+use crate::store::etcd::{EtcdEndpoint, EtcdEndpointError};
+
+/// Most members that are tried for one answer; etcd advises against more than seven.
+const MAX_ENDPOINTS: usize = 16;
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct StoreArgs {
+    /// Where the CA keeps its state. embedded: a file in the data directory, for one CA. etcd: a
+    /// cluster that several replicas share.
+    #[arg(long, value_enum, default_value = "embedded", env = "MYELIN_CA_STORE")]
+    pub store: StoreKind,
+    /// A member of the etcd cluster, such as https://10.0.0.1:2379. Repeat it for each member; one
+    /// that does not answer is passed over.
+    #[arg(long = "etcd-endpoint", value_name = "URL")]
+    pub etcd_endpoint: Vec<String>,
+    /// PEM file with the CA that signed the members' certificates.
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// PEM file with this replica's client certificate for etcd.
+    #[arg(long, value_name = "FILE", requires = "etcd_key")]
+    pub etcd_cert: Option<PathBuf>,
+    /// PEM file with the key of --etcd-cert (0600).
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
+    /// What stands in front of every key, the same for all replicas. Default: /myelin/<trust
+    /// domain>.
+    #[arg(long, value_name = "PREFIX")]
+    pub etcd_prefix: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    #[default]
+    Embedded,
+    Etcd,
+}
+
+/// Where the state is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    Embedded,
+    Etcd(EtcdFlags),
+}
+
+/// An etcd cluster, and the files that let us in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdFlags {
+    pub endpoints: Vec<EtcdEndpoint>,
+    pub ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub own: Option<(PathBuf, PathBuf)>,
+    pub prefix: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFlagError {
+    #[error(
+        "--store etcd needs --etcd-endpoint, such as https://10.0.0.1:2379, once for each member"
+    )]
+    NoEndpoint,
+    #[error("--etcd-endpoint is given {0} times; at most {MAX_ENDPOINTS} are tried")]
+    TooManyEndpoints(usize),
+    #[error("--etcd-endpoint {0}")]
+    Endpoint(#[from] EtcdEndpointError),
+    #[error("{0} is for --store etcd only; add that, or drop it")]
+    NotEtcd(&'static str),
+    #[error(
+        "--etcd-endpoint {0} needs --etcd-ca FILE: the CA that signed the members' certificates, in PEM"
+    )]
+    NoCa(EtcdEndpoint),
+    #[error("--etcd-prefix {0:?} must be 1 to 256 of a-z A-Z 0-9 . _ - /")]
+    Prefix(String),
+}
+
+impl StoreArgs {
+    pub(super) fn config(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, ConfigError> {
+        match self.store {
+            StoreKind::Embedded => self.embedded(),
+            StoreKind::Etcd => self.etcd(trust_domain),
+        }
+        .map_err(ConfigError::from)
+    }
+
+    fn embedded(&self) -> Result<StoreConfig, StoreFlagError> {
+        for (flag, given) in [
+            ("--etcd-endpoint", !self.etcd_endpoint.is_empty()),
+            ("--etcd-ca", self.etcd_ca.is_some()),
+            ("--etcd-cert", self.etcd_cert.is_some()),
+            ("--etcd-prefix", self.etcd_prefix.is_some()),
+        ] {
+            if given {
+                return Err(StoreFlagError::NotEtcd(flag));
+            }
+        }
+        Ok(StoreConfig::Embedded)
+    }
+
+    fn etcd(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, StoreFlagError> {
+        let endpoints: Result<Vec<EtcdEndpoint>, _> =
+            self.etcd_endpoint.iter().map(|text| text.parse()).collect();
+        let endpoints = endpoints?;
+        if endpoints.is_empty() {
+            return Err(StoreFlagError::NoEndpoint);
+        }
+        if endpoints.len() > MAX_ENDPOINTS {
+            return Err(StoreFlagError::TooManyEndpoints(endpoints.len()));
+        }
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.tls)
+            && self.etcd_ca.is_none()
+        {
+            return Err(StoreFlagError::NoCa(endpoint.clone()));
+        }
+        let prefix = self.etcd_prefix.clone().unwrap_or_else(|| format!("/myelin/{trust_domain}"));
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        if !(1..=256).contains(&prefix.len()) || !prefix.bytes().all(fits) {
+            return Err(StoreFlagError::Prefix(prefix));
+        }
+        let own = self.etcd_cert.clone().zip(self.etcd_key.clone());
+        Ok(StoreConfig::Etcd(EtcdFlags { endpoints, ca: self.etcd_ca.clone(), own, prefix }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(change: impl Fn(&mut StoreArgs)) -> Result<StoreConfig, String> {
+        let mut args = StoreArgs::default();
+        change(&mut args);
+        let domain = TrustDomain::parse("prod.example").unwrap();
+        args.config(&domain).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn etcd_has_endpoints_and_a_prefix_of_the_trust_domain() {
+        let StoreConfig::Etcd(flags) = args(|args| {
+            args.store = StoreKind::Etcd;
+            args.etcd_endpoint = vec!["https://a".into(), "https://b:1".into()];
+            args.etcd_ca = Some("ca.pem".into());
+        })
+        .unwrap() else {
+            panic!("etcd was asked for");
+        };
+        assert_eq!(flags.prefix, "/myelin/prod.example");
+        let shown: Vec<_> = flags.endpoints.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["https://a:2379", "https://b:1"]);
+        assert_eq!(args(|_| {}).unwrap(), StoreConfig::Embedded);
+    }
+
+    #[test]
+    fn wrong_flags_are_one_line_with_the_fix() {
+        type Change = fn(&mut StoreArgs);
+        let etcd = |args: &mut StoreArgs| args.store = StoreKind::Etcd;
+        let table: [(Change, bool, &str); 6] = [
+            (|_| {}, true, "needs --etcd-endpoint"),
+            (|args| args.etcd_endpoint = vec!["https://a".into()], true, "needs --etcd-ca"),
+            (|args| args.etcd_endpoint = vec!["http://a".into()], true, "plaintext"),
+            (|args| args.etcd_endpoint = vec!["a:2379".into()], true, "no etcd endpoint"),
+            (|args| args.etcd_endpoint = vec!["https://a".into()], false, "--store etcd only"),
+            (|args| args.etcd_prefix = Some("x".into()), false, "--store etcd only"),
+        ];
+        for (change, with_etcd, expected) in table {
+            let error = args(|args| {
+                change(args);
+                if with_etcd {
+                    etcd(args);
+                }
+            })
+            .unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = args(|args| {
+            etcd(args);
+            args.etcd_endpoint = vec!["http://[::1]".into()];
+            args.etcd_prefix = Some("a b".into());
+        });
+        assert!(error.unwrap_err().contains("--etcd-prefix"));
+    }
+}
