@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
 use myelin_sidecar::metrics::{ByteCounters, Direction, Metrics, Security};
@@ -88,7 +89,7 @@ async fn pass(from: &mut TcpStream, to: &mut TcpStream, payload: &[u8], heard: &
 async fn relay<C: Carrier>(mut carrier: C, workload: TcpStream, counters: ByteCounters) {
     let meter = Bytes(counters);
     let ending: Ending<()> =
-        run(&mut carrier, &workload, &meter, LIMITS, Said::default(), pending()).await;
+        run(&mut carrier, &workload, &meter, LIMITS, Said::default(), pin!(pending())).await;
     unreachable!("a use of a bench does not end: {ending:?}");
 }
 

@@ -115,7 +115,13 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
             report.handshake("ok", session.facts, began);
             report.peer(&session.peer.id);
             let stage = Stage { from, to, generation: snapshot.generation };
-            inbound.take_session(session, stage, place, report).await;
+            if session.speaks_myelin() {
+                report.security(Security::Mesh);
+                inbound.mesh_connection(session, stage, place, report).await;
+            } else {
+                report.security(Security::PlainMtls);
+                Box::pin(inbound.plain_mtls(session, from, to, report)).await;
+            }
         }
         Err(error) => {
             let outcome = Outcome::from(&error);
@@ -140,16 +146,6 @@ impl Inbound {
             return Err(Outcome::BadDestination);
         }
         Ok(to)
-    }
-
-    async fn take_session(&self, session: Session, stage: Stage, place: Place, mut report: Report) {
-        if session.speaks_myelin() {
-            report.security(Security::Mesh);
-            self.mesh_connection(session, stage, place, report).await;
-        } else {
-            report.security(Security::PlainMtls);
-            Box::pin(self.plain_mtls(session, stage.from, stage.to, report)).await;
-        }
     }
 
     /// A declared peer: one use, its bytes as they are, the same judgement.

@@ -6,6 +6,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::pin::pin;
 use std::time::Duration;
 
 use myelin_identity::verify::Peer;
@@ -192,7 +193,7 @@ impl Inbound {
         let linger = C::SETTLES.then_some(LINGER);
         let limits = Limits { idle: self.config.idle, answer: None, linger };
         let meter = report.bytes();
-        let withdrawn = self.withdrawn(peer, to);
+        let withdrawn = pin!(self.withdrawn(peer, to));
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 

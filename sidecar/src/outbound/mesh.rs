@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -108,7 +109,7 @@ impl Outbound {
     ) -> Ended {
         let limits =
             Limits { idle: self.config.idle, answer: Some(self.config.answer), linger: None };
-        let withdrawn = self.withdrawn(&held.peer, target);
+        let withdrawn = pin!(self.withdrawn(&held.peer, target));
         relay::run(&mut held.link, workload, &report.bytes(), limits, said, withdrawn).await
     }
 
@@ -189,7 +190,7 @@ impl Outbound {
         let Session { records, peer, .. } = session;
         let mut bare = Bare::new(records);
         let limits = Limits { idle: self.config.idle, answer: None, linger: None };
-        let withdrawn = self.withdrawn(&peer, target);
+        let withdrawn = pin!(self.withdrawn(&peer, target));
         let (meter, unsaid) = (report.bytes(), Said::default());
         let ending = relay::run(&mut bare, &workload, &meter, limits, unsaid, withdrawn).await;
         let outcome = report.ending(&ending);

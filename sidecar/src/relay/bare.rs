@@ -12,7 +12,7 @@ use crate::wire::HEADER_LEN;
 
 #[derive(Debug)]
 pub struct Bare {
-    records: Records,
+    records: Box<Records>,
     said_close: bool,
     unframed: Unframed,
 }
@@ -30,12 +30,12 @@ impl Framing for Unframed {
 }
 
 impl Bare {
-    pub fn new(records: Records) -> Self {
+    pub fn new(records: Box<Records>) -> Self {
         Self { records, said_close: false, unframed: Unframed }
     }
 
     pub fn into_records(self) -> Records {
-        self.records
+        *self.records
     }
 }
 

@@ -45,9 +45,9 @@ pub async fn run<C: Carrier, I>(
     meter: &impl Meter,
     limits: Limits,
     said: Said,
-    interrupt: impl Future<Output = I>,
+    // Pinned by the caller: held by value it would lie in this future twice.
+    mut interrupt: Pin<&mut impl Future<Output = I>>,
 ) -> Ending<I> {
-    let mut interrupt = pin!(interrupt);
     let first = limits.linger.or(limits.answer).unwrap_or(limits.idle);
     let mut alarm = pin!(tokio::time::sleep(first));
     let bell = Bell::new();

@@ -17,14 +17,14 @@ use crate::wire::{Action, Event, Misuse, Phase, Received, Side};
 /// `Link` is generic over the side: `wire::Dialer` or `wire::Acceptor`.
 #[derive(Debug)]
 pub struct Link<M> {
-    pub(super) records: Records,
+    pub(super) records: Box<Records>,
     pub(super) machine: M,
     /// Control frames on their way into a record; the longest is a hello.
     out: Vec<u8>,
 }
 
 impl<M: Side> Link<M> {
-    pub fn new(records: Records, machine: M) -> Self {
+    pub fn new(records: Box<Records>, machine: M) -> Self {
         Self { records, machine, out: Vec::new() }
     }
 
@@ -37,7 +37,7 @@ impl<M: Side> Link<M> {
     }
 
     pub fn into_records(self) -> Records {
-        self.records
+        *self.records
     }
 
     /// Says hello and waits for the peer's, whose proof is handed to `judge`.

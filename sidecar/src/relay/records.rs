@@ -98,7 +98,7 @@ impl Records {
         tcp: TcpStream,
         tls: UnbufferedClientConnection,
         received: &[u8],
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Box<Self>, RecordError> {
         let (secrets, schedule) = tls.dangerous_into_kernel_connection()?;
         Self::new(tcp, &secrets, Schedule::Client(schedule), received)
     }
@@ -108,7 +108,7 @@ impl Records {
         tcp: TcpStream,
         tls: UnbufferedServerConnection,
         received: &[u8],
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Box<Self>, RecordError> {
         let (secrets, schedule) = tls.dangerous_into_kernel_connection()?;
         Self::new(tcp, &secrets, Schedule::Server(schedule), received)
     }
@@ -118,11 +118,12 @@ impl Records {
         secrets: &ExtractedSecrets,
         schedule: Schedule,
         received: &[u8],
-    ) -> Result<Self, RecordError> {
+    ) -> Result<Box<Self>, RecordError> {
         let is_client = matches!(schedule, Schedule::Client(_));
         // A socket that cannot say it is broken, and shows that at its first read.
         let segment = SockRef::from(&tcp).tcp_mss().unwrap_or_default() as usize;
-        Ok(Self {
+        // Boxed: it passes through many hands, and each future would keep a place as large.
+        Ok(Box::new(Self {
             tcp,
             schedule,
             sealer: Sealer::new(secrets.tx.0, &secrets.tx.1)?,
@@ -132,7 +133,7 @@ impl Records {
             after: After::new(is_client),
             ended: false,
             appetite: 1,
-        })
+        }))
     }
 
     pub fn tcp(&self) -> &TcpStream {

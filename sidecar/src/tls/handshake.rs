@@ -92,7 +92,7 @@ pub async fn dial_with(
     tcp: TcpStream,
     endpoint: Endpoint,
     config: Arc<ClientConfig>,
-) -> Result<Records, HandshakeError> {
+) -> Result<Box<Records>, HandshakeError> {
     let name = ServerName::IpAddress(endpoint.ip().into());
     let (tls, flight) = shake(&tcp, name, config).await?;
     Ok(Records::client(tcp, tls, flight.rest())?)
@@ -169,7 +169,7 @@ struct Met {
 }
 
 impl Met {
-    fn with(self, records: Records) -> Session {
+    fn with(self, records: Box<Records>) -> Session {
         let Self { peer, facts, myelin } = self;
         Session { records, peer, facts, myelin }
     }

@@ -29,7 +29,7 @@ impl Facts {
 /// A TLS connection with a verified peer.
 #[derive(Debug)]
 pub struct Session {
-    pub records: Records,
+    pub records: Box<Records>,
     pub peer: Peer,
     pub facts: Facts,
     pub(super) myelin: bool,

@@ -11,6 +11,7 @@ use std::future::pending;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,18 @@ use crate::addr::Endpoint;
 use crate::testing::{Authority, connection, still_clock};
 use crate::tls::{self, Deadline, Offer};
 use crate::wire::{Acceptor, Budget, Dialer, Event};
+
+/// Runs a use as its callers do, which pin what may interrupt it.
+async fn run<C: Carrier, I>(
+    carrier: &mut C,
+    workload: &TcpStream,
+    meter: &impl Meter,
+    limits: Limits,
+    said: Said,
+    interrupt: impl Future<Output = I>,
+) -> Ending<I> {
+    super::run(carrier, workload, meter, limits, said, pin!(interrupt)).await
+}
 
 const SOON: Duration = Duration::from_secs(5);
 /// Nothing moves any more when nothing moved for so long, on a loaded machine too.
