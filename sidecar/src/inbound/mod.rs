@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
 use crate::credentials::{Desk, Store};
 use crate::directory::{Directory, Learned};
-use crate::drain::{Closing, Door, Place};
+use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
