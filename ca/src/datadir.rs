@@ -11,6 +11,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
+/// A PIN of a token: PKCS#11 modules take far less.
+const MAX_LINE_BYTES: usize = 255;
+
 /// A directory that only this process's user can enter.
 #[derive(Clone, Debug)]
 pub struct DataDir {
@@ -58,27 +63,76 @@ impl DataDir {
         self.path.join("seal.key")
     }
 
+    /// The seal key under a key of a token; useless without the token.
+    pub fn wrapped_seal_key(&self) -> PathBuf {
+        self.path.join("seal.key.wrapped")
+    }
+
     pub fn admin_socket(&self) -> PathBuf {
         self.path.join("admin.sock")
     }
 }
 
-/// Reads a secret of `N` bytes from a file that must be ours alone (0600).
-pub fn read_secret<const N: usize>(path: &Path) -> Result<[u8; N], DataDirError> {
+/// Reads a secret of `N` bytes from a file that must be ours alone (0600), or a credential that
+/// systemd keeps for this service.
+pub fn read_secret<const N: usize>(path: &Path) -> Result<Zeroizing<[u8; N]>, DataDirError> {
+    let mut file = open_secret(path)?;
+    exactly(&mut file, path)
+}
+
+/// Reads a secret of `N` bytes from a descriptor that whoever started this process left open, and
+/// closes it: no child shall inherit it.
+pub fn read_descriptor<const N: usize>(number: i32) -> Result<Zeroizing<[u8; N]>, DataDirError> {
+    let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+    let given = |cause| DataDirError::Descriptor { number, cause };
+    let mut file = OpenOptions::new().read(true).open(&path).map_err(given)?;
+    let secret = exactly(&mut file, &path);
+    nix::unistd::close(number).map_err(|error| given(error.into()))?;
+    secret
+}
+
+fn open_secret(path: &Path) -> Result<fs::File, DataDirError> {
     let at = |cause| DataDirError::at(path, cause);
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(path)
         .map_err(at)?;
-    ours_alone(path, &file.metadata().map_err(at)?, "0600")?;
-    let mut secret = [0; N];
-    let whole = file.read_exact(&mut secret).is_ok() && file.read(&mut [0; 1]).map_err(at)? == 0;
+    let seen = file.metadata().map_err(at)?;
+    if !is_credential(path, &seen) {
+        ours_alone(path, &seen, "0600")?;
+    }
+    Ok(file)
+}
+
+fn exactly<const N: usize>(
+    file: &mut fs::File,
+    path: &Path,
+) -> Result<Zeroizing<[u8; N]>, DataDirError> {
+    let mut secret = Zeroizing::new([0; N]);
+    let whole = file.read_exact(&mut *secret).is_ok()
+        && file.read(&mut [0; 1]).map_err(|cause| DataDirError::at(path, cause))? == 0;
     if whole {
         Ok(secret)
     } else {
         Err(DataDirError::SecretLength { path: path.to_owned(), expected: N })
     }
+}
+
+/// Reads one line of text (a PIN) from a file that must be ours alone; its newline is not part of
+/// it.
+pub fn read_line(path: &Path) -> Result<Zeroizing<String>, DataDirError> {
+    let at = |cause| DataDirError::at(path, cause);
+    let mut file = open_secret(path)?;
+    let mut text = Zeroizing::new(String::with_capacity(MAX_LINE_BYTES + 1));
+    (&mut file).take(MAX_LINE_BYTES as u64 + 1).read_to_string(&mut text).map_err(at)?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    if text.is_empty() || text.len() > MAX_LINE_BYTES || text.contains('\n') {
+        return Err(DataDirError::NotALine(path.to_owned()));
+    }
+    Ok(text)
 }
 
 /// Writes a new secret file (0600), durably; refuses to overwrite one.
@@ -104,14 +158,28 @@ pub enum DataDirError {
     TooWide { path: PathBuf, found: u32, expected: &'static str },
     #[error("{} belongs to uid {found} but this process runs as uid {expected}; chown it, or run as its owner", path.display())]
     OtherOwner { path: PathBuf, found: u32, expected: u32 },
+    #[error("{} must hold one line of 1 to {MAX_LINE_BYTES} bytes: the PIN", .0.display())]
+    NotALine(PathBuf),
     #[error("{} must hold exactly {expected} bytes; restore the file from your backup, nothing else opens the CA's keys", path.display())]
     SecretLength { path: PathBuf, expected: usize },
+    #[error(
+        "cannot read a secret from file descriptor {number}: {cause}; whoever starts the CA must open it, as in: myelin-ca serve --seal-key-fd 3 3<FILE"
+    )]
+    Descriptor { number: i32, cause: io::Error },
 }
 
 impl DataDirError {
     fn at(path: &Path, cause: io::Error) -> Self {
         Self::Io { path: path.to_owned(), cause }
     }
+}
+
+/// systemd gives a service its credentials in a directory that only this service can enter, as files
+/// that it cannot write. They may belong to root, and the mode's group bits then are an access list.
+fn is_credential(path: &Path, seen: &Metadata) -> bool {
+    let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return false };
+    let owner = seen.uid() == 0 || seen.uid() == nix::unistd::geteuid().as_raw();
+    path.parent() == Some(Path::new(&directory)) && owner && seen.mode() & 0o027 == 0
 }
 
 fn ours_alone(path: &Path, seen: &Metadata, expected: &'static str) -> Result<(), DataDirError> {
@@ -185,7 +253,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("secret");
         write_secret(&path, &[7; 32]).unwrap();
-        assert_eq!(read_secret::<32>(&path).unwrap(), [7; 32]);
+        assert_eq!(*read_secret::<32>(&path).unwrap(), [7; 32]);
         assert!(matches!(read_secret::<33>(&path), Err(DataDirError::SecretLength { .. })));
         assert!(matches!(read_secret::<31>(&path), Err(DataDirError::SecretLength { .. })));
         assert!(write_secret(&path, &[8; 32]).is_err(), "an existing secret is never overwritten");

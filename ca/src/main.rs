@@ -14,10 +14,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use myelin_ca::app::ceremony::Said;
 use myelin_ca::app::{self, AppError};
 use myelin_ca::config::{
-    BundleCommand, Cli, Command, LogArgs, LogFormat, ServeArgs, SvidCommand, TokenCommand,
+    BundleCommand, Cli, Command, IssuerCommand, Keys, LogArgs, LogFormat, RootCommand, ServeArgs,
+    SvidCommand, TokenCommand,
 };
+use myelin_ca::lockdown;
 use myelin_ca::operator::{Answer, Ask};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -48,7 +51,24 @@ fn main() -> ExitCode {
 
 async fn perform(command: Command) -> Result<(), String> {
     match command {
-        Command::Serve(args) => serve(args).await,
+        Command::Serve(args) => serve(*args).await,
+        Command::Root(command) => {
+            lock_down();
+            let json = match &command {
+                RootCommand::Init(args) => args.json,
+                RootCommand::Sign(args) => args.json,
+            };
+            say(app::ceremony::root(&command, &app::system_clock()), json)
+        }
+        Command::Issuer(command) => {
+            lock_down();
+            let json = match &command {
+                IssuerCommand::Request(args) => args.operator.json,
+                IssuerCommand::Import(args) => args.operator.json,
+                IssuerCommand::Status(args) => args.json,
+            };
+            say(app::ceremony::issuer(&command, &app::system_clock()).await, json)
+        }
         Command::Token(TokenCommand::Create(args)) => {
             let answer = ask(&args.operator.data, Ask::CreateToken(args.request())).await?;
             print(&answer, args.operator.json)
@@ -75,8 +95,24 @@ async fn perform(command: Command) -> Result<(), String> {
     }
 }
 
+fn say(said: Result<Said, AppError>, json: bool) -> Result<(), String> {
+    let said = said.map_err(one_line)?;
+    if json {
+        println!("{}", said.json);
+    } else {
+        print!("{}", said.text);
+    }
+    Ok(())
+}
+
+/// For a command that holds a key for a moment; a server says the same in its log.
+fn lock_down() {
+    lockdown::apply().iter().for_each(|missing| eprintln!("myelin-ca: {missing}"));
+}
+
 async fn serve(args: ServeArgs) -> Result<(), String> {
     start_logs(&args.logs)?;
+    lockdown::apply().iter().for_each(|missing| tracing::warn!("{missing}"));
     let config = args.config().map_err(|error| error.to_string())?;
     let (mut terminate, mut interrupt) = signal(SignalKind::terminate())
         .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
@@ -108,7 +144,9 @@ fn start_logs(args: &LogArgs) -> Result<(), String> {
 }
 
 async fn ask(data: &Path, question: Ask) -> Result<Answer, String> {
-    app::ask_offline_or_online(data, question, &app::system_clock()).await.map_err(one_line)
+    app::ask_offline_or_online(data, question, &Keys::default(), &app::system_clock())
+        .await
+        .map_err(one_line)
 }
 
 fn print(answer: &Answer, json: bool) -> Result<(), String> {
@@ -118,6 +156,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Tokens(lines) => serde_json::to_string(lines),
             Answer::Svids(lines) => serde_json::to_string(lines),
             Answer::Bundle(shown) => serde_json::to_string(shown),
+            Answer::Issuer(answer) => serde_json::to_string(answer),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
@@ -151,6 +190,8 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             }
         }
         Answer::Bundle(shown) => print!("{}", shown.pem),
+        // The `issuer` commands say it in their own words.
+        Answer::Issuer(_) => {}
         Answer::Refused(why) => return Err(why.clone()),
     }
     Ok(())

@@ -54,7 +54,7 @@ impl Forge {
         let copy = tempfile::tempdir()?;
         let path = copy.path().join("store.redb");
         fs::copy(data.store(), &path).context("cannot copy the CA's store")?;
-        let seal_key = SealKey::from_bytes(read_secret(&data.default_seal_key())?);
+        let seal_key = SealKey::from_bytes(*read_secret(&data.default_seal_key())?);
         let journal = Journal::new(Arc::new(Embedded::open(&path)?));
         let (root, root_key) = open(&journal, ROOT, &seal_key).await?;
         let (intermediate, key) = open(&journal, ISSUING, &seal_key).await?;
@@ -148,6 +148,6 @@ async fn open(
     let entry = journal.read::<IssuerRecord>(name).await?;
     let record = entry.with_context(|| format!("the CA's store holds no {name}"))?.record;
     let key = seal::open(seal_key, KEY_PURPOSE, &record.sealed_key.0)?;
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key))?;
+    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(&key[..]))?;
     Ok((CertificateDer::from(record.certificate_der.0), key))
 }

@@ -9,6 +9,7 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The first byte of every sealed box, so that a later form can be told from this one.
 const VERSION: u8 = 1;
@@ -18,7 +19,7 @@ const HEADER_BYTES: usize = 1 + NONCE_LEN;
 /// Keys and small records only; whoever hands in more has mistaken the file.
 pub const MAX_SEALED_BYTES: usize = 64 * 1024;
 
-/// A 256-bit key. Its `Debug` says nothing of it.
+/// A 256-bit key. Its `Debug` says nothing of it; its bytes are wiped when it is dropped.
 #[derive(Clone)]
 pub struct SealKey([u8; 32]);
 
@@ -63,6 +64,12 @@ impl SealKey {
     }
 }
 
+impl Drop for SealKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SealKey(..)")
@@ -76,7 +83,9 @@ pub fn seal(key: &SealKey, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, 
         return Err(SealError::TooBig { bytes: plaintext.len() });
     }
     let nonce: [u8; NONCE_LEN] = random_bytes()?;
-    let mut sealed = plaintext.to_vec();
+    // Room for the tag, so that the plaintext is encrypted where it lies and never moved.
+    let mut sealed = Vec::with_capacity(plaintext.len() + AES_256_GCM_SIV.tag_len());
+    sealed.extend_from_slice(plaintext);
     key.cipher()
         .seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
@@ -91,7 +100,8 @@ pub fn seal(key: &SealKey, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, 
     Ok(out)
 }
 
-pub fn open(key: &SealKey, purpose: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+/// Decrypts; what was opened is wiped when it is dropped.
+pub fn open(key: &SealKey, purpose: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
     // The tag and the header come on top of the plaintext's bound.
     if sealed.len() > MAX_SEALED_BYTES + HEADER_BYTES + AES_256_GCM_SIV.tag_len() {
         return Err(SealError::TooBig { bytes: sealed.len() });
@@ -100,12 +110,14 @@ pub fn open(key: &SealKey, purpose: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Sea
     else {
         return Err(SealError::NotABox);
     };
-    let mut rest = rest.to_vec();
+    let mut rest = Zeroizing::new(rest.to_vec());
     let plain = key
         .cipher()
         .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(bound(purpose)), &mut rest)
-        .map_err(|_| SealError::WrongKeyOrDamaged)?;
-    Ok(plain.to_vec())
+        .map_err(|_| SealError::WrongKeyOrDamaged)?
+        .len();
+    rest.truncate(plain);
+    Ok(rest)
 }
 
 /// The version is authenticated with the purpose.
@@ -132,7 +144,7 @@ mod tests {
     fn box_opens_only_with_its_key_and_purpose() {
         let (key, other) = (SealKey::random().unwrap(), SealKey::random().unwrap());
         let sealed = seal(&key, b"ca key 1", b"secret").unwrap();
-        assert_eq!(open(&key, b"ca key 1", &sealed).unwrap(), b"secret");
+        assert_eq!(**open(&key, b"ca key 1", &sealed).unwrap(), *b"secret");
         assert_eq!(open(&other, b"ca key 1", &sealed), Err(SealError::WrongKeyOrDamaged));
         assert_eq!(open(&key, b"ca key 2", &sealed), Err(SealError::WrongKeyOrDamaged));
     }
@@ -168,7 +180,7 @@ mod tests {
         fn anything_small_round_trips(purpose: Vec<u8>, plain: Vec<u8>) {
             let key = SealKey::from_bytes([3; 32]);
             let sealed = seal(&key, &purpose, &plain).unwrap();
-            prop_assert_eq!(open(&key, &purpose, &sealed).unwrap(), plain);
+            prop_assert_eq!(&**open(&key, &purpose, &sealed).unwrap(), &plain);
         }
     }
 }

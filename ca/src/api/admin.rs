@@ -11,13 +11,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::{Stopping, accept};
 use crate::authority::Authority;
-use crate::operator::{Answer, Ask, answer};
+use crate::operator::{Answer, Ask, Issuers, answer};
 
 /// Longest question: a token with its addresses and ports is under 2 KiB.
 const MAX_ASK_BYTES: u64 = 64 * 1024;
@@ -38,12 +40,23 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers operators until the process is to end.
-pub async fn serve(listener: UnixListener, authority: Arc<Authority>, stopping: Stopping) {
-    let answer = |(stream, _)| {
+/// Who answers a question.
+pub type Answers = Arc<dyn Fn(Ask) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// The answers of a CA that issues.
+pub fn answers(authority: Arc<Authority>) -> Answers {
+    Arc::new(move |ask| {
         let authority = authority.clone();
+        async move { reply(&authority, ask).await }.boxed()
+    })
+}
+
+/// Answers operators until the process is to end.
+pub async fn serve(listener: UnixListener, answers: Answers, stopping: Stopping) {
+    let answer = |(stream, _)| {
+        let answers = answers.clone();
         async move {
-            match timeout(DEADLINE, converse(stream, &authority)).await {
+            match timeout(DEADLINE, converse(stream, &answers)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::info!(%error, "an operator's connection failed"),
                 Err(_) => tracing::info!("an operator's connection took too long"),
@@ -53,7 +66,7 @@ pub async fn serve(listener: UnixListener, authority: Arc<Authority>, stopping: 
     accept::each(|cx| listener.poll_accept(cx), MAX_OPERATORS, stopping, answer).await;
 }
 
-async fn converse(mut stream: UnixStream, authority: &Authority) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, answers: &Answers) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let ours = nix::unistd::geteuid().as_raw();
     let reply = if uid != ours && uid != 0 {
@@ -63,7 +76,7 @@ async fn converse(mut stream: UnixStream, authority: &Authority) -> io::Result<(
         let mut line = String::new();
         BufReader::new((&mut stream).take(MAX_ASK_BYTES)).read_line(&mut line).await?;
         match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => reply(authority, ask).await,
+            Ok(ask) => answers(ask).await,
             Err(error) => Answer::Refused(format!(
                 "cannot read the question ({error}); use a myelin-ca of the server's version"
             )),
@@ -77,9 +90,23 @@ async fn converse(mut stream: UnixStream, authority: &Authority) -> io::Result<(
 
 async fn reply(authority: &Authority, ask: Ask) -> Answer {
     let now = authority.clock().seconds();
+    if let Ask::Issuer(ask) = ask {
+        let answer = issuers(authority).answer(now, ask).await;
+        return answer.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Issuer);
+    }
     match answer(authority.journal(), &authority.bundle(), now, ask).await {
         Ok(answer) => answer,
         Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// What the `issuer` commands work on.
+pub fn issuers(authority: &Authority) -> Issuers {
+    Issuers {
+        journal: authority.journal().clone(),
+        replica: authority.replica().clone(),
+        vault: authority.vault().clone(),
+        bundle: authority.bundle(),
     }
 }
 

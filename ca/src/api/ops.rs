@@ -61,6 +61,25 @@ pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
     accept::each(|cx| listener.poll_accept(cx), MAX_CONNECTIONS, stopping, answer).await;
 }
 
+/// Answers for a CA that cannot issue yet: alive, and not ready for this reason.
+pub async fn serve_waiting(listener: TcpListener, why: &'static str, stopping: Stopping) {
+    let answer = |(tcp, _)| async move {
+        let service = service_fn(move |request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(match request.uri().path() {
+                "/livez" => text(StatusCode::OK, "ok\n"),
+                _ => text(StatusCode::SERVICE_UNAVAILABLE, format!("this CA {why}\n")),
+            })
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_DEADLINE)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(tcp), service);
+        let _ = tokio::time::timeout(CONNECTION_DEADLINE, connection).await;
+    };
+    accept::each(|cx| listener.poll_accept(cx), MAX_CONNECTIONS, stopping, answer).await;
+}
+
 impl Ops {
     fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -8,12 +8,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, keys};
 use crate::api::admin;
 use crate::clock::Clock;
+use crate::config::Keys;
 use crate::datadir::DataDir;
 use crate::journal::Journal;
-use crate::operator::{Answer, Ask, answer};
+use crate::operator::{Answer, Ask, Issuers, answer};
 use crate::replica::ReplicaId;
 use crate::rotation::{RotationError, read_bundle};
 use crate::store::embedded::Embedded;
@@ -22,6 +23,7 @@ use crate::store::embedded::Embedded;
 pub async fn ask_offline_or_online(
     data: &Path,
     question: Ask,
+    keys: &Keys,
     clock: &Clock,
 ) -> Result<Answer, AppError> {
     let data = DataDir::open(data)?;
@@ -38,7 +40,15 @@ pub async fn ask_offline_or_online(
             }
             let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
             let bundle = read_bundle(&journal).await?.ok_or(RotationError::NoCa)?;
-            answer(&journal, &bundle, clock.seconds(), question).await?
+            match question {
+                Ask::Issuer(question) => {
+                    let vault = keys::vault(&data, keys, true)?;
+                    let (replica, bundle) = (super::replica(&data)?, Arc::new(bundle));
+                    let issuers = Issuers { journal, replica, vault, bundle };
+                    Answer::Issuer(issuers.answer(clock.seconds(), question).await?)
+                }
+                question => answer(&journal, &bundle, clock.seconds(), question).await?,
+            }
         }
     };
     match answered {

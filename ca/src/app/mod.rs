@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use myelin_identity::seal::{SealError, SealKey};
+use myelin_identity::seal::SealError;
 use rustls_pki_types::UnixTime;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -24,19 +24,24 @@ use crate::api::{Api, admin, listen, ops, tls};
 use crate::authority::{Authority, AuthorityError, IssueError};
 use crate::clock::Clock;
 use crate::config::{ConfigError, ServeConfig};
-use crate::datadir::{DataDir, DataDirError, read_secret, write_secret};
+use crate::datadir::{DataDir, DataDirError};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::operator::{Answer, Ask, OperatorError, answer};
+use crate::offline_root::OfflineRootError;
+use crate::operator::{Answer, Ask, IssuerError, OperatorError, answer};
 use crate::random;
 use crate::replica::{ReplicaError, ReplicaId};
 use crate::rotation::{Rotation, RotationError, read_bundle};
+use crate::signer::SignerError;
 use crate::store::StoreError;
 use crate::template::MIN_LIFETIME;
 
+pub mod ceremony;
 mod console;
+mod keys;
 mod shared;
 mod upkeep;
+mod waiting;
 
 pub use console::ask_offline_or_online;
 
@@ -70,6 +75,8 @@ pub enum AppError {
     #[error("cannot make a seal key: {0}")]
     SealKey(#[from] SealError),
     #[error(transparent)]
+    Signer(#[from] SignerError),
+    #[error(transparent)]
     Rotation(#[from] RotationError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -87,6 +94,12 @@ pub enum AppError {
     Ask { path: PathBuf, cause: io::Error },
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    OfflineRoot(#[from] OfflineRootError),
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    #[error("cannot use {}: {cause}", path.display())]
+    File { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Operator(#[from] OperatorError),
     #[error("the gRPC port failed: {0}")]
@@ -154,7 +167,7 @@ impl Builder {
         });
         let shown = ops::Ops { authority: authority.clone(), metrics: metrics.clone(), readiness };
         tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
-        tasks.spawn(admin::serve(doors.admin, authority.clone(), stopping.clone()));
+        tasks.spawn(admin::serve(doors.admin, admin::answers(authority.clone()), stopping.clone()));
         let upkeep = upkeep::Upkeep { authority: authority.clone(), metrics, tls, renew_at, ready };
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
@@ -188,13 +201,19 @@ async fn open_authority(
     let made_before = data.store().exists();
     let journal = Journal::new(shared::open_store(&config.store, data).await?);
     let made = made_before || read_bundle(&journal).await?.is_some();
-    let seal_key = seal_key(data, config.seal_key_file.as_deref(), made)?;
+    let vault = keys::vault(data, &config.keys, made)?;
+    let replica = replica(data)?;
+    waiting::adopt_root(&journal, config).await?;
+    waiting::until_issuer(&journal, &vault, &replica, (config, data), &clock).await?;
     let now = clock.seconds();
-    let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
-    let replica = ReplicaId::open_or_make(data.path(), fresh)?;
     let trust_domain = &config.trust_domain;
-    let rotation = Rotation::start(journal.clone(), trust_domain, seal_key, replica, now).await?;
+    let rotation = Rotation::start(journal.clone(), trust_domain, vault, replica, now).await?;
     Ok(Authority::start(journal, rotation, config.authority.clone(), clock).await?)
+}
+
+fn replica(data: &DataDir) -> Result<ReplicaId, AppError> {
+    let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
+    Ok(ReplicaId::open_or_make(data.path(), fresh)?)
 }
 
 impl Running {
@@ -223,29 +242,16 @@ impl Running {
 
 /// Serves until `shutdown` resolves.
 pub async fn run(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-    let running = Builder::new(config).start().await?;
+    tokio::pin!(shutdown);
+    // A start may wait long for the first intermediate.
+    let running = tokio::select! {
+        started = Builder::new(config).start() => started?,
+        () = &mut shutdown => return Ok(()),
+    };
     shutdown.await;
     tracing::info!("stopping");
     running.stop().await;
     Ok(())
-}
-
-/// The key that seals the CA keys: read from its file, or made when the store is made.
-fn seal_key(
-    data: &DataDir,
-    file: Option<&std::path::Path>,
-    made: bool,
-) -> Result<SealKey, AppError> {
-    let path = file.map_or_else(|| data.default_seal_key(), std::path::Path::to_path_buf);
-    if path.exists() {
-        return Ok(SealKey::from_bytes(read_secret::<{ SealKey::BYTES }>(&path)?));
-    }
-    if made {
-        return Err(AppError::SealKeyMissing(path));
-    }
-    let key = SealKey::random()?;
-    write_secret(&path, key.reveal())?;
-    Ok(key)
 }
 
 async fn listen_on(

@@ -19,7 +19,9 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::journal::{
     AddressRecord, CURRENT, DenyRecord, Entry, Hex, Journal, JournalError, LineageRecord,
 };
+use crate::replica::ReplicaId;
 use crate::rotation::{Rotation, RotationError};
+use crate::signer::Vault;
 use crate::template::Lifetimes;
 
 mod alarm;
@@ -115,6 +117,15 @@ impl Authority {
 
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// What makes and opens the CA's keys.
+    pub fn vault(&self) -> &Vault {
+        self.rotation.vault()
+    }
+
+    pub fn replica(&self) -> &ReplicaId {
+        self.rotation.replica()
     }
 
     pub fn clock(&self) -> &Clock {

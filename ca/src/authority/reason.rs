@@ -127,7 +127,8 @@ impl IssueError {
             Self::Lifetime(LifetimeRefusal::TooShort { .. }) => "lifetime_too_short",
             Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) => "issuer_expiring",
             Self::Journal(_) => "store_failed",
-            Self::Signer(_) | Self::NoRandomness => "signer_failed",
+            Self::Signer(error) => error.word(),
+            Self::NoRandomness => "signer_failed",
             Self::Mismatch(_) => "check_failed",
             Self::DenyListFull(_) => "deny_list_full",
         }
@@ -145,9 +146,9 @@ impl IssueError {
             ) => Blame::Circumstances,
             Self::Refused(_) | Self::Untrusted(_) => Blame::Caller,
             Self::Lifetime(LifetimeRefusal::TooShort { .. }) => Blame::Request,
-            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) | Self::Journal(_) => {
-                Blame::Circumstances
-            }
+            Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. })
+            | Self::Journal(_)
+            | Self::Signer(SignerError::Token(_)) => Blame::Circumstances,
             Self::Signer(_) | Self::Mismatch(_) | Self::DenyListFull(_) | Self::NoRandomness => {
                 Blame::Ourselves
             }

@@ -158,7 +158,7 @@ async fn authority(time: &Arc<AtomicU64>) -> (tempfile::TempDir, Authority) {
         journal.clone(),
         &domain,
         SealKey::from_bytes([1; 32]),
-        crate::replica::ReplicaId::from_bytes([1; 8]),
+        ReplicaId::from_bytes([1; 8]),
         NOW,
     )
     .await

@@ -140,7 +140,7 @@ mod tests {
     use myelin_identity::seal::SealKey;
 
     use super::*;
-    use crate::signer::Signer;
+    use crate::signer::{Signer, Vault};
     use crate::template::{IssuerTemplate, Serial, Validity};
 
     /// A change that makes a request wrong, and what the refusal says.
@@ -153,8 +153,10 @@ mod tests {
             serial: Serial::from_random([1; 16]),
             validity: Validity { not_before: 1, not_after: 2_000_000_000 },
             path_length: None,
+            extensions: Vec::new(),
         };
-        let (root, _) = Signer::make_root(&template, &SealKey::from_bytes([1; 32])).unwrap();
+        let (root, _) =
+            Signer::make_root(&template, &Vault::sealed(SealKey::from_bytes([1; 32]))).unwrap();
         let domain = TrustDomain::parse("prod.example").unwrap();
         TrustBundle::new(domain, 1, vec![root.certificate().clone()]).unwrap()
     }

@@ -15,6 +15,10 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 use crate::template::{IssuerTemplate, Leaf, Serial, Validity};
 
+mod intermediate;
+
+pub use intermediate::{Requested, Unfit, imported, intermediate_key, request};
+
 /// What of the certificate differs from its template. Always our own fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -80,7 +84,36 @@ pub fn issuer(der: &[u8], template: &IssuerTemplate, above_der: &[u8]) -> Result
     let usage = certificate.key_usage().ok().flatten().ok_or(Mismatch("key usage"))?;
     // Bits 5 and 6: keyCertSign and cRLSign.
     same("key usage", usage.value.flags == 0b110_0000)?;
-    same("name constraints", certificate.name_constraints().is_ok_and(|found| found.is_none()))
+    same("name constraints", certificate.name_constraints().is_ok_and(|found| found.is_none()))?;
+    issuer_extensions(&certificate, template)
+}
+
+/// The trust domain's name, what the template adds, and nothing that it does not.
+fn issuer_extensions(
+    certificate: &X509Certificate<'_>,
+    template: &IssuerTemplate,
+) -> Result<(), Mismatch> {
+    let mut names = Names::default();
+    let mut extra = Vec::new();
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(san) => names.read(&san.general_names)?,
+            ParsedExtension::BasicConstraints(_)
+            | ParsedExtension::KeyUsage(_)
+            | ParsedExtension::AuthorityKeyIdentifier(_)
+            | ParsedExtension::SubjectKeyIdentifier(_) => {}
+            _ if extension.critical => return Err(Mismatch("list of extensions")),
+            _ => extra.push((extension.oid.to_id_string(), extension.value)),
+        }
+    }
+    let expected = template.extensions.iter().map(|extra| (dotted(&extra.oid), &*extra.der));
+    same("list of extensions", extra.into_iter().eq(expected))?;
+    same("trust domain", names.uris == [format!("spiffe://{}", template.trust_domain)])?;
+    same("names", names.dns.is_empty() && names.addresses.is_empty())
+}
+
+fn dotted(oid: &[u64]) -> String {
+    oid.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
 }
 
 #[derive(Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use myelin_identity::seal::SealKey;
 use rcgen::{KeyPair, PublicKeyData as _};
 
 use super::*;
-use crate::signer::Signer;
+use crate::signer::{Signer, Vault};
 
 const NOW: u64 = 1_800_000_000;
 const VALIDITY: Validity = Validity { not_before: NOW, not_after: NOW + 1000 };
@@ -20,8 +20,9 @@ fn signer() -> Signer {
         serial: Serial::from_random([9; 16]),
         validity: VALIDITY,
         path_length: None,
+        extensions: Vec::new(),
     };
-    Signer::make_root(&template, &SealKey::from_bytes([1; 32])).unwrap().0
+    Signer::make_root(&template, &Vault::sealed(SealKey::from_bytes([1; 32]))).unwrap().0
 }
 
 fn template() -> Leaf {

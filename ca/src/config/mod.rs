@@ -15,8 +15,14 @@ use crate::authority::Settings;
 use crate::authority::tokens::TokenRequest;
 use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
 
+mod ceremony;
+mod keys;
 mod store;
 
+pub use ceremony::{
+    IssuerCommand, IssuerImportArgs, IssuerRequestArgs, RootCommand, RootInitArgs, RootSignArgs,
+};
+pub use keys::{KeyArgs, Keys, SealKeySource};
 pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
 
 /// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
@@ -30,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the CA: gRPC for sidecars, HTTP for probes and metrics.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Make and list join tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -40,6 +46,12 @@ pub enum Command {
     /// List live SVIDs.
     #[command(subcommand)]
     Svid(SvidCommand),
+    /// Intermediates of a CA whose root is elsewhere: ask for them, take them in.
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
+    /// On the offline machine: make a root, sign intermediates with it.
+    #[command(subcommand)]
+    Root(RootCommand),
 }
 
 #[derive(Debug, Args)]
@@ -61,11 +73,12 @@ pub struct ServeArgs {
     /// repeated.
     #[arg(long = "ca-address", value_name = "IP-OR-NAME")]
     pub ca_address: Vec<String>,
-    /// File with the 32-byte key that seals the CA keys at rest (0600). Default: <DATA>/seal.key,
-    /// made at first start. Keep it on another disk than the data; a KMS or an HSM takes its place
-    /// in a later version.
+    /// First start: hold no root key, but issue below this root (PEM), which is on another machine
+    /// or somebody else's. The CA then waits for its first intermediate: see `issuer --help`.
     #[arg(long, value_name = "FILE")]
-    pub seal_key_file: Option<PathBuf>,
+    pub root_cert: Option<PathBuf>,
+    #[command(flatten)]
+    pub keys: KeyArgs,
     /// Lifetime of an SVID when the sidecar asks for none, 5m to 24h.
     #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub default_lifetime: Duration,
@@ -167,7 +180,9 @@ pub struct ServeConfig {
     pub trust_domain: TrustDomain,
     pub data: PathBuf,
     pub store: StoreConfig,
-    pub seal_key_file: Option<PathBuf>,
+    pub keys: Keys,
+    /// The root that this CA issues below, if its key is elsewhere.
+    pub root_cert: Option<PathBuf>,
     pub listen: SocketAddr,
     pub ops_listen: SocketAddr,
     pub authority: Settings,
@@ -187,6 +202,8 @@ pub enum ConfigError {
     Lifetime(humantime::Duration),
     #[error(transparent)]
     Store(#[from] StoreFlagError),
+    #[error("--root-cert {}: {why}; expected the certificate of an ECDSA root in PEM", path.display())]
+    RootCert { path: PathBuf, why: String },
 }
 
 /// Most bytes of a DNS name, RFC 1035 section 2.3.4.
@@ -215,7 +232,8 @@ impl ServeArgs {
             trust_domain,
             store,
             data: self.data.clone(),
-            seal_key_file: self.seal_key_file.clone(),
+            keys: self.keys.keys(),
+            root_cert: self.root_cert.clone(),
             listen: self.listen,
             ops_listen: self.ops_listen,
             authority: Settings { lifetimes, own_addresses, own_names },

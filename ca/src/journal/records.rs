@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Record;
 use crate::clock::UnixSeconds;
+use crate::replica::ReplicaId;
 
 /// Bytes that are shown and stored as lower-case hexadecimal: hashes, serials, lineage ids.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +33,15 @@ pub struct BundleRecord {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IssuerRecord {
     pub certificate_der: Blob,
+    pub sealed_key: Blob,
+}
+
+/// A key of ours that waits for its certificate from a root that is not here. `name`: see
+/// [`request_name`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RequestRecord {
+    pub created: UnixSeconds,
+    pub csr_der: Blob,
     pub sealed_key: Blob,
 }
 
@@ -165,6 +175,9 @@ impl Record for BundleRecord {
 impl Record for IssuerRecord {
     const PREFIX: &'static str = "issuer/";
 }
+impl Record for RequestRecord {
+    const PREFIX: &'static str = "issuer-request/";
+}
 impl Record for TokenRecord {
     const PREFIX: &'static str = "token/";
 }
@@ -185,6 +198,27 @@ impl Record for HeldRecord {
 }
 impl Record for DenyRecord {
     const PREFIX: &'static str = "deny/";
+}
+
+/// Under which name an imported intermediate (an [`IssuerRecord`]) of a replica waits for its turn:
+/// those that begin earlier come first.
+pub fn successor_name(replica: &ReplicaId, not_before: UnixSeconds, key_sha256: &Hex) -> String {
+    format!("{}{not_before:020}-{key_sha256}", successors_of(replica))
+}
+
+/// Within which names a replica's are.
+pub fn successors_of(replica: &ReplicaId) -> String {
+    format!("next/{replica}/")
+}
+
+/// The name of a replica's request: the hash of its public key.
+pub fn request_name(replica: &ReplicaId, key_sha256: &Hex) -> String {
+    format!("{}{key_sha256}", requests_of(replica))
+}
+
+/// Within which names a replica's are.
+pub fn requests_of(replica: &ReplicaId) -> String {
+    format!("{replica}/")
 }
 
 impl Claim {

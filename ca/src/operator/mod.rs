@@ -14,6 +14,13 @@ use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
 
+mod issuer;
+
+pub use issuer::{
+    Imported, IssuerAnswer, IssuerAsk, IssuerError, IssuerLine, IssuerStatus, Issuers, RequestLine,
+    RequestMade, RootKey,
+};
+
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +29,7 @@ pub enum Ask {
     ListTokens,
     ListSvids,
     ShowBundle,
+    Issuer(IssuerAsk),
 }
 
 /// Its answer.
@@ -32,6 +40,7 @@ pub enum Answer {
     Tokens(Vec<TokenLine>),
     Svids(Vec<SvidLine>),
     Bundle(BundleShown),
+    Issuer(IssuerAnswer),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -89,6 +98,8 @@ pub enum OperatorError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
 }
 
 /// Answers one question.
@@ -107,6 +118,8 @@ pub async fn answer(
             ))
         }
         Ask::ListSvids => list_svids(journal, now).await,
+        // Whoever has the keys at hand asks `issuer` itself.
+        Ask::Issuer(_) => Err(IssuerError::NoVault.into()),
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),

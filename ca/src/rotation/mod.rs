@@ -15,7 +15,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use myelin_identity::bundle::{BundleError, TrustBundle};
 use myelin_identity::id::TrustDomain;
-use myelin_identity::seal::SealKey;
 use rustls_pki_types::CertificateDer;
 
 use crate::check::{self, Mismatch};
@@ -25,13 +24,19 @@ use crate::journal::{
 };
 use crate::random;
 use crate::replica::ReplicaId;
-use crate::signer::{SealedIssuer, Signer, SignerError};
+use crate::signer::{SealedIssuer, Signer, SignerError, Vault};
 use crate::store::{Commit, Lease};
 use crate::template::{
     ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity,
 };
 
+mod elsewhere;
 mod replicas;
+mod successor;
+
+pub use elsewhere::{adopt, holds_root_key, waits_for_issuer};
+pub use replicas::issuing_name;
+pub use successor::{ALARMS, Cover, cover, successors};
 
 use replicas::Turn;
 
@@ -61,6 +66,10 @@ pub enum RotationError {
         "the store holds no CA yet; start the server once: myelin-ca serve --data <this directory>"
     )]
     NoCa,
+    #[error(
+        "this data directory has the bundle {found}, but --root-cert makes {given}; leave --root-cert out, or use an empty directory"
+    )]
+    OtherRoot { found: String, given: String },
     #[error("the root certificate has expired; a new root must be made and its bundle distributed")]
     RootExpired,
     #[error(
@@ -83,7 +92,7 @@ pub enum RotationError {
 pub struct Rotation {
     journal: Journal,
     replica: ReplicaId,
-    seal_key: SealKey,
+    vault: Vault,
     bundle: Arc<TrustBundle>,
     signer: ArcSwap<Signer>,
 }
@@ -99,15 +108,16 @@ impl Rotation {
     pub async fn start(
         journal: Journal,
         trust_domain: &TrustDomain,
-        seal_key: SealKey,
+        vault: impl Into<Vault>,
         replica: ReplicaId,
         now: UnixSeconds,
     ) -> Result<Self, RotationError> {
+        let vault = vault.into();
         let look = || read_bundle(&journal);
         let bundle = match replicas::turn(&journal, &replica, look).await? {
             Turn::There(bundle) => bundle,
             Turn::Ours(lease) => {
-                let made = make_ca(&journal, trust_domain, &seal_key, &lease, now).await;
+                let made = make_ca(&journal, trust_domain, &vault, &lease, now).await;
                 journal.release(&lease).await?;
                 made?
             }
@@ -117,13 +127,13 @@ impl Rotation {
             return Err(RotationError::OtherTrustDomain { found, expected });
         }
         let signer = match replicas::issuing(&journal, &replica).await? {
-            Some(own) => Signer::open(&from_record(&own.record), &seal_key)?,
-            None => first_issuing(&journal, trust_domain, &seal_key, &replica, now).await?,
+            Some(own) => Signer::open(&from_record(&own.record), &vault)?,
+            None => first_issuing(&journal, trust_domain, &vault, &replica, now).await?,
         };
         let rotation = Self {
             journal,
             replica,
-            seal_key,
+            vault,
             bundle: Arc::new(bundle),
             signer: ArcSwap::from_pointee(signer),
         };
@@ -139,22 +149,36 @@ impl Rotation {
         self.bundle.clone()
     }
 
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    pub fn replica(&self) -> &ReplicaId {
+        &self.replica
+    }
+
     /// Renews the issuing intermediate if it is due; says whether it did.
     pub async fn tick(&self, now: UnixSeconds) -> Result<bool, RotationError> {
         if stage(self.signer.load().validity(), now) == Stage::Fresh {
             return Ok(false);
         }
-        let root =
-            Signer::open(&from_record(&sealed(&self.journal, ROOT).await?.record), &self.seal_key)?;
-        let current = sealed(&self.journal, &replicas::issuing_name(&self.replica)).await?;
+        let Some(root) = self.journal.read::<IssuerRecord>(ROOT).await? else {
+            let taken = successor::take(&self.journal, &self.vault, &self.replica, now).await?;
+            let renewed = taken.is_some();
+            taken.into_iter().for_each(|signer| self.signer.store(Arc::new(signer)));
+            return Ok(renewed);
+        };
+        let root = Signer::open(&from_record(&root.record), &self.vault)?;
+        let current = sealed(&self.journal, &issuing_name(&self.replica)).await?;
         let (signer, successor) =
-            make_issuing(&root, self.bundle.trust_domain(), &self.seal_key, now)?;
+            make_issuing(&root, self.bundle.trust_domain(), &self.vault, now)?;
         let mut batch = Batch::default();
         batch.replace(&current, &to_record(&successor));
         match self.journal.commit(batch).await? {
             Commit::Committed { .. } => self.signer.store(Arc::new(signer)),
             Commit::Conflict => return Err(RotationError::Raced),
         }
+        self.vault.forget(&from_record(&current.record));
         Ok(true)
     }
 }
@@ -174,7 +198,7 @@ pub async fn read_bundle(journal: &Journal) -> Result<Option<TrustBundle>, Rotat
 async fn make_ca(
     journal: &Journal,
     trust_domain: &TrustDomain,
-    seal_key: &SealKey,
+    vault: &Vault,
     lease: &Lease,
     now: UnixSeconds,
 ) -> Result<TrustBundle, RotationError> {
@@ -184,8 +208,9 @@ async fn make_ca(
         serial: fresh_serial()?,
         validity: issuer_validity(ROOT_LIFETIME, now, None),
         path_length: None,
+        extensions: Vec::new(),
     };
-    let (root, sealed_root) = Signer::make_root(&template, seal_key)?;
+    let (root, sealed_root) = Signer::make_root(&template, vault)?;
     check::issuer(root.certificate(), &template, root.certificate())?;
     let bundle = TrustBundle::new(trust_domain.clone(), 1, vec![root.certificate().clone()])?;
     let mut batch = Batch::default();
@@ -204,15 +229,15 @@ async fn make_ca(
 async fn first_issuing(
     journal: &Journal,
     trust_domain: &TrustDomain,
-    seal_key: &SealKey,
+    vault: &Vault,
     replica: &ReplicaId,
     now: UnixSeconds,
 ) -> Result<Signer, RotationError> {
     let root = from_record(&sealed(journal, ROOT).await?.record);
-    let root = Signer::open(&root, seal_key).map_err(RotationError::OtherSealKey)?;
-    let (signer, sealed) = make_issuing(&root, trust_domain, seal_key, now)?;
+    let root = Signer::open(&root, vault).map_err(RotationError::OtherSealKey)?;
+    let (signer, sealed) = make_issuing(&root, trust_domain, vault, now)?;
     let mut batch = Batch::default();
-    batch.create(&replicas::issuing_name(replica), &to_record(&sealed));
+    batch.create(&issuing_name(replica), &to_record(&sealed));
     match journal.commit(batch).await? {
         Commit::Committed { .. } => Ok(signer),
         Commit::Conflict => Err(RotationError::Raced),
@@ -222,7 +247,7 @@ async fn first_issuing(
 fn make_issuing(
     root: &Signer,
     trust_domain: &TrustDomain,
-    seal_key: &SealKey,
+    vault: &Vault,
     now: UnixSeconds,
 ) -> Result<(Signer, SealedIssuer), RotationError> {
     if root.validity().not_after <= now {
@@ -234,8 +259,9 @@ fn make_issuing(
         serial: fresh_serial()?,
         validity: issuer_validity(ISSUING_LIFETIME, now, Some(root.validity())),
         path_length: Some(0),
+        extensions: Vec::new(),
     };
-    let (signer, sealed) = root.make_issuer(&template, seal_key)?;
+    let (signer, sealed) = root.make_issuer(&template, vault)?;
     check::issuer(signer.certificate(), &template, root.certificate())?;
     Ok((signer, sealed))
 }

@@ -60,7 +60,7 @@ where
 }
 
 /// Under which name this replica's intermediate is kept.
-pub(super) fn issuing_name(replica: &ReplicaId) -> String {
+pub fn issuing_name(replica: &ReplicaId) -> String {
     format!("{ISSUING}/{replica}")
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use myelin_identity::seal::SealKey;
+
 use super::*;
 use crate::store::embedded::Embedded;
 
@@ -128,7 +130,7 @@ async fn replica_with_another_seal_key_is_told_that_all_share_one() {
 async fn intermediate_from_before_replicas_becomes_the_first_ones_own() {
     let (_dir, journal) = scratch();
     let before = started(&journal, "prod.example", 1, NOW).await.unwrap();
-    let own = replicas::issuing_name(&ReplicaId::from_bytes([1; 8]));
+    let own = issuing_name(&ReplicaId::from_bytes([1; 8]));
     let entry = journal.read::<IssuerRecord>(&own).await.unwrap().unwrap();
     let mut batch = Batch::default();
     batch.create(crate::journal::ISSUING, &entry.record);

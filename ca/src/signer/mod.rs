@@ -7,21 +7,31 @@
 
 use std::time::Duration;
 
-use myelin_identity::seal::{self, SealError, SealKey};
+use myelin_identity::seal::SealError;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 
+use self::draft::{Unsigned, finish};
+use self::key::Key;
+use self::token::TokenFault;
 use crate::template::{IssuerTemplate, Leaf, Serial, Validity};
 
-/// Bound into every sealed key, so that another sealed secret cannot be passed off as one.
-const KEY_AAD: &[u8] = b"myelin-ca issuer key v1";
+mod draft;
+mod key;
+pub mod token;
+mod vault;
+
+pub use vault::Vault;
 
 /// A CA certificate and its key, able to sign.
 pub struct Signer {
-    issuer: Issuer<'static, KeyPair>,
+    /// Name and key identifier for rcgen, which never has the key.
+    issuer: Issuer<'static, Unsigned>,
+    key: Key,
     certificate: CertificateDer<'static>,
     validity: Validity,
 }
@@ -30,6 +40,15 @@ pub struct Signer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedIssuer {
     pub certificate_der: Vec<u8>,
+    pub sealed_key: Vec<u8>,
+}
+
+/// A new key that waits for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRequest {
+    pub csr_der: Vec<u8>,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key: Vec<u8>,
     pub sealed_key: Vec<u8>,
 }
 
@@ -42,59 +61,101 @@ pub enum SignerError {
     Sealed(String),
     #[error("cannot seal a new CA key: {0}")]
     Sealing(SealError),
+    #[error("cannot make a new CA key: {0}")]
+    Making(String),
     #[error(
         "cannot read the CA certificate of this store: {0}; restore the data directory from a backup"
     )]
     Certificate(String),
     /// Us.
-    #[error("cannot sign: {0}")]
-    Signing(#[from] rcgen::Error),
+    #[error("cannot write the certificate: {0}; please report this")]
+    Writing(#[from] rcgen::Error),
+    #[error("cannot sign: what was written has no place for a signature; please report this")]
+    Draft,
+    #[error("cannot sign: the CA key made no signature")]
+    Refused,
+    /// The HSM, or the way to it.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+    #[error(
+        "this CA's key is in a PKCS#11 token; start with --pkcs11-module, --pkcs11-token and --pkcs11-pin-file"
+    )]
+    NoToken,
+}
+
+impl SignerError {
+    /// The reason word of a signature that did not come about.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Token(fault) => fault.word(),
+            _ => "signer_failed",
+        }
+    }
 }
 
 impl Signer {
     /// Makes the root: signs itself.
     pub fn make_root(
         template: &IssuerTemplate,
-        seal_key: &SealKey,
+        vault: &Vault,
     ) -> Result<(Self, SealedIssuer), SignerError> {
-        let key = KeyPair::generate()?;
-        let certificate = issuer_params(template)?.self_signed(&key)?.der().clone();
-        Self::from_new(key, certificate, template.validity, seal_key)
+        let (key, at_rest) = vault.make()?;
+        let draft = issuer_params(template)?.self_signed(&Unsigned(key.public()))?;
+        let certificate = CertificateDer::from(finish(draft.der(), &key)?);
+        let sealed = SealedIssuer { certificate_der: certificate.to_vec(), sealed_key: at_rest };
+        Ok((Self::of(key, certificate, template.validity)?, sealed))
     }
 
     /// Makes an issuer below this one, with a new key.
     pub fn make_issuer(
         &self,
         template: &IssuerTemplate,
-        seal_key: &SealKey,
+        vault: &Vault,
     ) -> Result<(Self, SealedIssuer), SignerError> {
-        let key = KeyPair::generate()?;
+        let (key, at_rest) = vault.make()?;
+        let certificate = self.certify(template, &key.public())?;
+        let sealed = SealedIssuer { certificate_der: certificate.to_vec(), sealed_key: at_rest };
+        Ok((Self::of(key, certificate, template.validity)?, sealed))
+    }
+
+    /// Signs an issuer below this one whose key (SubjectPublicKeyInfo, DER) is somebody else's.
+    pub fn sign_issuer(
+        &self,
+        template: &IssuerTemplate,
+        public_key: &[u8],
+    ) -> Result<CertificateDer<'static>, SignerError> {
+        self.certify(template, &SubjectPublicKeyInfo::from_der(public_key)?)
+    }
+
+    fn certify(
+        &self,
+        template: &IssuerTemplate,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, SignerError> {
         let mut params = issuer_params(template)?;
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer)?.der().clone();
-        Self::from_new(key, certificate, template.validity, seal_key)
+        let draft = params.signed_by(key, &self.issuer)?;
+        Ok(CertificateDer::from(finish(draft.der(), &self.key)?))
     }
 
     /// Opens what rested on disk.
-    pub fn open(sealed: &SealedIssuer, seal_key: &SealKey) -> Result<Self, SignerError> {
-        let key = seal::open(seal_key, KEY_AAD, &sealed.sealed_key)
-            .map_err(|error| SignerError::Sealed(error.to_string()))?;
-        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(&key[..]))
-            .map_err(|error| SignerError::Sealed(error.to_string()))?;
+    pub fn open(sealed: &SealedIssuer, vault: &Vault) -> Result<Self, SignerError> {
         let certificate = CertificateDer::from(sealed.certificate_der.clone());
-        let validity = read_validity(&certificate, &key)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, validity })
+        let (validity, point) = read(&certificate)?;
+        let key = vault.open(&sealed.sealed_key, &point)?;
+        Self::of(key, certificate, validity)
     }
 
     /// Signs what the template says, nothing else.
     pub fn sign_leaf(&self, leaf: &Leaf) -> Result<CertificateDer<'static>, SignerError> {
         let public_key = SubjectPublicKeyInfo::from_der(&leaf.public_key)?;
-        Ok(leaf_params(leaf)?.signed_by(&public_key, &self.issuer)?.der().clone())
+        let draft = leaf_params(leaf)?.signed_by(&public_key, &self.issuer)?;
+        Ok(CertificateDer::from(finish(draft.der(), &self.key)?))
     }
 
     /// ECDSA P-256 with SHA-256 (ASN.1) over a statement of this CA, such as the deny list.
     pub fn sign_statement(&self, statement: &[u8]) -> Result<Vec<u8>, SignerError> {
-        Ok(self.issuer.key().sign(statement)?)
+        self.key.sign(statement)
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -105,18 +166,28 @@ impl Signer {
         self.validity
     }
 
-    fn from_new(
-        key: KeyPair,
+    fn of(
+        key: Key,
         certificate: CertificateDer<'static>,
         validity: Validity,
-        seal_key: &SealKey,
-    ) -> Result<(Self, SealedIssuer), SignerError> {
-        let sealed_key =
-            seal::seal(seal_key, KEY_AAD, key.serialized_der()).map_err(SignerError::Sealing)?;
-        let sealed = SealedIssuer { certificate_der: certificate.to_vec(), sealed_key };
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok((Self { issuer, certificate, validity }, sealed))
+    ) -> Result<Self, SignerError> {
+        let issuer = Issuer::from_ca_cert_der(&certificate, Unsigned(key.public()))?;
+        Ok(Self { issuer, key, certificate, validity })
     }
+}
+
+/// A request (PKCS#10, DER) for a certificate as the template says, under a root that is not here,
+/// with a new key. Serial and validity are the root's to choose.
+pub fn request_issuer(
+    template: &IssuerTemplate,
+    vault: &Vault,
+) -> Result<IssuerRequest, SignerError> {
+    let (key, sealed_key) = vault.make()?;
+    let mut params = issuer_params(template)?;
+    params.serial_number = None;
+    let draft = params.serialize_request(&Unsigned(key.public()))?;
+    let public_key = key.public().subject_public_key_info();
+    Ok(IssuerRequest { csr_der: finish(draft.der(), &key)?, public_key, sealed_key })
 }
 
 fn leaf_params(leaf: &Leaf) -> Result<CertificateParams, rcgen::Error> {
@@ -145,6 +216,11 @@ fn issuer_params(template: &IssuerTemplate) -> Result<CertificateParams, rcgen::
         None => BasicConstraints::Unconstrained,
     });
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.custom_extensions = template
+        .extensions
+        .iter()
+        .map(|extra| CustomExtension::from_oid_content(&extra.oid, extra.der.clone()))
+        .collect();
     Ok(params)
 }
 
@@ -158,20 +234,23 @@ fn blank(serial: &Serial, validity: Validity) -> CertificateParams {
     params
 }
 
-/// The certificate's validity, once it is seen to belong to the key.
-fn read_validity(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<Validity, SignerError> {
-    use rcgen::PublicKeyData as _;
+/// The validity of a CA certificate, without its key.
+pub fn validity_of(certificate_der: &[u8]) -> Result<Validity, SignerError> {
+    read(&CertificateDer::from(certificate_der)).map(|(validity, _)| validity)
+}
+
+/// A CA certificate's validity and public point.
+fn read(certificate: &CertificateDer<'_>) -> Result<(Validity, Vec<u8>), SignerError> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|error| SignerError::Certificate(error.to_string()))?;
-    if parsed.public_key().raw != key.subject_public_key_info() {
-        return Err(SignerError::Certificate("it is for another key".to_owned()));
-    }
+    let point = parsed.public_key().subject_public_key.data.to_vec();
     let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let validity = parsed.validity();
-    Ok(Validity {
+    let validity = Validity {
         not_before: seconds(validity.not_before),
         not_after: seconds(validity.not_after),
-    })
+    };
+    Ok((validity, point))
 }
 
 #[cfg(test)]

@@ -24,6 +24,13 @@ pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Life of an issuing intermediate; renewed at half of it.
 pub const ISSUING_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// Life of an intermediate whose root is offline or somebody else's: people carry it, so not every
+/// month.
+pub const OFFLINE_ISSUING_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Of intermediates that are signed at once, each begins this long before the one before it ends: if
+/// it turns out not to work, there is a month to get another.
+pub const SUCCESSOR_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// From and until when, both inclusive, as X.509 means it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -57,6 +64,16 @@ pub struct IssuerTemplate {
     pub validity: Validity,
     /// None for the root.
     pub path_length: Option<u8>,
+    /// What else it says, such as the name of its log. Never critical.
+    pub extensions: Vec<Extension>,
+}
+
+/// An X.509 extension that this CA itself defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    pub oid: Vec<u64>,
+    /// The value, DER.
+    pub der: Vec<u8>,
 }
 
 /// What lifetimes this CA grants.
@@ -125,6 +142,20 @@ pub fn issuer_validity(life: Duration, now: UnixSeconds, above: Option<Validity>
     }
 }
 
+/// The validity of the n-th (from 0) of several intermediates that an offline root signs at once:
+/// one after the other. `None`: the root ends before it would begin.
+pub fn successor_validity(
+    n: u64,
+    life: Duration,
+    now: UnixSeconds,
+    root: Validity,
+) -> Option<Validity> {
+    let step = life.saturating_sub(SUCCESSOR_OVERLAP.min(life / 2)).as_secs();
+    let begin = now + n * step;
+    let validity = issuer_validity(life, begin, Some(root));
+    (validity.not_before < validity.not_after && begin < root.not_after).then_some(validity)
+}
+
 fn backdated(now: UnixSeconds) -> UnixSeconds {
     now.saturating_sub(BACKDATE_SECONDS)
 }
@@ -178,6 +209,15 @@ mod tests {
         let root = Validity { not_before: NOW - DAY, not_after: NOW + DAY };
         assert_eq!(issuer_validity(ISSUING_LIFETIME, NOW, Some(root)).not_after, NOW + DAY);
         assert_eq!(issuer_validity(ROOT_LIFETIME, NOW, None).not_before, NOW - 60);
+    }
+
+    #[test]
+    fn intermediates_signed_at_once_follow_each_other_with_an_overlap() {
+        let root = Validity { not_before: NOW - DAY, not_after: NOW + 800 * DAY };
+        let of = |n| successor_validity(n, OFFLINE_ISSUING_LIFETIME, NOW, root);
+        let days = |n| of(n).map(|v| ((v.not_before + 60 - NOW) / DAY, (v.not_after - NOW) / DAY));
+        let seen: Vec<_> = (0..4).map(days).collect();
+        assert_eq!(seen, [Some((0, 365)), Some((335, 700)), Some((670, 800)), None]);
     }
 
     #[test]

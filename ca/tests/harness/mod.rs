@@ -19,7 +19,7 @@ use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
 use myelin_ca::clock::Clock;
-use myelin_ca::config::{ServeConfig, StoreConfig};
+use myelin_ca::config::{Keys, ServeConfig, StoreConfig};
 use myelin_ca::operator::{Answer, Ask};
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{BundleHash, TrustBundle};
@@ -116,7 +116,8 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
         trust_domain: TrustDomain::parse(TRUST_DOMAIN).unwrap(),
         data,
         store: StoreConfig::Embedded,
-        seal_key_file: None,
+        keys: Keys::default(),
+        root_cert: None,
         listen: "127.0.0.1:0".parse().unwrap(),
         ops_listen: "127.0.0.1:0".parse().unwrap(),
         authority: Settings {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
-use myelin_ca::config::{ServeConfig, StoreConfig};
+use myelin_ca::config::{Keys, ServeConfig, StoreConfig};
 use myelin_ca::operator::{Answer, Ask, SvidLine};
 use myelin_ca::template::Lifetimes;
 use myelin_identity::id::TrustDomain;
@@ -39,7 +39,8 @@ impl Ca {
             trust_domain: trust_domain(),
             data: data.path().join("ca"),
             store: StoreConfig::Embedded,
-            seal_key_file: None,
+            keys: Keys::default(),
+            root_cert: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             ops_listen: "127.0.0.1:0".parse().unwrap(),
             authority: Settings {

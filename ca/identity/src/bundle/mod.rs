@@ -47,6 +47,16 @@ pub(crate) struct Root {
     der: CertificateDer<'static>,
 }
 
+/// What a root says about whom it signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootAbove {
+    pub id: RootId,
+    /// In Unix seconds.
+    pub not_after: u64,
+    /// How many CAs may stand below it in a path; `None` is any number.
+    pub path_length: Option<u32>,
+}
+
 /// SHA-256 over the sorted SHA-256 of each root's DER. Displayed and parsed as lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BundleHash([u8; 32]);
@@ -112,6 +122,23 @@ impl TrustBundle {
 
     pub fn holds_root(&self, id: &RootId) -> bool {
         self.roots.iter().any(|root| root.id == *id)
+    }
+
+    /// The root that signed this CA certificate with nothing between them. Its own times and uses
+    /// are not judged here.
+    pub fn root_above(&self, issuer_der: &[u8]) -> Result<RootAbove, CaFault> {
+        let issuer = CaFacts::read(issuer_der)?;
+        self.roots
+            .iter()
+            .find(|root| {
+                CaFacts::read(&root.der).is_ok_and(|root| issuer.is_issued_by(&root).is_ok())
+            })
+            .map(|root| RootAbove {
+                id: root.id,
+                not_after: root.validity.not_after,
+                path_length: root.path_length,
+            })
+            .ok_or(CaFault::BadSignature)
     }
 
     /// Depends on the set of roots only: neither on their order nor on name and generation.

@@ -1,0 +1,73 @@
+//! New keys, and the requests for their certificates.
+//!
+//! Never: shows a key.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use myelin_identity::svid::P256Spki;
+
+use super::{IssuerError, Issuers, MAX_REQUESTS, RequestMade};
+use crate::clock::UnixSeconds;
+use crate::journal::{Batch, Blob, Hex, RequestRecord, request_name, requests_of};
+use crate::pem;
+use crate::rotation::holds_root_key;
+use crate::signer::request_issuer;
+use crate::store::Commit;
+use crate::template::{IssuerTemplate, Serial, Validity};
+
+impl Issuers {
+    pub(super) async fn request(
+        &self,
+        now: UnixSeconds,
+        count: usize,
+    ) -> Result<Vec<RequestMade>, IssuerError> {
+        let Self { journal, replica, vault, bundle } = self;
+        if !(1..=MAX_REQUESTS).contains(&count) {
+            return Err(IssuerError::Count { found: count });
+        }
+        if holds_root_key(journal).await? {
+            return Err(IssuerError::OwnRoot);
+        }
+        let waiting = journal.page::<RequestRecord>(&requests_of(replica), None).await?.len();
+        if waiting + count > MAX_REQUESTS {
+            return Err(IssuerError::TooMany { waiting });
+        }
+        let trust_domain = bundle.trust_domain().to_string();
+        // Serial and validity are the root's to choose; the request does not carry them.
+        let template = IssuerTemplate {
+            common_name: format!("Myelin issuing CA of {trust_domain}"),
+            trust_domain,
+            serial: Serial::from_random([0; 16]),
+            validity: Validity { not_before: now, not_after: now },
+            path_length: Some(0),
+            extensions: Vec::new(),
+        };
+        let (mut made, mut batch) = (Vec::new(), Batch::default());
+        for _ in 0..count {
+            let request = request_issuer(&template, vault)?;
+            let key = key_name(&request.public_key);
+            let record = RequestRecord {
+                created: now,
+                csr_der: Blob(request.csr_der.clone()),
+                sealed_key: Blob(request.sealed_key),
+            };
+            batch.create(&request_name(replica, &key), &record);
+            let csr_pem = pem::encode("CERTIFICATE REQUEST", &request.csr_der);
+            made.push(RequestMade { key: key.to_string(), csr_pem });
+        }
+        match journal.commit(batch).await? {
+            Commit::Committed { .. } => {}
+            Commit::Conflict => return Err(IssuerError::Raced),
+        }
+        for RequestMade { key, .. } in &made {
+            tracing::info!(target: "audit", outcome = "issuer_requested", key, "issuer requested");
+        }
+        Ok(made)
+    }
+}
+
+/// SHA-256 of a public key that this CA has made: P-256 by construction.
+fn key_name(spki: &[u8]) -> Hex {
+    let key = P256Spki::try_from(spki).expect("the vault makes P-256 keys only");
+    Hex(key.fingerprint().to_vec())
+}
