@@ -11,6 +11,7 @@
 pub mod addr;
 pub mod admin;
 pub mod app;
+pub mod auditor;
 pub mod config;
 pub mod credentials;
 pub mod detect;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod net;
 pub mod outbound;
 pub mod policy;
+pub mod proofs;
 pub mod relay;
 pub mod report;
 pub mod tls;

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use myelin_identity::verify::Refusal;
 use myelin_sidecar::credentials::{ATTESTED, IssueError, RENEWED};
+use myelin_sidecar::proofs::NotLogged;
 use myelin_sidecar::report::{Blame, Outcome};
 use myelin_sidecar::tls::HandshakeError;
 use myelin_sidecar::wire::Refuse;
@@ -138,6 +139,7 @@ fn outcomes() -> Vec<Outcome> {
         )
         .chain(HandshakeError::WORDS.map(O::Handshake))
         .chain(Refusal::WORDS.map(O::PeerRefused))
+        .chain(NotLogged::WORDS.map(O::PeerRefused))
         .chain(Refuse::ALL.map(O::RefusedByPeer))
         .collect();
     assert_eq!(all.len(), Outcome::words().len(), "this list is behind the code's");

@@ -22,7 +22,8 @@ use clap::{Parser, Subcommand};
     after_help = "Start here:\n  \
     myelin demo            a minute that shows what Myelin does, on this machine, without a trace\n  \
     myelin demo --keep     the same, and it stays up for you to look around\n  \
-    myelin explain WORD    what a word in a log line or a metric means, and what to do\n\n\
+    myelin explain WORD    what a word in a log line or a metric means, and what to do\n  \
+    myelin log monitor     every certificate that was ever issued for an ID of yours\n\n\
     The other two binaries explain themselves: myelin-ca --help, myelin-sidecar --help."
 )]
 pub(crate) struct Args {
@@ -47,9 +48,64 @@ pub(crate) enum Command {
         /// The word, such as untrusted_root [default: list all]
         word: Option<String>,
     },
+    /// Read the CA's logs of issued certificates
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Play a part of the demo inside a pod
     #[command(subcommand, hide = true)]
     Play(Role),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// List every certificate that was ever issued for an ID
+    ///
+    /// Every CA key of the mesh names a log; peers refuse certificates that are not in it. So whoever
+    /// reads the logs knows every certificate that can be used. This command starts at the roots of the
+    /// trust bundle, reads the log of issuers that each root names, then the log of certificates that
+    /// each issuer names, all of it, and hashes every entry into the tree that the log's key has signed:
+    /// the server cannot leave out or change one.
+    ///
+    /// Exit code: 0 all was read and nothing is wrong; 1 it could not be read; 2 a certificate that you do
+    /// not know (see --known) or that no CA of ours issues; 3 a log contradicts itself or what it said
+    /// before: treat the CA as taken over.
+    Monitor(MonitorArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MonitorArgs {
+    /// The ID whose certificates are looked for, such as spiffe://example.org/ns/shop/sa/web
+    #[arg(long, value_name = "SPIFFE ID")]
+    pub(crate) id: String,
+
+    /// The CA's ops port, where it serves its logs, such as http://ca:15011
+    #[arg(long)]
+    pub(crate) url: String,
+
+    /// The trust bundle (PEM) whose roots name the logs [default: the CA's own /bundle.pem, with a note]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
+
+    /// Serial numbers that you know, one a line (a sidecar shows its own with GET /certs on its admin
+    /// socket); any other certificate for the ID is a warning and exit code 2
+    #[arg(long, value_name = "FILE")]
+    pub(crate) known: Option<PathBuf>,
+
+    /// Remember the logs' signed states here, so that the next run finds out if a history was rewritten
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Go on, and tell of each new certificate
+    #[arg(long)]
+    pub(crate) follow: bool,
+
+    /// How often to look again with --follow
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) every: Duration,
+
+    /// Print one JSON object a line and nothing else on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -9,6 +9,7 @@
 mod args;
 mod demo;
 mod explain;
+mod log;
 mod play;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     match Args::parse().command {
         Command::Demo(options) => demo::perform(options),
         Command::Explain { word } => explain::perform(word.as_deref()),
+        Command::Log(command) => log::perform(command),
         Command::Play(role) => play::perform(role),
     }
 }

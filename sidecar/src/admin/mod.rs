@@ -52,7 +52,7 @@ pub trait Health: Send + Sync + 'static {
 pub struct Condition {
     pub name: &'static str,
     pub met: bool,
-    /// One reason word or line while it is not met.
+    /// One reason word or line; empty if there is nothing to say.
     pub why: String,
 }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::http::{self, Answer};
-use super::{AdminError, Health};
+use super::{AdminError, Condition, Health};
 use crate::addr::ListenAddr;
 
 /// Connections served at once: a kubelet and a few scrapers, with room. More wait in the backlog.
@@ -102,10 +102,10 @@ fn ready(health: &dyn Health) -> Answer {
     let shown: Vec<_> = conditions
         .iter()
         .map(|condition| {
-            if condition.met {
-                json!({ "name": condition.name, "met": true })
-            } else {
-                json!({ "name": condition.name, "met": false, "why": condition.why })
+            let Condition { name, met, why } = condition;
+            match why.as_str() {
+                "" => json!({ "name": name, "met": met }),
+                why => json!({ "name": name, "met": met, "why": why }),
             }
         })
         .collect();

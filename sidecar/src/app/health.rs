@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::admin::{Condition, Health};
 use crate::intercept::{self, Plan, State};
+use crate::proofs::Judge;
 
 pub(super) struct Readiness {
     shared: Arc<Shared>,
@@ -41,6 +42,23 @@ impl Readiness {
         Condition { name: "rules", met, why }
     }
 
+    /// Met without a log as well, where no root demands one, but never in silence.
+    fn log(&self) -> Condition {
+        let forked = self.shared.judge.forked();
+        let why = match (forked.first(), self.shared.store.load()) {
+            (Some((log, evidence)), _) => {
+                format!("log {} has shown two histories: see {evidence}", log.name())
+            }
+            (None, Some(snapshot)) => {
+                let duty = Judge::duty(&snapshot.bundle);
+                self.shared.metrics.log_roots(duty.logged, duty.roots - duty.logged);
+                duty.to_string()
+            }
+            (None, None) => String::new(),
+        };
+        Condition { name: "log", met: forked.is_empty(), why }
+    }
+
     fn open(&self) -> Condition {
         let leaving = self.shared.door.is_leaving();
         let why = if leaving { "leaving".to_owned() } else { String::new() };
@@ -55,7 +73,7 @@ impl Health for Readiness {
     }
 
     fn conditions(&self) -> Vec<Condition> {
-        let conditions = vec![self.identity(), self.rules(), self.open()];
+        let conditions = vec![self.identity(), self.rules(), self.log(), self.open()];
         self.shared.metrics.ready(conditions.iter().all(|condition| condition.met));
         conditions
     }

@@ -12,6 +12,7 @@ mod view;
 mod wiring;
 mod worker;
 
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::addr::Clock;
 use crate::admin::{AdminError, AdminSocket, AllowedUids, OpsPort};
+use crate::auditor::Auditor;
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::{self, Desk, StartError, Store};
 use crate::directory::{Directory, Learned, OwnAddressError};
@@ -32,6 +34,7 @@ use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
+use crate::proofs::{Judge, Seen};
 use health::Readiness;
 pub use logs::{LogError, Logs};
 use shared::{Listen, Shared};
@@ -87,12 +90,13 @@ pub enum AppError {
 pub fn run(path: &Path, logs: Logs) -> Result<(), AppError> {
     let config = config::load(path)?;
     let clock = Clock::new(|| wall_clock().as_secs());
-    let shared = Arc::new(build(&config, &clock)?);
+    let (shared, seen) = build(&config, &clock)?;
+    let shared = Arc::new(shared);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| AppError::System { what: "start the admin runtime", source })?;
-    runtime.block_on(serve(config, path.to_owned(), shared, logs))
+    runtime.block_on(serve(config, path.to_owned(), shared, seen, logs))
 }
 
 /// Everything from the first listener to the last connection.
@@ -100,6 +104,7 @@ async fn serve(
     config: Config,
     path: PathBuf,
     shared: Arc<Shared>,
+    seen: mpsc::Receiver<Seen>,
     logs: Logs,
 ) -> Result<(), AppError> {
     let mut signals = Signals::catch()?;
@@ -127,6 +132,7 @@ async fn serve(
         started = credentials => started.map_err(AppError::from),
         never = socket.serve(Arc::<Operator>::clone(&operator)) => match never {},
         never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
+        never = Box::pin(audit(&shared, &config, seen)) => match never {},
         never = follow_changes(&shared) => match never {},
         never = follow_addresses(&shared, &config) => match never {},
         () = signals.until_told_to_end(&operator) => Ok(()),
@@ -153,7 +159,24 @@ async fn leave(shared: &Arc<Shared>, workers: Vec<Worker>, grace: Duration) {
     }
 }
 
-fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
+/// Compares checkpoints. A fork ends what stands on the forked log: running uses are judged again,
+/// idle connections part.
+async fn audit(shared: &Shared, config: &Config, seen: mpsc::Receiver<Seen>) -> Infallible {
+    let auditor = Auditor {
+        config: wiring::auditor(config, shared.dialer, shared.clock.clone()),
+        judge: &shared.judge,
+        metrics: &shared.metrics,
+        on_fork: &|| {
+            if let Err(error) = shared.store.begin_generation() {
+                tracing::error!("idle connections to peers of a forked log stay: {error}");
+            }
+            shared.world_changed();
+        },
+    };
+    auditor.run(seen).await
+}
+
+fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>), AppError> {
     let descriptors = raise_descriptor_limit()
         .map_err(|source| AppError::System { what: "read the descriptor limit", source })?;
     let own = find_own(config)?;
@@ -169,7 +192,9 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
     let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
     let policy = Policy::new(config.policy.clone());
     let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
-    Ok(Shared {
+    let metrics = Arc::new(Metrics::new());
+    let (judge, seen) = Judge::new(config.proofs.witnesses.clone(), Arc::clone(&metrics));
+    let shared = Shared {
         listen: Listen {
             inbound: config.listen.inbound,
             outbound: config.listen.outbound,
@@ -177,19 +202,21 @@ fn build(config: &Config, clock: &Clock) -> Result<Shared, AppError> {
         },
         inbound_config: wiring::inbound(config),
         outbound_config: wiring::outbound(config),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
         door: Door::with_rest(count(most), count(most_resting)),
         clock: clock.clone(),
-        store: Store::new(wiring::alpns(config), clock.clone()),
+        store: Store::new(wiring::alpns(config), clock.clone(), Some(Arc::clone(&judge))),
         desk: Desk::new(Arc::clone(&learned)),
         learned,
         policy: Arc::new(ArcSwap::from_pointee(policy)),
         directory: Arc::new(ArcSwap::from_pointee(directory)),
         own: Arc::new(ArcSwap::from_pointee(own)),
         dialer,
+        judge,
         world: watch::Sender::new(0),
         over: AtomicBool::new(false),
-    })
+    };
+    Ok((shared, seen))
 }
 
 fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
@@ -201,17 +228,26 @@ fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
 }
 
 /// New credentials, bundles and deny lists are a reason to judge running uses again.
-async fn follow_changes(shared: &Shared) -> std::convert::Infallible {
+async fn follow_changes(shared: &Shared) -> Infallible {
     let mut store = shared.store.subscribe();
+    let mut said = None;
     loop {
         if store.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
         shared.world_changed();
+        let duty = shared.store.load().map(|snapshot| Judge::duty(&snapshot.bundle));
+        if let Some(duty) = duty.filter(|duty| said != Some(*duty)) {
+            match duty.logged < duty.roots {
+                true => tracing::warn!("{duty}"),
+                false => tracing::info!("{duty}"),
+            }
+            said = Some(duty);
+        }
     }
 }
 
-async fn follow_addresses(shared: &Shared, config: &Config) -> std::convert::Infallible {
+async fn follow_addresses(shared: &Shared, config: &Config) -> Infallible {
     loop {
         tokio::time::sleep(OWN_ADDRESSES_EVERY).await;
         match find_own(config) {

@@ -20,6 +20,7 @@ use crate::metrics::{Direction, Metrics, PeerLabel, Security};
 use crate::net::{Dialer, OwnAddresses};
 use crate::outbound::{self, Outbound, Pool};
 use crate::policy::Policy;
+use crate::proofs::Judge;
 use crate::report::{Outcome, Roster};
 
 /// Where we listen.
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) own: Arc<ArcSwap<OwnAddresses>>,
     pub(super) dialer: Dialer,
+    pub(super) judge: Arc<Judge>,
     /// Bumped at each change that running uses are judged by again.
     pub(super) world: watch::Sender<u64>,
     pub(super) over: AtomicBool,
@@ -66,6 +68,7 @@ impl Shared {
             own: Arc::clone(&self.own),
             own_ports: self.own_ports(),
             dialer: self.dialer,
+            judge: Arc::clone(&self.judge),
         }
     }
 
@@ -84,6 +87,7 @@ impl Shared {
             own: Arc::clone(&self.own),
             own_ports: self.own_ports(),
             dialer: self.dialer,
+            judge: Arc::clone(&self.judge),
             pool: Pool::new(self.outbound_config.keep, Arc::clone(&self.metrics)),
         }
     }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::JoinToken;
 
+use crate::addr::Clock;
+use crate::auditor;
 use crate::config::Config;
 use crate::credentials;
 use crate::directory::Protocol;
@@ -122,6 +124,18 @@ pub(super) fn outbound(config: &Config) -> outbound::Config {
         keep: DIALERS_KEEP.min(limits.idle_timeout / 2),
         max_age: limits.max_connection_age,
         budget: budget(config),
+    }
+}
+
+/// Checkpoints and evidence lie beside the host key, in a directory of their own.
+const AUDITORS_DIRECTORY: &str = "logs";
+
+pub(super) fn auditor(config: &Config, dialer: Dialer, clock: Clock) -> auditor::Config {
+    auditor::Config {
+        directory: config.state_dir.join(AUDITORS_DIRECTORY),
+        servers: config.proofs.servers.clone(),
+        dialer,
+        clock,
     }
 }
 

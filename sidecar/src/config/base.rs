@@ -62,7 +62,7 @@ pub(super) const INTERCEPT_KEYS: &[&str] = &[
     "exclude_cidrs",
     "exclude_uids",
 ];
-pub(super) const LOG_KEYS: &[&str] = &["level", "format"];
+pub(super) const LOG_KEYS: &[&str] = &["level", "format", "witnesses", "witness_quorum", "servers"];
 
 pub(super) fn trust_domain(root: &Section<'_>) -> Result<TrustDomain, ConfigError> {
     let expected = "a name of a-z, 0-9, `.`, `-` and `_`, without a scheme";

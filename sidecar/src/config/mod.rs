@@ -14,6 +14,7 @@ mod inbound;
 mod limits;
 mod load;
 mod outbound;
+mod proofs;
 mod section;
 mod show;
 mod source;
@@ -32,6 +33,7 @@ use toml::de::DeTable;
 use self::section::Section;
 use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
+use crate::proofs::Witnesses;
 use crate::{directory, policy};
 
 pub use self::error::{At, ConfigError};
@@ -54,6 +56,7 @@ pub struct Config {
     pub directory: directory::Config,
     pub limits: Limits,
     pub log: Log,
+    pub proofs: Proofs,
 }
 
 /// Where the identity comes from.
@@ -99,6 +102,14 @@ pub struct Intercept {
 pub struct Log {
     pub level: LogLevel,
     pub format: LogFormat,
+}
+
+/// What is demanded of log proofs beyond the log's own signature, and where logs are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proofs {
+    pub witnesses: Witnesses,
+    /// Who serves logs, asked in turn; by default the CA's replicas.
+    pub servers: Vec<Endpoint>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,16 +173,18 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
     let listen = base::listen(&root)?;
     let inbound = root.child("inbound", inbound::KEYS)?;
     let outbound = root.child("outbound", outbound::KEYS)?;
+    let ca = base::ca(&root)?;
     Ok(Config {
         id: root.field("id").map(|id| id.spiffe_id(&trust_domain)).transpose()?,
         addresses: base::addresses(&root, &mesh)?,
         state_dir: base::state_dir(&root)?,
-        ca: base::ca(&root)?,
         intercept: base::intercept(&root)?,
         policy: inbound::read(&inbound, &trust_domain, &listen)?,
         directory: outbound::read(&outbound, &trust_domain, mesh)?,
         limits: limits::read(&root)?,
         log: base::log(&root)?,
+        proofs: proofs::read(&root, &ca)?,
+        ca,
         trust_domain,
         listen,
     })

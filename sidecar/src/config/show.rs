@@ -59,7 +59,13 @@ impl Config {
                 "max_uses": limits.max_uses,
                 "max_connection_age": words(limits.max_connection_age),
             },
-            "log": { "level": self.log.level.word(), "format": self.log.format.word() },
+            "log": {
+                "level": self.log.level.word(),
+                "format": self.log.format.word(),
+                "witnesses": texts(&self.proofs.witnesses.keys),
+                "witness_quorum": self.proofs.witnesses.quorum,
+                "servers": texts(&self.proofs.servers),
+            },
         })
     }
 

@@ -263,6 +263,7 @@ fn issued(attempt: &Attempt, response: &IssueResponse, link: &Link) -> Result<Is
         key: Arc::clone(&attempt.key),
         spki: *attempt.csr.key(),
         bundle: Arc::new(response.bundle.clone()),
+        log_proof: response.log_proof.as_slice().into(),
     })
 }
 

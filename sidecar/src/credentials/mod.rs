@@ -45,7 +45,7 @@ pub use self::host_key::HostKeyError;
 pub use self::issue::{IssueError, Reason};
 pub use self::keeper::{ATTESTED, RENEWED};
 pub use self::start::StartError;
-pub use self::state_dir::StateError;
+pub use self::state_dir::{Secrecy, StateDir, StateError};
 pub use self::store::{NoIdentity, Rejected, Snapshot, Store};
 
 /// What the operator wrote, already parsed.

@@ -1,5 +1,6 @@
 //! The one directory that this sidecar keeps between runs: the sealed host key, the key that
-//! seals it, and the trust bundle. Called by `host_key` and by `credentials::run`.
+//! seals it, and the trust bundle. Called by `host_key`, by `credentials::run`, and by `auditor` for
+//! a directory of its own below it.
 //!
 //! Never: holds an SVID or its key, follows a symbolic link, reads a file that others may write.
 
@@ -20,7 +21,7 @@ const LOCK_FILE: &str = "lock";
 
 /// Who may read a file of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Secrecy {
+pub enum Secrecy {
     /// 0600: any bit for group or others is refused.
     Secret,
     /// 0644: others may read, nobody but us may write.
@@ -62,7 +63,7 @@ pub enum StateError {
 
 /// The directory, checked, and ours alone while this value lives.
 #[derive(Debug)]
-pub(super) struct StateDir {
+pub struct StateDir {
     path: PathBuf,
     _lock: File,
 }
@@ -70,7 +71,7 @@ pub(super) struct StateDir {
 impl StateDir {
     /// Makes the directory (0700) if it is missing, checks it, and takes its lock: two sidecars
     /// with one host key would supersede each other without end.
-    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
+    pub fn open(path: &Path) -> Result<Self, StateError> {
         match DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path) {
             Ok(()) => {}
             Err(source) => return Err(io_error("making", path, source)),
@@ -87,12 +88,12 @@ impl StateDir {
         Ok(Self { _lock: lock(path)?, path: path.into() })
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// The file's bytes, or `None` where there is no such file.
-    pub(super) fn read(&self, name: &str, secrecy: Secrecy) -> Result<Option<Vec<u8>>, StateError> {
+    pub fn read(&self, name: &str, secrecy: Secrecy) -> Result<Option<Vec<u8>>, StateError> {
         let path = self.file(name);
         let opened = OpenOptions::new()
             .read(true)
@@ -116,12 +117,7 @@ impl StateDir {
     }
 
     /// Replaces the file as a whole or not at all, also when the machine dies in the middle.
-    pub(super) fn write(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        secrecy: Secrecy,
-    ) -> Result<(), StateError> {
+    pub fn write(&self, name: &str, bytes: &[u8], secrecy: Secrecy) -> Result<(), StateError> {
         let path = self.file(name);
         let fresh = self.file(&format!("{name}.new"));
         let written = (|| {

@@ -72,6 +72,7 @@ impl Root {
             key: Arc::new(key),
             spki: spki.as_slice().try_into().unwrap(),
             bundle: Arc::new(self.bundle(1)),
+            log_proof: Arc::default(),
         }
     }
 }

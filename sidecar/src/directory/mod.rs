@@ -107,6 +107,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     pub expected: Expected,
     pub protocol: Protocol,
+    /// Our own configuration names the protocol; else the CA's directory taught it.
+    pub is_declared: bool,
     /// Uses of one mesh connection, if fewer than usual.
     pub max_uses: Option<NonZeroU32>,
 }
@@ -228,6 +230,7 @@ impl Directory {
                 endpoint: Endpoint(dst.0),
                 expected: expected.clone(),
                 protocol: protocol.clone(),
+                is_declared: false,
                 max_uses: None,
             });
         }
@@ -286,6 +289,7 @@ impl Directory {
             endpoint: service.endpoints[turn],
             expected: service.expected.clone(),
             protocol: service.protocol.clone(),
+            is_declared: true,
             max_uses: service.max_uses,
         })
     }
@@ -296,6 +300,7 @@ impl Directory {
             endpoint: Endpoint(dst.0),
             expected: expected.clone(),
             protocol: protocol.clone(),
+            is_declared: true,
             max_uses: *max_uses,
         })
     }

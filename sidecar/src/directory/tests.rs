@@ -66,7 +66,7 @@ fn learned(answers: &[(&str, Option<u16>, Option<&str>)]) -> Learned {
 /// A route in one line, so that tables stay readable.
 fn routed(dst: &str, learned: &Learned, spin: u32) -> String {
     match Directory::new(config()).route(OrigDst(address(dst)), learned, spin) {
-        Route::Mesh(Target { endpoint, expected, protocol, max_uses: _ }) => {
+        Route::Mesh(Target { endpoint, expected, protocol, .. }) => {
             let ids: Vec<&str> = expected.ids.iter().map(SpiffeId::as_str).collect();
             let at = expected.address.map_or_else(|| "anywhere".to_owned(), |ip| ip.to_string());
             let protocol = match protocol {

@@ -13,11 +13,12 @@ use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::Inbound;
+use super::{Guest, Inbound};
 use crate::addr::{Endpoint, OrigDst, PeerAddr};
 use crate::drain::Closing;
 use crate::metrics::Direction;
 use crate::policy::Authorized;
+use crate::proofs::NotLogged;
 use crate::report::Outcome;
 use crate::wire::Refuse;
 
@@ -32,18 +33,24 @@ impl Inbound {
     /// Judges the peer with this moment's snapshot and dials the workload.
     pub(super) async fn admit(
         &self,
-        peer: &Peer,
+        guest: &Guest,
         from: PeerAddr,
         to: OrigDst,
     ) -> Result<TcpStream, NotTaken> {
         if self.door.is_leaving() {
             return Err(NotTaken::new(Outcome::Drained, Refuse::Draining, "we are leaving"));
         }
-        let authorized = self.judge(peer, from, to)?;
+        self.is_logged(guest).map_err(|why| NotTaken::not_logged(&why))?;
+        let authorized = self.judge_peer(&guest.peer, from, to)?;
         self.dial_workload(&authorized, to).await
     }
 
-    fn judge(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Result<Authorized, NotTaken> {
+    /// What the proof in its hello came to, and whether that still counts.
+    fn is_logged(&self, guest: &Guest) -> Result<(), NotLogged> {
+        self.judge.still(guest.logged.as_ref().map_err(|why| NotLogged::clone(why))?)
+    }
+
+    fn judge_peer(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Result<Authorized, NotTaken> {
         let now = self.clock.unix();
         let snapshot = self.store.usable(now).map_err(|none| {
             NotTaken::new(Outcome::NoIdentity(none.word()), Refuse::IdentityUnavailable, none)
@@ -69,12 +76,12 @@ impl Inbound {
 
     /// Returns when a running use must end, with the reason: permission or trust was withdrawn,
     /// the peer's SVID expired too long ago, or our grace is over.
-    pub(super) async fn withdrawn(&self, peer: &Peer, to: OrigDst) -> (Outcome, String) {
+    pub(super) async fn withdrawn(&self, guest: &Guest, to: OrigDst) -> (Outcome, String) {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
-        let last_moment = self.last_moment(peer);
+        let last_moment = self.last_moment(&guest.peer);
         loop {
-            if let Err(why) = self.still_entitled(peer, to) {
+            if let Err(why) = self.still_entitled(guest, to) {
                 return (Outcome::Withdrawn, why);
             }
             tokio::select! {
@@ -94,7 +101,9 @@ impl Inbound {
     }
 
     /// Expiry alone does not end a running use, so it is judged as of the last valid second.
-    fn still_entitled(&self, peer: &Peer, to: OrigDst) -> Result<(), String> {
+    fn still_entitled(&self, guest: &Guest, to: OrigDst) -> Result<(), String> {
+        self.is_logged(guest).map_err(|why| why.to_string())?;
+        let peer = &guest.peer;
         let Some(snapshot) = self.store.load() else { return Ok(()) };
         let now = self.clock.unix().min(peer.path_not_after);
         peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now))
@@ -112,6 +121,10 @@ impl Inbound {
 impl NotTaken {
     fn new(outcome: Outcome, tell: Refuse, detail: impl ToString) -> Self {
         Self { outcome, tell, detail: detail.to_string() }
+    }
+
+    fn not_logged(why: &NotLogged) -> Self {
+        Self::new(Outcome::from(why), Refuse::NotLogged, why)
     }
 
     fn peer(refusal: Refusal) -> Self {

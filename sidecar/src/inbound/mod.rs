@@ -16,17 +16,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use myelin_identity::verify::Peer;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
-use crate::credentials::{Desk, Store};
+use crate::credentials::{Desk, Snapshot, Store};
 use crate::directory::{Directory, Learned};
 use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
+use crate::proofs::{Judge, NotLogged, Standing};
 use crate::relay::{Bare, plain};
 use crate::report::{Outcome, Report, Roster};
 use crate::tls::{self, Deadline, Session};
@@ -65,6 +67,8 @@ pub struct Inbound {
     pub own: Arc<ArcSwap<OwnAddresses>>,
     pub own_ports: Vec<u16>,
     pub dialer: Dialer,
+    /// Judges the log proofs of peers.
+    pub judge: Arc<Judge>,
 }
 
 /// What stays the same for all uses of one connection.
@@ -74,6 +78,13 @@ struct Stage {
     to: OrigDst,
     /// Our own credential generation at its handshake.
     generation: u64,
+}
+
+/// Who is at the other end of a connection, and what its log proof came to.
+struct Guest {
+    peer: Peer,
+    /// Boxed: rare, and larger than all the rest.
+    logged: Result<Standing, Box<NotLogged>>,
 }
 
 /// One connection from its accept to its ending.
@@ -117,10 +128,10 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
             let stage = Stage { from, to, generation: snapshot.generation };
             if session.speaks_myelin() {
                 report.security(Security::Mesh);
-                inbound.mesh_connection(session, stage, place, report).await;
+                inbound.mesh_connection(session, &snapshot, stage, place, report).await;
             } else {
                 report.security(Security::PlainMtls);
-                Box::pin(inbound.plain_mtls(session, from, to, report)).await;
+                Box::pin(inbound.plain_mtls(session, &snapshot, stage, report)).await;
             }
         }
         Err(error) => {
@@ -148,19 +159,30 @@ impl Inbound {
         Ok(to)
     }
 
-    /// A declared peer: one use, its bytes as they are, the same judgement.
-    async fn plain_mtls(&self, session: Session, from: PeerAddr, to: OrigDst, report: Report) {
-        let mut report = report;
+    /// A declared peer: one use, its bytes as they are, the same judgement, but for the log proof
+    /// that it has no way to show.
+    async fn plain_mtls(
+        &self,
+        session: Session,
+        snapshot: &Snapshot,
+        stage: Stage,
+        mut report: Report,
+    ) {
+        let Stage { from, to, .. } = stage;
         let Session { records, peer, .. } = session;
+        let bundle = &snapshot.bundle;
+        // The port's own declaration let it in.
+        let logged = self.judge.plain_mtls(bundle, &peer.root, true, Direction::Inbound);
+        let guest = Guest { peer, logged: logged.map_err(Box::new) };
         let mut carrier = Bare::new(records);
-        let workload = match self.admit(&peer, from, to).await {
+        let workload = match self.admit(&guest, from, to).await {
             Ok(workload) => workload,
             Err(refusal) => {
                 report.detail(&refusal.detail);
                 return cut(carrier.into_records().into_tcp(), report, refusal.outcome);
             }
         };
-        let ending = self.relay(&mut carrier, &workload, &peer, to, &report).await;
+        let ending = self.relay(&mut carrier, &workload, &guest, to, &report).await;
         let outcome = report.ending(&ending);
         if outcome != Outcome::Completed {
             reset(workload);

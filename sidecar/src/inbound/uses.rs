@@ -13,8 +13,9 @@ use myelin_identity::verify::Peer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Inbound, Stage};
+use super::{Guest, Inbound, Stage};
 use crate::addr::OrigDst;
+use crate::credentials::Snapshot;
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
@@ -22,9 +23,6 @@ use crate::relay::{self, Carrier, Ending, LINGER, Limits, Link, LinkError, Said}
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
 use crate::wire::{Acceptor, Action, Event, Refuse, Side};
-
-/// The proof that our leaf is in the issuance log; empty until a log is kept.
-const NO_PROOF: &[u8] = &[];
 
 /// How long a dialer may take to end a connection that we have retired: dialers look at their idle
 /// ones each second, and our own leaving waits for no one longer.
@@ -44,17 +42,25 @@ impl Inbound {
     pub(super) async fn mesh_connection(
         &self,
         session: Session,
+        snapshot: &Snapshot,
         stage: Stage,
         place: Place,
         report: Report,
     ) {
-        let Session { records, peer, .. } = session;
+        let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Acceptor::new(self.config.budget));
         let mut report = Some(report);
-        // The proof is judged by the issuance log's rules, which come with the log.
-        if let Err(error) = link.greet(NO_PROOF, self.config.handshake, |_proof| ()).await {
-            return self.lost(link, report, &error);
-        }
+        let judge = |proof: &[u8]| {
+            self.judge.peer(&snapshot.bundle, &peer.root, &chain, proof, Direction::Inbound)
+        };
+        // What is refused is told to the dialer in answer to its first `open`.
+        let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge);
+        let greeted = Box::pin(greeted).await;
+        drop(chain);
+        let guest = match greeted {
+            Ok(logged) => Guest { peer, logged: logged.map_err(Box::new) },
+            Err(error) => return self.lost(link, report, &error),
+        };
         let last_open = Instant::now() + self.config.max_age;
         let mut place = Some(place);
         loop {
@@ -71,7 +77,8 @@ impl Inbound {
                 }
                 Err(error) => {
                     let broke = Outcome::from(&error) == Outcome::PeerViolation;
-                    let report = report.or_else(|| broke.then(|| self.report_again(&peer, stage)));
+                    let report =
+                        report.or_else(|| broke.then(|| self.report_again(&guest.peer, stage)));
                     return self.lost(link, report, &error);
                 }
             }
@@ -81,7 +88,7 @@ impl Inbound {
                 link.close(PARTING).await;
                 return unused(report);
             }
-            let this = report.take().unwrap_or_else(|| self.report_again(&peer, stage));
+            let this = report.take().unwrap_or_else(|| self.report_again(&guest.peer, stage));
             place = place.or_else(|| self.door.enter());
             drop(rest);
             if place.is_none() {
@@ -89,7 +96,7 @@ impl Inbound {
                 this.finish(Outcome::Overloaded);
                 return link.close(PARTING).await;
             }
-            match self.one_use(&mut link, &peer, stage, this).await {
+            match self.one_use(&mut link, &guest, stage, this).await {
                 After::Reusable => {}
                 After::Closed => return,
                 After::Cut => return reset(link.into_records().into_tcp()),
@@ -141,12 +148,12 @@ impl Inbound {
     async fn one_use(
         &self,
         link: &mut Link<Acceptor>,
-        peer: &Peer,
+        guest: &Guest,
         stage: Stage,
         mut report: Report,
     ) -> After {
         let Stage { from, to, .. } = stage;
-        let workload = match self.admit(peer, from, to).await {
+        let workload = match self.admit(guest, from, to).await {
             Ok(workload) => workload,
             Err(refusal) => {
                 // If the words cannot be sent any more, the closing connection says it.
@@ -163,7 +170,7 @@ impl Inbound {
             report.finish(Outcome::from(&error));
             return After::Cut;
         }
-        let ending = self.relay(link, &workload, peer, to, &report).await;
+        let ending = self.relay(link, &workload, guest, to, &report).await;
         let outcome = report.ending(&ending);
         if outcome != Outcome::Completed {
             reset(workload);
@@ -186,14 +193,14 @@ impl Inbound {
         &self,
         carrier: &mut C,
         workload: &TcpStream,
-        peer: &Peer,
+        guest: &Guest,
         to: OrigDst,
         report: &Report,
     ) -> Ending<(Outcome, String)> {
         let linger = C::SETTLES.then_some(LINGER);
         let limits = Limits { idle: self.config.idle, answer: None, linger };
         let meter = report.bytes();
-        let withdrawn = pin!(self.withdrawn(peer, to));
+        let withdrawn = pin!(self.withdrawn(guest, to));
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 

@@ -75,6 +75,10 @@ pub struct Metrics {
     bundle_generation: IntGauge,
     deny_epoch: IntGauge,
     deny_said_at: IntGauge,
+    log_proofs: IntCounterVec,
+    log_checkpoints: IntCounterVec,
+    log_forks: IntGauge,
+    log_roots: IntGaugeVec,
     ready: IntGauge,
     peers: labels::Peers,
 }
@@ -129,6 +133,10 @@ impl Metrics {
             bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
             deny_epoch: int_gauge(&registry, table::DENY_EPOCH),
             deny_said_at: int_gauge(&registry, table::DENY_SAID_AT),
+            log_proofs: int_counter_vec(&registry, table::LOG_PROOFS),
+            log_checkpoints: int_counter_vec(&registry, table::LOG_CHECKPOINTS),
+            log_forks: int_gauge(&registry, table::LOG_FORKS),
+            log_roots: int_gauge_vec(&registry, table::LOG_ROOTS),
             ready: int_gauge(&registry, table::READY),
             peers: labels::Peers::default(),
             scrape: Mutex::new(process::Process::register(&registry)),
@@ -220,6 +228,28 @@ impl Metrics {
     /// When the CA last confirmed the deny list, in seconds since the Unix epoch.
     pub fn deny_list_said_at(&self, said_at: u64) {
         self.deny_said_at.set(signed(said_at));
+    }
+
+    /// A peer's log proof was judged.
+    pub fn log_proof(&self, direction: Direction, outcome: &'static str) {
+        self.log_proofs.with_label_values(&[direction.word(), outcome]).inc();
+    }
+
+    /// A checkpoint was compared with others of its log, or could not be.
+    pub fn log_checkpoint(&self, outcome: &'static str) {
+        self.log_checkpoints.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn log_forks(&self, forks: usize) {
+        self.log_forks.set(i64::try_from(forks).unwrap_or(i64::MAX));
+    }
+
+    /// Roots of the bundle in use that name a log, and those that do not.
+    pub fn log_roots(&self, logged: usize, others: usize) {
+        for (word, roots) in [("true", logged), ("false", others)] {
+            let roots = i64::try_from(roots).unwrap_or(i64::MAX);
+            self.log_roots.with_label_values(&[word]).set(roots);
+        }
     }
 
     pub fn ready(&self, ready: bool) {

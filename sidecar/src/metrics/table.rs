@@ -81,6 +81,14 @@ rows! {
         "Epoch of the deny list in use.";
     DENY_SAID_AT = Gauge "myelin_deny_list_said_at_seconds" []
         "When the CA last confirmed the deny list, in seconds since the Unix epoch.";
+    LOG_PROOFS = Counter "myelin_log_proofs_total" ["direction", "outcome"]
+        "Log proofs of peers that were judged, by how; one for each new mesh connection.";
+    LOG_CHECKPOINTS = Counter "myelin_log_checkpoints_total" ["outcome"]
+        "Checkpoints of issuance logs that were compared with others of their log.";
+    LOG_FORKS = Gauge "myelin_log_forks" []
+        "Issuance logs that have shown two histories; anything but 0 is an alarm.";
+    LOG_ROOTS = Gauge "myelin_log_roots" ["logged"]
+        "Roots of the trust bundle, by whether they name an issuance log that peers must be in.";
     READY = Gauge "myelin_ready" []
         "1 while /ready answers 200, else 0.";
     BUILD = Gauge "myelin_build_info" ["version", "profile"]

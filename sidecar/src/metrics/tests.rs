@@ -24,6 +24,9 @@ fn touched() -> Arc<Metrics> {
     metrics.verdict(Direction::Outbound, "mesh");
     metrics.renewal("ok");
     metrics.trust_update("taken");
+    metrics.log_proof(Direction::Inbound, "verified");
+    metrics.log_checkpoint("consistent");
+    metrics.log_roots(1, 0);
     metrics.svid(1_700_000_000, 1_700_086_400);
     metrics
 }

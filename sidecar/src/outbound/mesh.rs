@@ -18,8 +18,9 @@ use super::reach::{Unreached, at};
 use super::{Outbound, Wanted, cut};
 use crate::directory::{Protocol, Target};
 use crate::drain::{Closing, Place};
-use crate::metrics::{MeshUse, Retired, Security};
+use crate::metrics::{Direction, MeshUse, Retired, Security};
 use crate::net::reset;
+use crate::proofs::Standing;
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
@@ -109,7 +110,7 @@ impl Outbound {
     ) -> Ended {
         let limits =
             Limits { idle: self.config.idle, answer: Some(self.config.answer), linger: None };
-        let withdrawn = pin!(self.withdrawn(&held.peer, target));
+        let withdrawn = pin!(self.withdrawn(&held.peer, &held.standing, target));
         relay::run(&mut held.link, workload, &report.bytes(), limits, said, withdrawn).await
     }
 
@@ -182,15 +183,25 @@ impl Outbound {
     }
 
     async fn plain_mtls(&self, workload: TcpStream, target: &Target, mut report: Report) {
-        let session = match self.reach(target).await {
-            Ok((session, _)) => session,
+        let (session, snapshot) = match self.reach(target).await {
+            Ok(reached) => reached,
             Err(why) => return unreached(workload, report, why),
         };
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
+        let (bundle, declared) = (&snapshot.bundle, target.is_declared);
+        let judged = self.judge.plain_mtls(bundle, &peer.root, declared, Direction::Outbound);
+        let standing = match judged {
+            Ok(standing) => standing,
+            Err(why) => {
+                reset(records.into_tcp());
+                report.detail(&why);
+                return cut(workload, report, Outcome::from(&why));
+            }
+        };
         let mut bare = Bare::new(records);
         let limits = Limits { idle: self.config.idle, answer: None, linger: None };
-        let withdrawn = pin!(self.withdrawn(&peer, target));
+        let withdrawn = pin!(self.withdrawn(&peer, &standing, target));
         let (meter, unsaid) = (report.bytes(), Said::default());
         let ending = relay::run(&mut bare, &workload, &meter, limits, unsaid, withdrawn).await;
         let outcome = report.ending(&ending);
@@ -202,13 +213,19 @@ impl Outbound {
 
     /// Returns when a running use must end: trust or binding was withdrawn, the peer's SVID
     /// expired too long ago, or our grace is over.
-    async fn withdrawn(&self, peer: &Peer, target: &Target) -> (Outcome, String) {
+    async fn withdrawn(
+        &self,
+        peer: &Peer,
+        standing: &Standing,
+        target: &Target,
+    ) -> (Outcome, String) {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         let left = peer.path_not_after.saturating_sub(self.clock.unix());
         let last_moment = Instant::now() + Duration::from_secs(left) + self.config.use_after_expiry;
         loop {
-            if let Err(why) = self.still_meant(peer, target) {
+            let still_logged = self.judge.still(standing).map_err(|why| why.to_string());
+            if let Err(why) = still_logged.and_then(|()| self.still_meant(peer, target)) {
                 return (Outcome::Withdrawn, why);
             }
             tokio::select! {

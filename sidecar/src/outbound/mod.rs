@@ -28,6 +28,7 @@ use crate::directory::{Directory, Learned, Plain};
 use crate::drain::{Closing, Door, Place};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
+use crate::proofs::Judge;
 use crate::relay::plain;
 use crate::report::{Outcome, Report, Roster};
 use crate::wire::Budget;
@@ -68,6 +69,8 @@ pub struct Outbound {
     pub own: Arc<ArcSwap<OwnAddresses>>,
     pub own_ports: Vec<u16>,
     pub dialer: Dialer,
+    /// Judges the log proofs of peers.
+    pub judge: Arc<Judge>,
     pub pool: Pool,
 }
 

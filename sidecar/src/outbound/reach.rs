@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::id::SpiffeId;
@@ -24,9 +25,6 @@ use crate::report::Outcome;
 use crate::tls::{self, Deadline, Facts, HandshakeError, Offer, Session};
 use crate::wire::{Budget, Dialer};
 
-/// The proof that our leaf is in the issuance log; empty until a log is kept.
-const NO_PROOF: &[u8] = &[];
-
 /// Connections end somewhere in the last fifth of the age that they may reach, so that those of one
 /// busy second do not all end in another.
 const AGE_SPREAD_PERCENT: u32 = 20;
@@ -44,22 +42,34 @@ pub(super) struct Unreached {
 impl Outbound {
     /// A connection on which the first use may be opened.
     pub(super) async fn connect(&self, target: &Target) -> Result<Connection, Unreached> {
-        let (session, generation) = self.reach(target).await?;
-        let Session { records, peer, .. } = session;
+        let (session, snapshot) = self.reach(target).await?;
+        let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Dialer::new(self.budget(target)));
-        let greeted = link.greet(NO_PROOF, self.config.handshake, |_proof| ()).await;
-        if let Err(error) = greeted {
-            reset(link.into_records().into_tcp());
-            let outcome = Outcome::from(&error);
-            let unreached = Unreached::new(outcome, &error);
-            return Err(Unreached { peer: Some(peer.id), is_nobody: error.is_lost(), ..unreached });
-        }
-        let until = Instant::now() + shortened(self.config.max_age, random());
-        Ok(Connection { link, peer, generation, until })
+        let judge = |proof: &[u8]| {
+            self.judge.peer(&snapshot.bundle, &peer.root, &chain, proof, Direction::Outbound)
+        };
+        let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge).await;
+        let unreached = match greeted {
+            Ok(Ok(standing)) => {
+                let until = Instant::now() + shortened(self.config.max_age, random());
+                let generation = snapshot.generation;
+                return Ok(Connection { link, peer, standing, generation, until });
+            }
+            Ok(Err(not_logged)) => Unreached::new(Outcome::from(&not_logged), not_logged),
+            Err(error) => {
+                let (outcome, is_nobody) = (Outcome::from(&error), error.is_lost());
+                Unreached { is_nobody, ..Unreached::new(outcome, error) }
+            }
+        };
+        reset(link.into_records().into_tcp());
+        Err(Unreached { peer: Some(peer.id), ..unreached })
     }
 
-    /// A session with exactly whom was meant, and the credential generation that it was made with.
-    pub(super) async fn reach(&self, target: &Target) -> Result<(Session, u64), Unreached> {
+    /// A session with exactly whom was meant, and the credentials that it was made with.
+    pub(super) async fn reach(
+        &self,
+        target: &Target,
+    ) -> Result<(Session, Arc<Snapshot>), Unreached> {
         let snapshot = self.store.usable(self.clock.unix())?;
         let tcp = self.dialer.dial(target.endpoint).await;
         let tcp = tcp.map_err(|error| {
@@ -87,7 +97,7 @@ impl Outbound {
             return Err(Unreached { peer, ..Unreached::new(outcome, refusal) });
         }
         self.shaken("ok", session.facts, began);
-        Ok((session, snapshot.generation))
+        Ok((session, snapshot))
     }
 
     fn is_meant(&self, peer: &Peer, target: &Target, snapshot: &Snapshot) -> Result<(), Refusal> {

@@ -48,6 +48,8 @@ impl<M: Side> Link<M> {
         judge: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, LinkError> {
         self.control(|machine, out| machine.course_mut().hello(proof, out))?;
+        // It is in its record now; a connection rests for minutes and has nothing as long to say.
+        self.out = Vec::new();
         let mut judge = Some(judge);
         let heard = self.event(within, |event| match (event, judge.take()) {
             (Event::Hello { proof, .. }, Some(judge)) => Some(judge(proof)),

@@ -9,6 +9,7 @@
 use myelin_identity::verify::Refusal;
 
 use crate::net::DialError;
+use crate::proofs::NotLogged;
 use crate::relay::LinkError;
 use crate::tls::HandshakeError;
 use crate::wire::Refuse;
@@ -141,8 +142,15 @@ impl Outcome {
         words.extend(["identity_pending", "identity_expired", "identity_not_yet_valid"]);
         words.extend(HandshakeError::WORDS);
         words.extend(Refusal::WORDS);
+        words.extend(NotLogged::WORDS);
         words.extend(Refuse::ALL.map(refused_word));
         words
+    }
+}
+
+impl From<&NotLogged> for Outcome {
+    fn from(why: &NotLogged) -> Self {
+        Self::PeerRefused(why.word())
     }
 }
 

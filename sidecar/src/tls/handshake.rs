@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use myelin_identity::verify::{Peer, Refusal, Role};
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{Accepted, AcceptedAlert, Acceptor, UnbufferedServerConnection};
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use socket2::SockRef;
@@ -159,19 +159,21 @@ fn met(tls: &CommonState, configs: &Configs, role: Role) -> Result<Met, Handshak
     let chain = tls.peer_certificates().ok_or(Refusal::NoCertificate)?;
     // Verified a moment ago in this very handshake, so this only looks it up.
     let peer = configs.peer(chain, role)?;
-    Ok(Met { peer, facts: facts(tls), myelin: tls.alpn_protocol() == Some(wire::ALPN) })
+    let chain = chain.to_vec();
+    Ok(Met { peer, chain, facts: facts(tls), myelin: tls.alpn_protocol() == Some(wire::ALPN) })
 }
 
 struct Met {
     peer: Peer,
+    chain: Vec<CertificateDer<'static>>,
     facts: Facts,
     myelin: bool,
 }
 
 impl Met {
     fn with(self, records: Box<Records>) -> Session {
-        let Self { peer, facts, myelin } = self;
-        Session { records, peer, facts, myelin }
+        let Self { peer, chain, facts, myelin } = self;
+        Session { records, peer, chain, facts, myelin }
     }
 }
 

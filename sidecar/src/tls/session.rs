@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use myelin_identity::verify::Peer;
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, NamedGroup};
 
 use crate::relay::Records;
@@ -31,6 +32,8 @@ impl Facts {
 pub struct Session {
     pub records: Box<Records>,
     pub peer: Peer,
+    /// What the peer presented, leaf first: what the proof in its hello speaks about.
+    pub chain: Vec<CertificateDer<'static>>,
     pub facts: Facts,
     pub(super) myelin: bool,
 }

@@ -59,7 +59,7 @@ impl Sidecar {
         let clock = clock(Arc::clone(&ahead));
         let learned = Arc::new(ArcSwap::<Learned>::default());
         let (store, desk) =
-            (Store::new(Vec::new(), clock.clone()), Desk::new(Arc::clone(&learned)));
+            (Store::new(Vec::new(), clock.clone(), None), Desk::new(Arc::clone(&learned)));
         let metrics = Arc::new(Metrics::new());
         let task = tokio::spawn(credentials::run(
             config,

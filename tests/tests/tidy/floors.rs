@@ -16,9 +16,9 @@ const SIDECAR: Floors = &[
     (7, &["main", "args"]),
     (6, &["app"]),
     (5, &["config"]),
-    (4, &["inbound", "outbound"]),
+    (4, &["inbound", "outbound", "auditor"]),
     (3, &["credentials", "report"]),
-    (2, &["tls", "policy", "directory", "net", "admin", "intercept"]),
+    (2, &["tls", "policy", "directory", "net", "admin", "intercept", "proofs"]),
     (1, &["relay", "drain", "metrics"]),
     (0, &["addr", "wire", "detect"]),
 ];

@@ -35,6 +35,8 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("sidecar/src/config/base.rs", "DEFAULT_OPS", "a default, in docs/CONFIG.md"),
     ("sidecar/src/config/base.rs", "DEFAULT_PROXY_UID", "a default, in docs/CONFIG.md"),
     ("sidecar/src/config/base.rs", "DEFAULT_MARK", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/config/proofs.rs", "CA_OPS_PORT", "a default, in docs/CONFIG.md"),
+    ("sidecar/src/auditor/compare.rs", "TILE_HEIGHT", "a number of the tile format"),
     ("sidecar/src/config/date.rs", "SECONDS_PER_DAY", "arithmetic"),
     ("sidecar/src/config/limits.rs", "*", "the ranges of [limits], in docs/CONFIG.md"),
     ("sidecar/src/config/load.rs", "WRITABLE_BY_ANYBODY", "bits of a file mode"),

@@ -76,6 +76,23 @@ fn every_key_reaches_its_room() {
     assert_eq!(config.limits.max_connection_age, Duration::from_secs(300));
     assert_eq!(config.limits.drain_timeout, Duration::ZERO);
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+    assert_eq!((config.proofs.witnesses.keys.len(), config.proofs.witnesses.quorum), (1, 1));
+    assert_eq!(config.proofs.servers.len(), 2);
+}
+
+#[test]
+fn all_witnesses_that_are_named_must_cosign_unless_a_quorum_is() {
+    let example = include_str!("../../../examples/full.toml");
+    let line = |text: &str| {
+        let quorum = example.lines().find(|line| line.starts_with("witness_quorum")).unwrap();
+        parse("t", &example.replace(quorum, text)).map(|config| config.proofs.witnesses.quorum)
+    };
+    assert_eq!(line("").unwrap(), 1);
+    assert_eq!(line("witness_quorum = 0").unwrap(), 0);
+    assert!(line("witness_quorum = 2").is_err(), "more than there are");
+    let own = parse("t", MINIMAL).unwrap();
+    assert_eq!(own.proofs.witnesses.quorum, 0);
+    assert_eq!(own.proofs.servers[0].port(), 15_011);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 pub use rejected::Rejected;
 
 use crate::addr::Clock;
+use crate::proofs::Judge;
 use crate::tls;
 
 /// One consistent view of who we are and whom we trust. Loaded once for a whole handshake.
@@ -35,6 +36,9 @@ pub struct Snapshot {
     pub bundle: Arc<TrustBundle>,
     pub deny: Arc<DenyList>,
     pub tls: tls::Configs,
+    /// What our hello shows to peers: the proof that our leaf is in the issuance log, as the CA sent
+    /// it. Empty where no log is kept.
+    pub log_proof: Arc<[u8]>,
     /// What our own chain verifies to, as a peer would see it.
     own: Peer,
     key: Arc<PrivateKeyDer<'static>>,
@@ -76,6 +80,8 @@ pub(super) struct Issued {
     /// The public half of `key`, as the CSR carried it.
     pub(super) spki: P256Spki,
     pub(super) bundle: Arc<TrustBundle>,
+    /// The proof that the leaf is in the issuance log; empty where none is kept.
+    pub(super) log_proof: Arc<[u8]>,
 }
 
 /// The place where the current snapshot hangs.
@@ -85,17 +91,20 @@ pub struct Store {
     /// Serialises writers; readers never see it.
     alpns: Mutex<Vec<Vec<u8>>>,
     clock: Clock,
+    /// Looks at our own log proof before it is shown to anybody; absent in tests of other things.
+    judge: Option<Arc<Judge>>,
 }
 
 impl Store {
     /// `alpns` are the protocols that configuration declares for peers without `myelin/1`; the
     /// clock is the one that TLS judges certificates by.
-    pub fn new(alpns: Vec<Vec<u8>>, clock: Clock) -> Arc<Self> {
+    pub fn new(alpns: Vec<Vec<u8>>, clock: Clock, judge: Option<Arc<Judge>>) -> Arc<Self> {
         Arc::new(Self {
             current: ArcSwapOption::empty(),
             bumped: watch::Sender::new(0),
             alpns: Mutex::new(alpns),
             clock,
+            judge,
         })
     }
 
@@ -154,6 +163,9 @@ impl Store {
             _ => Arc::clone(&issued.bundle),
         };
         let mine = verified(issued, &bundle, before.or(expected), self.clock.unix())?;
+        if let Some(judge) = &self.judge {
+            judge.own(&bundle, &mine.own.root, mine.svid.chain(), &mine.log_proof)?;
+        }
         let deny = old.map(|old| Arc::clone(&old.deny)).unwrap_or_default();
         self.swap_in(&writer, mine, bundle, deny)
     }
@@ -209,6 +221,17 @@ impl Store {
         self.swap_in(&writer, old.mine(), bundle, Arc::new(list.clone())).map(Some)
     }
 
+    /// The same once more under a new generation: idle connections part, and new ones are judged
+    /// from the start.
+    pub fn begin_generation(&self) -> Result<(), Rejected> {
+        let writer = self.writer();
+        if let Some(old) = self.load() {
+            let (bundle, deny) = (Arc::clone(&old.bundle), Arc::clone(&old.deny));
+            self.swap_in(&writer, old.mine(), bundle, deny)?;
+        }
+        Ok(())
+    }
+
     fn writer(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         // A writer that panicked has swapped in nothing.
         self.alpns.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,10 +244,10 @@ impl Store {
         bundle: Arc<TrustBundle>,
         deny: Arc<DenyList>,
     ) -> Result<Arc<Snapshot>, Rejected> {
-        let Mine { svid, own, key } = mine;
+        let Mine { svid, own, key, log_proof } = mine;
         let tls = tls::Configs::build(svid.chain(), &key, &bundle, alpns, &self.clock)?;
         let generation = self.load().map_or(1, |old| old.generation + 1);
-        let fresh = Arc::new(Snapshot { generation, svid, bundle, deny, tls, own, key });
+        let fresh = Arc::new(Snapshot { generation, svid, bundle, deny, tls, log_proof, own, key });
         self.current.store(Some(Arc::clone(&fresh)));
         self.bumped.send_replace(generation);
         Ok(fresh)
@@ -244,7 +267,8 @@ impl Snapshot {
 
     fn mine(&self) -> Mine {
         let (svid, own) = (self.svid.clone(), self.own.clone());
-        Mine { svid, own, key: Arc::clone(&self.key) }
+        let (key, log_proof) = (Arc::clone(&self.key), Arc::clone(&self.log_proof));
+        Mine { svid, own, key, log_proof }
     }
 }
 
@@ -263,6 +287,7 @@ struct Mine {
     svid: Svid,
     own: Peer,
     key: Arc<PrivateKeyDer<'static>>,
+    log_proof: Arc<[u8]>,
 }
 
 fn verified(
@@ -284,5 +309,5 @@ fn verified(
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
     verify::peer(svid.chain(), bundle, at, Role::Client).map_err(Rejected::of_refusal)?;
     let own = verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
-    Ok(Mine { svid, own, key: issued.key })
+    Ok(Mine { svid, own, key: issued.key, log_proof: issued.log_proof })
 }

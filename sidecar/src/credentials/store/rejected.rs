@@ -9,6 +9,7 @@ use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::svid::SvidError;
 use myelin_identity::verify::Refusal;
 
+use crate::proofs::NotLogged;
 use crate::tls::TlsError;
 
 /// The CA is to blame unless the variant says otherwise. Times are Unix seconds.
@@ -29,6 +30,8 @@ pub enum Rejected {
     Clock { now: u64, not_before: u64, not_after: u64 },
     #[error("the SVID just issued does not verify under the CA's own bundle: {0}")]
     Untrusted(Refusal),
+    #[error("peers would refuse the SVID just issued: {0}")]
+    NotLogged(#[from] NotLogged),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("a bundle of trust domain {seen} was sent, expected {expected}; it is not used")]

@@ -15,7 +15,7 @@ const WEB: &str = "spiffe://example.org/ns/shop/sa/web";
 const DB: &str = "spiffe://example.org/ns/shop/sa/db";
 
 fn store() -> Arc<Store> {
-    Store::new(Vec::new(), Clock::new(|| NOW))
+    Store::new(Vec::new(), Clock::new(|| NOW), None)
 }
 
 fn id(text: &str) -> SpiffeId {

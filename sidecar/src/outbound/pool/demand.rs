@@ -110,6 +110,7 @@ mod tests {
             endpoint: Endpoint("10.0.0.1:80".parse().unwrap()),
             expected: Expected { ids: Vec::new(), address: None },
             protocol: Protocol::Myelin1,
+            is_declared: false,
             max_uses: None,
         }
     }

@@ -19,6 +19,7 @@ use super::demand::Demand;
 use crate::addr::Endpoint;
 use crate::drain::Rest;
 use crate::metrics::Retired;
+use crate::proofs::Standing;
 
 /// Idle connections to one endpoint: a burst of so many clients at once finds its connections
 /// again, and what is surplus ages out from the far end.
@@ -45,6 +46,8 @@ pub(super) trait Warm {
 pub(in crate::outbound) struct Held<L> {
     pub(in crate::outbound) link: L,
     pub(in crate::outbound) peer: Peer,
+    /// What its log proof came to.
+    pub(in crate::outbound) standing: Standing,
     /// Our own credential generation at its handshake.
     pub(in crate::outbound) generation: u64,
     /// No use begins after this.

@@ -19,6 +19,7 @@ use super::shelf::{Held, MAX_IDLE, MAX_IDLE_EACH, Moment, Shelf, Warm};
 use super::*;
 use crate::drain::Door;
 use crate::outbound::reach::at;
+use crate::proofs::Standing;
 use crate::testing::{Authority, NOW};
 
 const KEEP: Duration = Duration::from_secs(30);
@@ -237,7 +238,8 @@ impl Life {
         self.names += 1;
         let until = self.now + Duration::from_secs(age);
         let (generation, peer) = (self.generation - behind, WORLD.known[who].peer.clone());
-        let held = Held { link: fake.clone(), peer, generation, until };
+        let standing = Standing::NoLog;
+        let held = Held { link: fake.clone(), peer, standing, generation, until };
         let (rest, mut gone) = (self.door.rest().unwrap(), Vec::new());
         self.lying.push(Lying { at, who, generation, fake, since: self.now, until });
         self.shelf.put(endpoint(at), held, rest, self.now, &mut gone);

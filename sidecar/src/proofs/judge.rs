@@ -1,0 +1,265 @@
+//! The judge of log proofs: one for the process, asked by every worker once a handshake. What was
+//! verified is remembered by the chain's hash; a certificate that is in a log stays in it.
+//!
+//! Never: remembers a refusal (a peer that was refused may come back with a better proof); holds
+//! its lock while it verifies.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{Context, SHA256};
+use myelin_identity::bundle::{RootId, TrustBundle};
+use myelin_identity::log::{Chain, LogKey, LogRefusal, Seen, Verified, Witnesses};
+use myelin_identity::log::{named_log, verify};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
+
+use super::NotLogged;
+use crate::metrics::{Direction, Metrics};
+
+/// How many verified SVIDs are remembered: as many peers as `tls` remembers. An entry is about
+/// 150 bytes. When it is full it starts afresh: a peer that comes again is verified again.
+const REMEMBERED: usize = 1024;
+
+/// Checkpoints that wait to be compared with others of their log. A process that meets more new
+/// SVIDs than this at once loses some comparisons, which later checkpoints of the log make good.
+const MAX_UNTOLD: usize = 256;
+
+/// Outcome words beside the refusals'.
+const VERIFIED: &str = "verified";
+const REMEMBERED_WORD: &str = "remembered";
+const NO_LOG: &str = "no_log";
+const EXEMPT: &str = "exempt";
+
+/// Hash of a chain and of the root that it ended in.
+type Key = [u8; 32];
+
+/// What a peer's certificate stands on. Kept with its connection, and asked again when the world
+/// changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The root of its path names no log.
+    NoLog,
+    /// A declared plain-mTLS peer: it cannot show a proof, and our own configuration exempts it.
+    Exempt,
+    /// It is in the first log, and its issuer is in the second.
+    Logged(Arc<[LogKey; 2]>),
+}
+
+/// What a trust bundle demands of the chains that end in its roots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Duty {
+    pub roots: usize,
+    /// Roots that name a log.
+    pub logged: usize,
+}
+
+impl fmt::Display for Duty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { roots, logged } = self;
+        match (logged, roots - logged) {
+            (0, _) => f.write_str(
+                "no root of this mesh names a log: certificates that were issued in secret are \
+                 not found out",
+            ),
+            (_, 0) => f.write_str("peers must be in the log that their root names"),
+            (logged, others) => write!(
+                f,
+                "{logged} roots name a log that peers must be in, and {others} do not yet"
+            ),
+        }
+    }
+}
+
+/// See the module's header.
+pub struct Judge {
+    witnesses: Witnesses,
+    known: Mutex<HashMap<Key, Standing>>,
+    /// Logs that have shown two histories, with where the evidence lies.
+    forked: ArcSwap<Vec<(LogKey, String)>>,
+    told: mpsc::Sender<Seen>,
+    metrics: Arc<Metrics>,
+}
+
+impl Judge {
+    /// The receiver gets every checkpoint that a proof rested on, for whoever compares them.
+    pub fn new(witnesses: Witnesses, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Seen>) {
+        let (told, seen) = mpsc::channel(MAX_UNTOLD);
+        let forked = ArcSwap::from_pointee(Vec::new());
+        let judge = Self { witnesses, known: Mutex::default(), forked, told, metrics };
+        (Arc::new(judge), seen)
+    }
+
+    /// Judges a peer whose chain was verified and ended in `root`, by the proof in its hello.
+    pub fn peer(
+        &self,
+        bundle: &TrustBundle,
+        root: &RootId,
+        chain: &[CertificateDer<'_>],
+        proof: &[u8],
+        direction: Direction,
+    ) -> Result<Standing, NotLogged> {
+        let (judged, word) = match self.judged(bundle, root, chain, proof) {
+            Ok((standing, word)) => (Ok(standing), word),
+            Err(refusal) => {
+                let word = refusal.word();
+                (Err(refusal), word)
+            }
+        };
+        self.metrics.log_proof(direction, word);
+        judged
+    }
+
+    /// Our own SVID, before it is taken over: what peers would refuse is of no use.
+    pub fn own(
+        &self,
+        bundle: &TrustBundle,
+        root: &RootId,
+        chain: &[CertificateDer<'_>],
+        proof: &[u8],
+    ) -> Result<(), NotLogged> {
+        self.judged(bundle, root, chain, proof).map(|_| ())
+    }
+
+    /// A peer that speaks plain mTLS and so shows no proof. `declared`: our own configuration says
+    /// that it does. The CA's directory alone may not: whoever stole an issuer's key could speak
+    /// for the directory as well.
+    pub fn plain_mtls(
+        &self,
+        bundle: &TrustBundle,
+        root: &RootId,
+        declared: bool,
+        direction: Direction,
+    ) -> Result<Standing, NotLogged> {
+        let judged = root_der(bundle, root).and_then(|root| match has_duty(root) {
+            false => Ok((Standing::NoLog, NO_LOG)),
+            true if declared => Ok((Standing::Exempt, EXEMPT)),
+            true => Err(NotLogged::Undeclared),
+        });
+        let word = judged.as_ref().map_or_else(NotLogged::word, |(_, word)| word);
+        self.metrics.log_proof(direction, word);
+        judged.map(|(standing, _)| standing)
+    }
+
+    /// The question of later: has one of its logs shown two histories since?
+    pub fn still(&self, standing: &Standing) -> Result<(), NotLogged> {
+        let Standing::Logged(logs) = standing else { return Ok(()) };
+        let forked = self.forked.load();
+        match forked.iter().find(|(log, _)| logs.contains(log)) {
+            None => Ok(()),
+            Some((log, evidence)) => {
+                Err(NotLogged::Forked { origin: log.name().to_owned(), evidence: evidence.clone() })
+            }
+        }
+    }
+
+    /// From now on nothing in this log counts. Connections made before are judged again by
+    /// whoever calls this.
+    pub fn distrust(&self, log: &LogKey, evidence: &str) {
+        self.forked.rcu(|forked| {
+            let mut forked = Vec::clone(forked);
+            if !forked.iter().any(|(known, _)| known == log) {
+                forked.push((log.clone(), evidence.to_owned()));
+            }
+            forked
+        });
+    }
+
+    /// Logs that are distrusted, with where the evidence lies.
+    pub fn forked(&self) -> Arc<Vec<(LogKey, String)>> {
+        self.forked.load_full()
+    }
+
+    /// What this bundle demands.
+    pub fn duty(bundle: &TrustBundle) -> Duty {
+        let roots = bundle.roots();
+        Duty { roots: roots.len(), logged: roots.filter(|root| has_duty(root)).count() }
+    }
+
+    fn judged(
+        &self,
+        bundle: &TrustBundle,
+        root: &RootId,
+        chain: &[CertificateDer<'_>],
+        proof: &[u8],
+    ) -> Result<(Standing, &'static str), NotLogged> {
+        let key = key(root, chain);
+        // The lock is free again before anything is verified.
+        let known = self.lock().get(&key).cloned();
+        if let Some(known) = known {
+            self.still(&known)?;
+            return Ok((known, REMEMBERED_WORD));
+        }
+        let root = root_der(bundle, root)?;
+        let (standing, word) = match has_duty(root) {
+            true => (self.verified(chain, root, proof)?, VERIFIED),
+            false => (Standing::NoLog, NO_LOG),
+        };
+        let mut known = self.lock();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, standing.clone());
+        Ok((standing, word))
+    }
+
+    fn verified(
+        &self,
+        chain: &[CertificateDer<'_>],
+        root: &CertificateDer<'_>,
+        proof: &[u8],
+    ) -> Result<Standing, NotLogged> {
+        let [leaf, intermediate] = chain else {
+            return Err(NotLogged::Chain { seen: chain.len() });
+        };
+        let path = Chain { leaf, intermediate, root };
+        let Verified { leaf, issuer, .. } = verify(proof, &path, None, &self.witnesses)?;
+        let standing = Standing::Logged(Arc::new([leaf.log.clone(), issuer.log.clone()]));
+        // A log that has forked has nothing more to tell.
+        self.still(&standing)?;
+        for seen in [leaf, issuer] {
+            if self.told.try_send(seen).is_err() {
+                self.metrics.log_checkpoint("passed_over");
+            }
+        }
+        Ok(standing)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Standing>> {
+        // A panic elsewhere leaves at worst a missing entry.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether what is below this root has to be logged. A name of a log that cannot be read demands
+/// it all the same, and then nothing satisfies it.
+fn has_duty(root: &CertificateDer<'_>) -> bool {
+    !matches!(named_log(root), Ok(None))
+}
+
+/// The root of a path; the bundle that the path was verified by has it.
+fn root_der<'b>(
+    bundle: &'b TrustBundle,
+    id: &RootId,
+) -> Result<&'b CertificateDer<'static>, NotLogged> {
+    let at = bundle.root_ids().position(|root| root == *id);
+    let root = at.and_then(|at| bundle.roots().nth(at));
+    root.ok_or(NotLogged::Refused(LogRefusal::UnknownLog { whose: "root" }))
+}
+
+/// Each certificate's length goes in as well, so that no two chains read the same.
+fn key(root: &RootId, chain: &[CertificateDer<'_>]) -> Key {
+    let mut hash = Context::new(&SHA256);
+    hash.update(root.as_bytes());
+    for certificate in chain {
+        hash.update(&(certificate.len() as u64).to_be_bytes());
+        hash.update(certificate);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    out
+}

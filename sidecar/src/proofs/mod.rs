@@ -1,0 +1,20 @@
+//! Is this peer's certificate in the log that its issuer has to keep? Peers show the proof in their
+//! hello; it is verified once for each SVID and remembered. What decides whether a proof is needed
+//! is the root of the peer's path: a root that names a log makes it a duty of everything below it,
+//! and nothing that a peer or a CA says later takes it back. Called by `inbound` and `outbound` for
+//! each new connection, and by `credentials` for our own SVID.
+//!
+//! Never: asks anybody, waits, reads a clock; accepts for want of a log where the root names one;
+//! is asked between two uses of one connection.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod judge;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use judge::{Duty, Judge, Standing};
+pub use refusal::NotLogged;
+
+pub use myelin_identity::log::{LogKey, Seen, WitnessKey, Witnesses};
