@@ -31,6 +31,12 @@ impl Clock {
     }
 }
 
+/// An instant as people and RFC 3339 write it.
+pub fn rfc3339(seconds: UnixSeconds) -> humantime::Rfc3339Timestamp {
+    let since = std::time::Duration::from_secs(seconds);
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since)
+}
+
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", self.seconds())

@@ -16,9 +16,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use myelin_ca::app::ceremony::Said;
 use myelin_ca::app::{self, AppError};
+use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
     BundleCommand, Cli, Command, IssuerCommand, Keys, LogArgs, LogFormat, RootCommand, ServeArgs,
-    SvidCommand, TokenCommand,
+    SvidCommand, TokenCommand, Withdrawal,
 };
 use myelin_ca::lockdown;
 use myelin_ca::operator::{Answer, Ask};
@@ -78,6 +79,15 @@ async fn perform(command: Command) -> Result<(), String> {
         }
         Command::Svid(SvidCommand::List(args)) => {
             print(&ask(&args.data, Ask::ListSvids).await?, args.json)
+        }
+        Command::Revoke(args) => {
+            let (operator, wanted) = args.wanted().map_err(|error| error.to_string())?;
+            let question = match wanted {
+                Withdrawal::Revoke(request) => Ask::Revoke(request),
+                Withdrawal::List => Ask::ListDenials,
+                Withdrawal::Undo(number) => Ask::UndoRevocation(number),
+            };
+            print(&ask(&operator.data, question).await?, operator.json)
         }
         Command::Bundle(BundleCommand::Show(args)) => {
             let Answer::Bundle(bundle) = ask(&args.data, Ask::ShowBundle).await? else {
@@ -157,6 +167,9 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Svids(lines) => serde_json::to_string(lines),
             Answer::Bundle(shown) => serde_json::to_string(shown),
             Answer::Issuer(answer) => serde_json::to_string(answer),
+            Answer::Revoked(revoked) => serde_json::to_string(revoked),
+            Answer::Denials(lines) => serde_json::to_string(lines),
+            Answer::Undone(line) => serde_json::to_string(line),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
@@ -173,7 +186,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
                     line.state,
                     line.spiffe_id,
                     line.addresses,
-                    at(line.expires)
+                    rfc3339(line.expires)
                 );
             }
         }
@@ -185,23 +198,19 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
                     line.address,
                     line.spiffe_id,
                     line.serial,
-                    at(line.not_after)
+                    rfc3339(line.not_after)
                 );
             }
         }
         Answer::Bundle(shown) => print!("{}", shown.pem),
         // The `issuer` commands say it in their own words.
         Answer::Issuer(_) => {}
+        Answer::Revoked(revoked) => println!("{revoked}"),
+        Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Answer::Undone(line) => println!("taken back: {line}"),
         Answer::Refused(why) => return Err(why.clone()),
     }
     Ok(())
-}
-
-/// RFC 3339.
-fn at(seconds: u64) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(
-        std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
-    )
 }
 
 fn one_line(error: AppError) -> String {

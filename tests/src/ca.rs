@@ -15,7 +15,7 @@ use myelin_lab::{Pod, Proc};
 use crate::binaries;
 use crate::http;
 use crate::metrics::Metrics;
-use crate::programs::{LIMIT, eventually, output};
+use crate::programs::{LIMIT, eventually, failure, output};
 
 pub const PORT: u16 = 15_010;
 pub const OPS_PORT: u16 = 15_011;
@@ -102,6 +102,16 @@ impl Ca {
         let said = output(command, LIMIT).await?;
         let token = said.split_whitespace().find(|word| word.starts_with("mjt1."));
         Ok(token.with_context(|| format!("no token in {said:?}"))?.to_owned())
+    }
+
+    /// Any command of `myelin-ca` on this CA's data, as an operator types it; yields what it prints.
+    pub async fn operate(&self, args: &[&str]) -> Result<String> {
+        output(self.command()?.args(args).arg("--data").arg(&self.data), LIMIT).await
+    }
+
+    /// The same, for a command that must fail; yields what it says.
+    pub async fn refuse(&self, args: &[&str]) -> Result<String> {
+        failure(self.command()?.args(args).arg("--data").arg(&self.data), LIMIT).await
     }
 
     /// The trust bundle as PEM.

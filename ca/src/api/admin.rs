@@ -94,10 +94,15 @@ async fn reply(authority: &Authority, ask: Ask) -> Answer {
         let answer = issuers(authority).answer(now, ask).await;
         return answer.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Issuer);
     }
-    match answer(authority.journal(), &authority.bundle(), now, ask).await {
+    let told = match answer(authority.journal(), &authority.bundle(), now, ask).await {
         Ok(answer) => answer,
         Err(error) => Answer::Refused(error.to_string()),
+    };
+    // A revocation leaves at once. If it cannot be read now, the next tick says why and tries again.
+    if let Err(error) = authority.hear_denials().await {
+        tracing::error!(%error, "cannot read what is denied");
     }
+    told
 }
 
 /// What the `issuer` commands work on.

@@ -49,6 +49,7 @@ impl Upkeep {
             }
             self.authority.expire();
             let mut state = self.renew().await;
+            state = state.and(self.hear().await);
             if said.elapsed() >= HEARTBEAT {
                 said = Instant::now();
                 state = state.and(self.authority.say().await.map_err(AppError::from));
@@ -83,6 +84,13 @@ impl Upkeep {
             tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;
         self.tls.store(Arc::new(config));
         self.renew_at = due;
+        Ok(())
+    }
+
+    /// What other processes have denied, and what a crash left half done.
+    async fn hear(&self) -> Result<(), AppError> {
+        self.authority.settle_denials().await?;
+        self.authority.hear_denials().await?;
         Ok(())
     }
 

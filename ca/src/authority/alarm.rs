@@ -6,15 +6,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use myelin_identity::bundle::MAX_DENY_ENTRIES;
-
+use super::denied::Denied;
 use super::seen::Seen;
-use super::{Authority, IssueError, deny_list};
+use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, CURRENT, DeniedSerial, DenyRecord, HeldRecord, HostRecord, LineageRecord,
-    LineageState,
+    AddressRecord, Batch, Cause, DenialRecord, DeniedSerial, HeldRecord, Hex, HostRecord, Journal,
+    JournalError, LineageRecord, LineageState,
 };
 use crate::store::Commit;
 
@@ -43,7 +42,15 @@ impl Authority {
         {
             batch.replace(&current, &deny(&current.record));
         }
-        let record = self.write_denied(&mut batch, proven, now).await?;
+        let denial = DenialRecord {
+            at: now,
+            cause: Cause::Alarm,
+            reason: String::new(),
+            id: None,
+            serials: held_by(&self.journal, proven.host(), now).await?,
+            settled: true,
+        };
+        Denied::read(&self.journal, now).await?.add(&mut batch, &denial)?;
         let mut freed = Vec::new();
         for address in &host.record.grant.addresses {
             let Some(entry) = self.journal.read::<AddressRecord>(&address.to_string()).await?
@@ -55,44 +62,36 @@ impl Authority {
             batch.replace(&entry, &left);
             freed.push((*address, left));
         }
-        let list = deny_list(&record, now)?;
         let commit = self.journal.commit(batch).await?;
         if let Commit::Committed { .. } = commit {
             for (address, left) in &freed {
                 self.live.publish(*address, left);
             }
-            self.publish_denied(list);
-            // A failure to sign is told by the next heartbeat; the denial itself is on disk.
-            let _ = self.say().await;
+            // A failure to read or to sign is told by the next tick; the denial itself is on disk.
+            let _ = self.hear_denials().await;
         }
         Ok(commit)
     }
+}
 
-    async fn write_denied(
-        &self,
-        batch: &mut Batch,
-        proven: &Proven,
-        now: UnixSeconds,
-    ) -> Result<DenyRecord, IssueError> {
-        let current = self.journal.read::<DenyRecord>(CURRENT).await?;
-        let mut record = current.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
-        record.epoch += 1;
-        record.serials.retain(|denied| denied.until >= now);
-        let within = format!("{}/", proven.host());
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.journal.page::<HeldRecord>(&within, after.as_deref()).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            for held in page.into_iter().filter(|held| held.record.not_after >= now) {
-                let denied =
-                    DeniedSerial { serial: held.record.serial, until: held.record.not_after };
-                if !record.serials.contains(&denied) && record.serials.len() < MAX_DENY_ENTRIES {
-                    record.serials.push(denied);
-                }
-            }
-        }
-        batch.put(CURRENT, current.as_ref(), &record);
-        Ok(record)
+/// The unexpired certificates of a host, as entries of a denial.
+pub(super) async fn held_by(
+    journal: &Journal,
+    host: &Hex,
+    now: UnixSeconds,
+) -> Result<Vec<DeniedSerial>, JournalError> {
+    let within = format!("{host}/");
+    let (mut serials, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = journal.page::<HeldRecord>(&within, after.as_deref()).await?;
+        let Some(last) = page.last() else { return Ok(serials) };
+        after = Some(last.key.clone());
+        let unexpired = page.into_iter().filter(|held| held.record.not_after >= now);
+        serials.extend(
+            unexpired.map(|held| DeniedSerial {
+                serial: held.record.serial,
+                until: held.record.not_after,
+            }),
+        );
     }
 }

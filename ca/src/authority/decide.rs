@@ -10,7 +10,7 @@ use super::reason::Reason;
 use crate::attest::{Claimed, Proven};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord,
+    AddressRecord, Claim, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord,
 };
 
 /// Issues that a host may have in quick succession before the sustained rate binds: restarts of a
@@ -33,6 +33,8 @@ pub(super) struct Known<'a> {
     pub(super) lineage: Option<&'a LineageRecord>,
     /// The record of the SVID that the connection proved.
     pub(super) held: Option<&'a HeldRecord>,
+    /// The ID that would be issued is on the deny list.
+    pub(super) id_denied: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,9 @@ pub(super) enum Decision {
 
 /// Decides one request.
 pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
+    if known.id_denied {
+        return Decision::Refuse(Reason::IdDenied);
+    }
     if known.host.is_some_and(|host| host.denied) {
         return Decision::Refuse(Reason::HostDenied);
     }
@@ -149,11 +154,13 @@ pub(super) fn address_is_free(
     record: &AddressRecord,
     proven: &Proven,
     grant: &Grant,
+    denied: impl Fn(&Claim) -> bool,
     now: UnixSeconds,
 ) -> Result<(), Reason> {
-    let others = || {
-        record.claims.iter().filter(|claim| claim.not_after > now && claim.host != *proven.host())
-    };
+    // A claim of somebody who is denied keeps nobody away.
+    let counts =
+        |claim: &&Claim| claim.not_after > now && claim.host != *proven.host() && !denied(claim);
+    let others = || record.claims.iter().filter(counts);
     for port in grant.claimed_ports() {
         if others().any(|claim| claim.overlaps(port)) {
             return Err(Reason::AddressTaken);

@@ -15,8 +15,8 @@ use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, IssuedRecord,
-    LineageRecord, LineageState,
+    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, IssuedRecord, LineageRecord,
+    LineageState,
 };
 use crate::template::Leaf;
 
@@ -63,13 +63,13 @@ impl Authority {
         &self,
         batch: &mut Batch,
         proven: &Proven,
-        host: Option<&Entry<HostRecord>>,
+        seen: &Seen,
         grant: &Grant,
         mut addresses: Vec<(IpAddr, Option<Entry<AddressRecord>>)>,
         issued: &Issued,
         now: UnixSeconds,
     ) -> Result<Vec<(IpAddr, AddressRecord)>, IssueError> {
-        for address in host.iter().flat_map(|host| &host.record.grant.addresses) {
+        for address in seen.host.iter().flat_map(|host| &host.record.grant.addresses) {
             if !grant.addresses.contains(address) {
                 addresses.push((*address, self.journal.read(&address.to_string()).await?));
             }
@@ -77,7 +77,11 @@ impl Authority {
         let mut written = Vec::new();
         for (address, entry) in addresses {
             let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
-            record.claims.retain(|claim| claim.not_after > now && claim.host != *proven.host());
+            record.claims.retain(|claim| {
+                claim.not_after > now
+                    && claim.host != *proven.host()
+                    && !seen.denied.holds(claim, now)
+            });
             if grant.addresses.contains(&address) {
                 record.claims.extend(grant.claimed_ports().into_iter().map(|port| Claim {
                     port,

@@ -17,7 +17,7 @@ use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed, TokenRecord,
+    AddressRecord, Batch, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed, TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -38,7 +38,7 @@ impl Authority {
         for _ in 0..MAX_ATTEMPTS {
             let now = self.clock.seconds();
             let seen = self.look_up(proven).await?;
-            let done = match decide(proven, seen.known(), now) {
+            let done = match decide(proven, seen.known(now), now) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
                 Decision::Again => Some(seen.again(proven)?),
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
@@ -62,6 +62,8 @@ impl Authority {
             if let Some(issued) = done {
                 return Ok(issued);
             }
+            // Whatever else has changed is read anew; what is denied is held in memory.
+            self.hear_denials().await.map_err(IssueError::unheard)?;
         }
         Err(IssueError::Refused(Reason::Contended))
     }
@@ -69,7 +71,8 @@ impl Authority {
     async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
         let journal = &self.journal;
         let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
-        let mut seen = Seen { token: None, host, lineage: None, held: None };
+        let denied = self.denied();
+        let mut seen = Seen { token: None, host, lineage: None, held: None, denied };
         let lineage = match proven.claimed() {
             Claimed::Token { secret_hash } => {
                 seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
@@ -103,7 +106,7 @@ impl Authority {
         let host = seen.host.as_ref();
         let next_due = within_rate(host.map(|entry| &entry.record), self.default_life(), now)
             .map_err(IssueError::Refused)?;
-        let addresses = match self.free_addresses(proven, &grant, now).await {
+        let addresses = match self.free_addresses(proven, seen, &grant, now).await {
             // Taken by whoever used this very token since we looked: that is the reason to give.
             Err(IssueError::Refused(Reason::AddressTaken))
                 if self.token_has_changed(proven, seen).await? =>
@@ -128,12 +131,14 @@ impl Authority {
             again: false,
         };
         let mut batch = Batch::default();
+        seen.denied.expect(&mut batch);
         write_certificate(&mut batch, proven, &issued, &leaf, now);
         self.write_lineage(&mut batch, proven, seen, &issued).await?;
         let record = HostRecord {
             grant: grant.clone(),
             lineage: issued.lineage.clone(),
             denied: false,
+            denied_by: None,
             next_due,
         };
         batch.put(&proven.host().to_string(), host, &record);
@@ -143,7 +148,7 @@ impl Authority {
             batch.replace(token, &TokenRecord { used: Some(used), ..token.record.clone() });
         }
         let claimed =
-            self.write_claims(&mut batch, proven, host, &grant, addresses, &issued, now).await?;
+            self.write_claims(&mut batch, proven, seen, &grant, addresses, &issued, now).await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => Ok(None),
             Commit::Committed { .. } => {
@@ -187,14 +192,17 @@ impl Authority {
     async fn free_addresses(
         &self,
         proven: &Proven,
+        seen: &Seen,
         grant: &Grant,
         now: UnixSeconds,
     ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
+        let denied = |claim: &Claim| seen.denied.holds(claim, now);
         let mut found = Vec::new();
         for address in &grant.addresses {
             let entry = self.journal.read::<AddressRecord>(&address.to_string()).await?;
             if let Some(entry) = &entry {
-                address_is_free(&entry.record, proven, grant, now).map_err(IssueError::Refused)?;
+                address_is_free(&entry.record, proven, grant, denied, now)
+                    .map_err(IssueError::Refused)?;
             }
             found.push((*address, entry));
         }

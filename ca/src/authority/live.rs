@@ -85,10 +85,15 @@ impl Live {
 
     /// Drops what has expired and announces it; yields how many addresses changed.
     pub(super) fn expire(&self, now: UnixSeconds) -> usize {
+        self.withdraw(|claim| claim.not_after <= now)
+    }
+
+    /// Drops the claims of which this holds and announces it; yields how many addresses changed.
+    pub(super) fn withdraw(&self, gone: impl Fn(&Claim) -> bool) -> usize {
         let mut changed = Vec::new();
         self.write().retain(|address, here| {
             let before = here.len();
-            here.retain(|claim| claim.not_after > now);
+            here.retain(|claim| !gone(claim));
             if here.len() != before {
                 changed.push(*address);
             }

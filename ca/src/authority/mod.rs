@@ -7,36 +7,39 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use myelin_identity::bundle::{DenyEntry, DenyError, DenyList, DenySubject, Serial, TrustBundle};
+use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
 use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::journal::{
-    AddressRecord, CURRENT, DenyRecord, Entry, Hex, Journal, JournalError, LineageRecord,
-};
+use crate::journal::{AddressRecord, Entry, Hex, Journal, JournalError, LineageRecord};
 use crate::replica::ReplicaId;
 use crate::rotation::{Rotation, RotationError};
 use crate::signer::Vault;
 use crate::template::Lifetimes;
 
+use denied::Denied;
+
 mod alarm;
 mod decide;
+mod denied;
 mod entries;
 mod issue;
 mod issued;
 mod live;
 mod own;
 mod reason;
+pub mod revocation;
 mod seen;
 mod statement;
 mod sweep;
 pub mod tokens;
 
+pub use denied::DeniedError;
 pub use issued::Issued;
 pub use live::Live;
 pub use own::OwnSvid;
@@ -57,7 +60,7 @@ pub struct Authority {
     journal: Journal,
     rotation: Rotation,
     live: Live,
-    denied: RwLock<Arc<DenyList>>,
+    denied: RwLock<Denied>,
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
     clock: Clock,
@@ -72,7 +75,9 @@ pub enum AuthorityError {
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error("the stored deny list cannot be used: {0}")]
-    Denied(#[from] DenyError),
+    Denied(#[from] DeniedError),
+    #[error("a revocation cannot be carried out: {0}")]
+    Revocation(#[from] revocation::RevokeError),
     #[error(
         "address {address} claims serial {serial}, which the journal never issued; the store is damaged: restore a backup"
     )]
@@ -87,13 +92,12 @@ impl Authority {
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, AuthorityError> {
-        let denied = journal.read::<DenyRecord>(CURRENT).await?.map(|entry| entry.record);
-        let denied = deny_list(&denied.unwrap_or_default(), clock.seconds())?;
+        let denied = Denied::read(&journal, clock.seconds()).await?;
         let authority = Self {
             journal,
             rotation,
             live: Live::default(),
-            denied: RwLock::new(Arc::new(denied)),
+            denied: RwLock::new(denied),
             statements: tokio::sync::watch::Sender::new(None),
             settings,
             clock,
@@ -137,15 +141,6 @@ impl Authority {
         self.rotation.signer().validity().not_after
     }
 
-    pub fn deny_epoch(&self) -> u64 {
-        self.deny_list().epoch()
-    }
-
-    /// The deny list as it was last changed.
-    pub fn deny_list(&self) -> Arc<DenyList> {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Whether a peer whose handshake was good is still good.
     pub fn judge(&self, peer: &Peer) -> Result<(), IssueError> {
         peer.still_trusted(&self.bundle(), &self.deny_list(), self.clock.now())
@@ -160,14 +155,6 @@ impl Authority {
     /// Longest that the default asks for; the yardstick of rates.
     fn default_life(&self) -> u64 {
         self.settings.lifetimes.default.min(crate::template::MAX_LIFETIME).as_secs()
-    }
-
-    fn publish_denied(&self, list: DenyList) {
-        let mut current = self.denied.write().unwrap_or_else(PoisonError::into_inner);
-        // Two alarms at once may arrive here in the other order than they were committed.
-        if list.epoch() > current.epoch() {
-            *current = Arc::new(list);
-        }
     }
 
     /// Fills the live view from the journal; every live claim must have been issued.
@@ -194,22 +181,14 @@ impl Authority {
             }
         }
         self.live.expire(now);
+        let denied = self.denied();
+        self.live.withdraw(|claim| denied.holds(claim, now));
         Ok(())
     }
 
     async fn lineage(&self, id: &Hex) -> Result<Option<Entry<LineageRecord>>, JournalError> {
         self.journal.read(&id.to_string()).await
     }
-}
-
-/// The deny list that a record stands for, said at `now`.
-fn deny_list(record: &DenyRecord, now: UnixSeconds) -> Result<DenyList, DenyError> {
-    let entries = record.serials.iter().filter(|denied| denied.until >= now).filter_map(|denied| {
-        // What was written as a serial is one.
-        let serial = Serial::from_bytes(&denied.serial.0).ok()?;
-        Some(DenyEntry { subject: DenySubject::Serial(serial), until: denied.until })
-    });
-    DenyList::new(record.epoch, now, entries)
 }
 
 /// The chain as callers get it: leaf, then its issuer.

@@ -8,6 +8,7 @@
 use myelin_identity::bundle::DenyError;
 use myelin_identity::verify::Refusal;
 
+use super::AuthorityError;
 use crate::attest::AttestError;
 use crate::check::Mismatch;
 use crate::journal::JournalError;
@@ -28,7 +29,11 @@ pub enum Reason {
     #[error("this host key never redeemed a join token here; join with a token first")]
     HostUnknown,
     #[error(
-        "this host key was denied after an alarm; find out how its SVID was copied, then join with a new host key and token"
+        "this SPIFFE ID is revoked; see `myelin-ca revoke list` for why and until when, or take it back with `revoke undo`"
+    )]
+    IdDenied,
+    #[error(
+        "this host key was denied after an alarm or a revocation; if its SVID was copied, find out how, then join with a new host key and token"
     )]
     HostDenied,
     #[error("no such lineage belongs to this host key; attest with the host key alone")]
@@ -68,6 +73,7 @@ impl Reason {
             Self::TokenExpired => "token_expired",
             Self::TokenUsed => "token_used",
             Self::HostUnknown => "host_unknown",
+            Self::IdDenied => "id_denied",
             Self::HostDenied => "host_denied",
             Self::LineageUnknown => "lineage_unknown",
             Self::LineageDenied => "lineage_denied",
@@ -118,6 +124,18 @@ pub enum Blame {
 }
 
 impl IssueError {
+    /// What is denied could not be read anew.
+    pub(super) fn unheard(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Journal(error) => error.into(),
+            AuthorityError::Issue(error) => error,
+            AuthorityError::Denied(error) => error.into(),
+            AuthorityError::Rotation(_)
+            | AuthorityError::Revocation(_)
+            | AuthorityError::Disagreement { .. } => Self::Refused(Reason::Contended),
+        }
+    }
+
     /// One word of a closed set.
     pub fn word(&self) -> &'static str {
         match self {

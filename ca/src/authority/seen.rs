@@ -7,9 +7,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::decide::Known;
+use super::denied::Denied;
 use super::issued::Issued;
 use super::{IssueError, Reason, chain};
 use crate::attest::Proven;
+use crate::clock::UnixSeconds;
 use crate::journal::{Entry, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord};
 
 /// Everything that one attempt read, with revisions.
@@ -18,11 +20,16 @@ pub(super) struct Seen {
     pub(super) host: Option<Entry<HostRecord>>,
     pub(super) lineage: Option<Entry<LineageRecord>>,
     pub(super) held: Option<Entry<HeldRecord>>,
+    /// What is denied; the commit holds only if nothing was denied since.
+    pub(super) denied: Denied,
 }
 
 impl Seen {
-    pub(super) fn known(&self) -> Known<'_> {
+    pub(super) fn known(&self, now: UnixSeconds) -> Known<'_> {
+        let token = self.token.as_ref().map(|entry| &entry.record.grant);
+        let grant = token.or_else(|| self.host.as_ref().map(|entry| &entry.record.grant));
         Known {
+            id_denied: grant.is_some_and(|grant| self.denied.holds_id(&grant.spiffe_id, now)),
             token: self.token.as_ref().map(|entry| &entry.record),
             host: self.host.as_ref().map(|entry| &entry.record),
             lineage: self.lineage.as_ref().map(|entry| &entry.record),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
 use tokio::sync::watch;
 
-use super::{Authority, AuthorityError, IssueError};
+use super::{Authority, AuthorityError, DeniedError, IssueError};
 
 /// How often the CA says the same again: with a staleness of twice this, a watcher knows that it
 /// hears nothing.
@@ -29,7 +29,8 @@ impl Authority {
     pub async fn say(&self) -> Result<(), AuthorityError> {
         let bundle = self.rotation.bundle();
         let current = self.deny_list();
-        let list = DenyList::new(current.epoch(), self.clock.seconds(), current.entries())?;
+        let list = DenyList::new(current.epoch(), self.clock.seconds(), current.entries())
+            .map_err(DeniedError::from)?;
         let signer = self.rotation.signer();
         let signature = signer
             .sign_statement(&list.signed_bytes(bundle.trust_domain()))

@@ -4,16 +4,22 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::time::Duration;
+
+use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Entry, HeldRecord, HostRecord, IssuedRecord, JournalError, LineageRecord,
-    Record, TokenRecord,
+    AddressRecord, Batch, DenialRecord, Entry, HeldRecord, HostRecord, IssuedRecord, JournalError,
+    LineageRecord, Record, TokenRecord,
 };
 use crate::store::Commit;
 
 /// Removals in one commit: half of what the store allows.
 const BATCH: usize = 64;
+/// How long a denial stays on the list after its end: sidecars judge by their own clocks, which may
+/// be behind ours by the skew that certificates are backdated for, several times over.
+const DENIALS_KEPT: Duration = Duration::from_secs(600);
 
 impl Authority {
     /// Drops expired claims from the live view and announces it.
@@ -34,6 +40,26 @@ impl Authority {
             })
             .await?;
         gone += self.sweep_lineages(long_ago).await?;
+        gone += self.sweep_denials(now).await?;
+        Ok(gone)
+    }
+
+    /// Denials that have ended: what they denied has expired by itself. Each goes with a new epoch,
+    /// because a list that shrank without one would contradict what its holders have.
+    async fn sweep_denials(&self, now: UnixSeconds) -> Result<usize, JournalError> {
+        let mut gone = 0;
+        while let Ok(denied) = Denied::read(&self.journal, now).await {
+            let ended = |entry: &&Entry<DenialRecord>| {
+                entry.record.settled && entry.record.until() + DENIALS_KEPT.as_secs() < now
+            };
+            let Some(entry) = denied.records().iter().find(ended) else { break };
+            let mut batch = Batch::default();
+            denied.remove(&mut batch, entry);
+            if let Commit::Conflict = self.journal.commit(batch).await? {
+                break;
+            }
+            gone += 1;
+        }
         Ok(gone)
     }
 

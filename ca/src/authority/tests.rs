@@ -39,7 +39,7 @@ fn grant() -> Grant {
 }
 
 fn host(denied: bool) -> HostRecord {
-    HostRecord { grant: grant(), lineage: hex(3), denied, next_due: 0 }
+    HostRecord { grant: grant(), lineage: hex(3), denied, denied_by: None, next_due: 0 }
 }
 
 fn lineage(generation: u64, request_key: u8, csr: &P256Spki, state: LineageState) -> LineageRecord {
@@ -78,8 +78,12 @@ fn renewal_is_advanced_repeated_refused_or_an_alarm() {
         let proven = Proven::assumed(claim, hex(1), csr_key, hex(request_key));
         let (host, lineage, held) =
             (host(false), lineage(5, 5, &csr, state), held(proven_generation));
-        let known =
-            Known { host: Some(&host), lineage: Some(&lineage), held: Some(&held), token: None };
+        let known = Known {
+            host: Some(&host),
+            lineage: Some(&lineage),
+            held: Some(&held),
+            ..Known::default()
+        };
         decide(&proven, known, NOW)
     };
     use LineageState::{Denied, Live, Superseded};

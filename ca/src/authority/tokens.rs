@@ -11,6 +11,7 @@ use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::{IdError, SpiffeId};
 use myelin_identity::issuance::{JoinToken, MAX_PROTOCOL_BYTES, TokenSecret};
 
+use super::denied::{Denied, DeniedError};
 use crate::clock::UnixSeconds;
 use crate::journal::{Batch, Grant, Hex, Journal, JournalError, TokenRecord};
 use crate::store::Commit;
@@ -52,6 +53,12 @@ pub enum TokenError {
         "{id} is of another trust domain than this CA ({expected}); use spiffe://{expected}/..."
     )]
     OtherTrustDomain { id: SpiffeId, expected: String },
+    #[error(
+        "{0} is revoked, so that a token for it would be good for nothing; see `myelin-ca revoke list`, and wait or take it back with `revoke undo`"
+    )]
+    Revoked(String),
+    #[error(transparent)]
+    Denied(#[from] DeniedError),
     #[error("a token has {found} addresses, but must have 1 to {MAX_ADDRESSES}, each once")]
     Addresses { found: usize },
     #[error("address {0} cannot be a workload's; name the address that peers dial")]
@@ -80,6 +87,9 @@ pub async fn create(
     let grant = grant(bundle, request)?;
     if request.ttl_seconds == 0 || request.ttl_seconds > MAX_TTL.as_secs() {
         return Err(TokenError::Ttl(request.ttl_seconds));
+    }
+    if Denied::read(journal, now).await?.holds_id(&grant.spiffe_id, now) {
+        return Err(TokenError::Revoked(grant.spiffe_id));
     }
     let secret = TokenSecret::random().map_err(|_| TokenError::NoRandomness)?;
     let name = Hex(secret.stored_hash().to_vec());

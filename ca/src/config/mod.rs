@@ -17,6 +17,7 @@ use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
 
 mod ceremony;
 mod keys;
+mod revoke;
 mod store;
 
 pub use ceremony::{
@@ -24,6 +25,8 @@ pub use ceremony::{
 };
 pub use keys::{KeyArgs, Keys, SealKeySource};
 pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
+
+pub use revoke::{RevokeArgs, RevokeCommand, Withdrawal};
 
 /// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
 #[derive(Debug, Parser)]
@@ -52,6 +55,8 @@ pub enum Command {
     /// On the offline machine: make a root, sign intermediates with it.
     #[command(subcommand)]
     Root(RootCommand),
+    /// Withdraw trust from a SPIFFE ID or a certificate; list and undo that.
+    Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +209,12 @@ pub enum ConfigError {
     Store(#[from] StoreFlagError),
     #[error("--root-cert {}: {why}; expected the certificate of an ECDSA root in PEM", path.display())]
     RootCert { path: PathBuf, why: String },
+    #[error("--data is missing; name the CA's data directory (or set MYELIN_CA_DATA)")]
+    NoData,
+    #[error(
+        "say what to revoke: --id <SPIFFE-ID> or --serial <HEX>; or `revoke list`, `revoke undo <NUMBER>`"
+    )]
+    Revoke,
 }
 
 /// Most bytes of a DNS name, RFC 1035 section 2.3.4.

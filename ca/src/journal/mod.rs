@@ -20,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, Versioned, Write};
 
+mod denials;
 mod records;
 
+pub use denials::*;
 pub use records::*;
 
 /// A kind of record: where its keys live and which version of its form this binary writes.
@@ -194,6 +196,11 @@ impl Batch {
     /// The batch holds only while this lease does.
     pub fn under(&mut self, lease: &Lease) {
         self.expects.push(lease.held());
+    }
+
+    /// The decision rests on there being no such record.
+    pub fn absent<R: Record>(&mut self, name: &str) {
+        self.expects.push(Expect::Absent(format!("{}{name}", R::PREFIX)));
     }
 
     pub fn len(&self) -> usize {

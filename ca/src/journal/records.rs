@@ -79,8 +79,11 @@ pub struct HostRecord {
     pub grant: Grant,
     /// The lineage that may be renewed; each attestation by the host key alone starts another.
     pub lineage: Hex,
-    /// After an alarm nothing is issued to this key any more.
+    /// After an alarm or a revocation nothing is issued to this key any more.
     pub denied: bool,
+    /// The number of the operator's denial that denied it, so that undoing finds it.
+    #[serde(default)]
+    pub denied_by: Option<u64>,
     /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
     /// time" of GCRA).
     pub next_due: UnixSeconds,
@@ -151,19 +154,6 @@ pub struct HeldRecord {
     pub not_after: UnixSeconds,
 }
 
-/// The deny list. `name`: [`CURRENT`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct DenyRecord {
-    pub epoch: u64,
-    pub serials: Vec<DeniedSerial>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeniedSerial {
-    pub serial: Hex,
-    pub until: UnixSeconds,
-}
-
 /// Name of the only record of its kind.
 pub const CURRENT: &str = "current";
 pub const ROOT: &str = "root";
@@ -195,9 +185,6 @@ impl Record for IssuedRecord {
 }
 impl Record for HeldRecord {
     const PREFIX: &'static str = "held/";
-}
-impl Record for DenyRecord {
-    const PREFIX: &'static str = "deny/";
 }
 
 /// Under which name an imported intermediate (an [`IssuerRecord`]) of a replica waits for its turn:

@@ -78,7 +78,7 @@ impl Metrics {
             )?,
             deny_epoch: IntGauge::new(
                 "myelin_ca_deny_epoch",
-                "Epoch of the deny list; grows at each alarm.",
+                "Epoch of the deny list; grows at each alarm, revocation and end of one.",
             )?,
             alarms: IntCounter::new(
                 "myelin_ca_alarms_total",

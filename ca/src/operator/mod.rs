@@ -10,11 +10,13 @@ use std::net::IpAddr;
 use myelin_identity::bundle::TrustBundle;
 use serde::{Deserialize, Serialize};
 
+use crate::authority::revocation::{self, DenialLine, RevokeError, RevokeRequest, Revoked};
 use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
 
 mod issuer;
+mod revoke;
 
 pub use issuer::{
     Imported, IssuerAnswer, IssuerAsk, IssuerError, IssuerLine, IssuerStatus, Issuers, RequestLine,
@@ -30,6 +32,9 @@ pub enum Ask {
     ListSvids,
     ShowBundle,
     Issuer(IssuerAsk),
+    Revoke(RevokeRequest),
+    ListDenials,
+    UndoRevocation(u64),
 }
 
 /// Its answer.
@@ -41,6 +46,9 @@ pub enum Answer {
     Svids(Vec<SvidLine>),
     Bundle(BundleShown),
     Issuer(IssuerAnswer),
+    Revoked(Revoked),
+    Denials(Vec<DenialLine>),
+    Undone(DenialLine),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -97,6 +105,8 @@ pub enum OperatorError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
+    Revoke(#[from] RevokeError),
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -120,6 +130,14 @@ pub async fn answer(
         Ask::ListSvids => list_svids(journal, now).await,
         // Whoever has the keys at hand asks `issuer` itself.
         Ask::Issuer(_) => Err(IssuerError::NoVault.into()),
+        Ask::Revoke(request) => {
+            let domain = bundle.trust_domain();
+            Ok(Answer::Revoked(revoke::revoke(journal, domain, now, &request).await?))
+        }
+        Ask::ListDenials => Ok(Answer::Denials(revocation::list(journal, now).await?)),
+        Ask::UndoRevocation(number) => {
+            Ok(Answer::Undone(revoke::undo(journal, now, number).await?))
+        }
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),

@@ -143,6 +143,7 @@ impl<'a> Keeper<'a> {
         self.metrics.renewal(outcome);
         self.metrics.svid(not_before, not_after);
         self.metrics.bundle_generation(snapshot.bundle.generation());
+        self.metrics.deny_list_epoch(snapshot.deny.epoch());
         if let Err(error) = self.start.file.save(&snapshot.bundle) {
             tracing::error!("the trust bundle was not kept for the next start: {error}");
         }

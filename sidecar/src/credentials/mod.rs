@@ -12,6 +12,7 @@ mod desk;
 mod host_key;
 mod issue;
 mod keeper;
+mod kept_list;
 mod renew;
 mod start;
 mod state_dir;
@@ -56,7 +57,7 @@ pub struct Config {
     pub id: Option<SpiffeId>,
     /// Where the CA's replicas answer, tried in turn. At least one.
     pub cas: Vec<Endpoint>,
-    /// Host key, seal key and bundle live here. Made if missing, 0700.
+    /// Host key, seal key, bundle and deny list live here. Made if missing, 0700.
     pub state_dir: PathBuf,
     /// Needed once; later starts prove themselves by the host key.
     pub join_token: Option<JoinToken>,
@@ -81,6 +82,7 @@ pub async fn run(
     assert!(!config.cas.is_empty(), "configuration refuses a sidecar without a CA address");
     let token = config.join_token.clone();
     let start = Start::open(&config.state_dir, &config.trust_domain, token, config.pinned.clone())?;
+    store.remember_denied(start.denied.clone());
     let connector = Connector { dialer: config.dialer, clock };
     let renew_now = Notify::new();
     let mut keeper = Keeper::new(&config, &connector, &store, &desk, &metrics, &start);

@@ -8,11 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use myelin_identity::bundle::{BundleError, BundleHash, TrustBundle};
+use myelin_identity::bundle::{BundleError, BundleHash, SignedDenyList, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::JoinToken;
 
 use super::host_key::{HostKey, HostKeyError};
+use super::kept_list::KeptList;
 use super::state_dir::{Secrecy, StateDir, StateError};
 
 const BUNDLE_FILE: &str = "bundle.pem";
@@ -60,7 +61,9 @@ pub(super) struct Start {
     pub(super) enrolled: bool,
     pub(super) token: Option<JoinToken>,
     pub(super) bundle: Option<Arc<TrustBundle>>,
-    pub(super) file: BundleFile,
+    /// Whoever was denied when this sidecar went down.
+    pub(super) denied: Option<SignedDenyList>,
+    pub(super) file: TrustFiles,
 }
 
 impl Start {
@@ -92,19 +95,27 @@ impl Start {
             None => HostKey::generate(&state)?,
         };
         let saved = Mutex::new(bundle.as_ref().map(TrustBundle::hash));
-        let file = BundleFile { state, saved };
-        Ok(Self { host, enrolled, token, bundle: bundle.map(Arc::new), file })
+        let (kept, denied) = KeptList::load(&state)?;
+        let file = TrustFiles { state, saved, kept };
+        Ok(Self { host, enrolled, token, bundle: bundle.map(Arc::new), denied, file })
     }
 }
 
-/// Where the newest bundle is kept, so that a restart recognises the CA without a token.
+/// Where the newest bundle and deny list are kept, so that a restart recognises the CA without a
+/// token, and the denied before the CA has named them again.
 #[derive(Debug)]
-pub(super) struct BundleFile {
+pub(super) struct TrustFiles {
     state: StateDir,
     saved: Mutex<Option<BundleHash>>,
+    kept: KeptList,
 }
 
-impl BundleFile {
+impl TrustFiles {
+    /// Keeps a deny list that was just verified.
+    pub(super) fn save_denied(&self, signed: &SignedDenyList) -> Result<(), StateError> {
+        self.kept.save(&self.state, signed)
+    }
+
     /// Writes the bundle if it differs from what is there. It runs at start and once a rotation
     /// step, on the runtime that carries no workload's bytes.
     pub(super) fn save(&self, bundle: &TrustBundle) -> Result<(), StateError> {

@@ -1,5 +1,5 @@
 //! The one directory that this sidecar keeps between runs: the sealed host key, the key that
-//! seals it, and the trust bundle. Called by `host_key`, by `credentials::run`, and by `auditor` for
+//! seals it, the trust bundle, and the last deny list. Called by `host_key`, by `credentials::run`, and by `auditor` for
 //! a directory of its own below it.
 //!
 //! Never: holds an SVID or its key, follows a symbolic link, reads a file that others may write.
@@ -15,8 +15,8 @@ use nix::fcntl::OFlag;
 
 /// Nobody else may look in.
 const DIRECTORY_MODE: u32 = 0o700;
-/// The largest file here is the bundle: 16 roots of at most 4 KiB each in PEM, with room to spare.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+/// The largest file here is the deny list, which came in one gRPC message: at most 4 MiB.
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 const LOCK_FILE: &str = "lock";
 
 /// Who may read a file of ours.

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::TrustBundle;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
@@ -45,6 +47,16 @@ impl Root {
     pub(super) fn bundle_with(&self, other: &Self, generation: u64) -> TrustBundle {
         let roots = vec![self.root.clone(), other.root.clone()];
         TrustBundle::new(trust_domain(), generation, roots).unwrap()
+    }
+
+    /// A deny list as the CA's intermediate signs it.
+    pub(super) fn sign(&self, list: DenyList) -> SignedDenyList {
+        let key = self.intermediate.key().serialize_der();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key).unwrap();
+        let signature =
+            pair.sign(&SystemRandom::new(), &list.signed_bytes(&trust_domain())).unwrap();
+        let signature = signature.as_ref().to_vec();
+        SignedDenyList { list, signature, signer: self.intermediate.der().clone() }
     }
 
     /// An SVID valid from `NOW - 60` to `NOW + life`, under this root's bundle of generation 1.

@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::ca_client::{CaStub, ConnectError, Connector, Trust};
 use super::desk::{Desk, Question};
 use super::renew;
-use super::start::BundleFile;
+use super::start::TrustFiles;
 use super::store::{Rejected, Snapshot, Store};
 use crate::addr::Endpoint;
 use crate::directory::{Answer, Protocol};
@@ -69,7 +69,7 @@ pub(super) struct Watch<'a> {
     pub(super) store: &'a Store,
     pub(super) desk: &'a Desk,
     pub(super) metrics: &'a Metrics,
-    pub(super) file: &'a BundleFile,
+    pub(super) file: &'a TrustFiles,
     pub(super) renew_now: &'a Notify,
 }
 
@@ -218,6 +218,9 @@ impl Watch<'_> {
                     tracing::info!(epoch, "deny list taken over");
                 }
                 self.metrics.deny_list_said_at(signed.list.said_at());
+                if let Err(error) = self.file.save_denied(signed) {
+                    tracing::error!("the deny list was not kept for the next start: {error}");
+                }
             }
             Err(passed_over) => {
                 self.metrics.trust_update("deny_list_rejected");

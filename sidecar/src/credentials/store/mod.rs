@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use myelin_identity::UnixTime;
-use myelin_identity::bundle::{DenyList, TrustBundle};
+use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
 use myelin_identity::id::SpiffeId;
 use myelin_identity::svid::{P256Spki, Svid};
 use myelin_identity::verify::{self, Peer, Role};
@@ -90,6 +90,8 @@ pub struct Store {
     bumped: watch::Sender<u64>,
     /// Serialises writers; readers never see it.
     alpns: Mutex<Vec<Vec<u8>>>,
+    /// Of an earlier run, for the first snapshot.
+    remembered: Mutex<Option<SignedDenyList>>,
     clock: Clock,
     /// Looks at our own log proof before it is shown to anybody; absent in tests of other things.
     judge: Option<Arc<Judge>>,
@@ -103,9 +105,32 @@ impl Store {
             current: ArcSwapOption::empty(),
             bumped: watch::Sender::new(0),
             alpns: Mutex::new(alpns),
+            remembered: Mutex::default(),
             clock,
             judge,
         })
+    }
+
+    /// Who was denied when an earlier run ended: holds from the first snapshot on if that one's
+    /// bundle vouches for it, until the CA says something newer.
+    pub(super) fn remember_denied(&self, list: Option<SignedDenyList>) {
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    }
+
+    fn remembered(&self, bundle: &TrustBundle) -> Arc<DenyList> {
+        let held = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(signed) = held else { return Arc::default() };
+        match signed.verify(bundle, at(self.clock.unix())) {
+            Ok(list) => {
+                let (epoch, said_at) = (list.epoch(), list.said_at());
+                tracing::info!(epoch, said_at, "deny list of an earlier run taken over");
+                Arc::new(list.clone())
+            }
+            Err(why) => {
+                tracing::warn!("the deny list of an earlier run is not used: {why}");
+                Arc::default()
+            }
+        }
     }
 
     /// The newest snapshot, expired or not.
@@ -166,7 +191,7 @@ impl Store {
         if let Some(judge) = &self.judge {
             judge.own(&bundle, &mine.own.root, mine.svid.chain(), &mine.log_proof)?;
         }
-        let deny = old.map(|old| Arc::clone(&old.deny)).unwrap_or_default();
+        let deny = old.map_or_else(|| self.remembered(&bundle), |old| Arc::clone(&old.deny));
         self.swap_in(&writer, mine, bundle, deny)
     }
 
@@ -306,8 +331,12 @@ fn verified(
     if let Some(expected) = expected.filter(|expected| *expected != svid.id()) {
         return Err(Rejected::WrongId { seen: svid.id().clone(), expected: expected.clone() });
     }
-    let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+    let at = at(now);
     verify::peer(svid.chain(), bundle, at, Role::Client).map_err(Rejected::of_refusal)?;
     let own = verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
     Ok(Mine { svid, own, key: issued.key, log_proof: issued.log_proof })
+}
+
+fn at(now: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(now))
 }

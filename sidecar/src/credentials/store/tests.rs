@@ -74,6 +74,33 @@ fn each_publish_is_told_once_and_generations_grow_by_one() {
 }
 
 #[test]
+fn whoever_was_denied_before_a_restart_is_denied_from_the_first_snapshot_on() {
+    let root = Root::new();
+    let store = store();
+    store.remember_denied(Some(root.sign(deny(7, NOW, &[DB]))));
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    assert_eq!(*store.load().unwrap().deny, deny(7, NOW, &[DB]));
+    // An older list than the one before the restart is refused, a newer one taken over.
+    let older = store.publish_deny(&deny(6, NOW + 1, &[])).unwrap_err();
+    assert!(matches!(older, Rejected::OlderDenyList { seen: 6, held: 7 }), "{older}");
+    store.publish_deny(&deny(8, NOW + 1, &[])).unwrap().unwrap();
+    assert_eq!(store.load().unwrap().deny.epoch(), 8);
+}
+
+#[test]
+fn a_remembered_list_that_the_bundle_does_not_vouch_for_is_not_used() {
+    let (root, other) = (Root::new(), Root::new());
+    let mut changed = root.sign(deny(7, NOW, &[DB]));
+    changed.list = deny(8, NOW, &[]);
+    for remembered in [changed, other.sign(deny(7, NOW, &[DB]))] {
+        let store = store();
+        store.remember_denied(Some(remembered));
+        store.publish_svid(root.issue(WEB, 300), None).unwrap();
+        assert_eq!(store.load().unwrap().deny.epoch(), 0);
+    }
+}
+
+#[test]
 fn a_renewal_replaces_serial_and_key() {
     let root = Root::new();
     let store = with_svid(&root);

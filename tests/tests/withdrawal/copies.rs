@@ -1,11 +1,9 @@
 //! Trust that is withdrawn while it is in use: an identity that was copied is denied by the CA, and
-//! what runs under it ends at the other side (T53, T56 end to end).
+//! what runs under it ends at the other side (T53, T56).
 //!
 //! Never: a deny list that the test wrote itself; only the CA's own alarm counts.
 
 // SPDX-License-Identifier: Apache-2.0
-
-#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use myelin_tests::programs::eventually;
 use myelin_tests::{Mesh, Options, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const PORT: u16 = 7_000;
+use crate::PORT;
 
 #[tokio::test]
 async fn a_copied_identity_is_denied_and_what_runs_under_it_ends() -> Result<()> {
