@@ -19,6 +19,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod datadir;
+pub mod federation;
 pub mod journal;
 pub mod lockdown;
 pub mod metrics;

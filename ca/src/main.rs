@@ -10,7 +10,8 @@
     reason = "this is the room that talks to the terminal"
 )]
 
-use std::path::Path;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -18,11 +19,12 @@ use myelin_ca::app::ceremony::Said;
 use myelin_ca::app::{self, AppError};
 use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
-    BundleCommand, Cli, Command, IssuerCommand, Keys, LogArgs, LogFormat, RootCommand, ServeArgs,
-    SvidCommand, TokenCommand, Withdrawal,
+    BundleCommand, Cli, Command, FederationAddArgs, FederationCommand, IssuerCommand, Keys,
+    LogArgs, LogFormat, RootCommand, ServeArgs, SvidCommand, TokenCommand, Withdrawal,
 };
+use myelin_ca::federation::AddRequest;
 use myelin_ca::lockdown;
-use myelin_ca::operator::{Answer, Ask};
+use myelin_ca::operator::{Answer, Ask, FederationAsk};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -31,6 +33,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A mistake of configuration, as sysexits.h numbers it.
 const EXIT_CONFIG: u8 = 78;
+/// Files that an operator hands over in a question: a bundle takes at most as much.
+const MAX_INPUT_BYTES: u64 = 64 * 1024;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -89,6 +93,7 @@ async fn perform(command: Command) -> Result<(), String> {
             };
             print(&ask(&operator.data, question).await?, operator.json)
         }
+        Command::Federation(command) => federation(command).await,
         Command::Bundle(BundleCommand::Show(args)) => {
             let Answer::Bundle(bundle) = ask(&args.data, Ask::ShowBundle).await? else {
                 return Err(
@@ -118,6 +123,50 @@ fn say(said: Result<Said, AppError>, json: bool) -> Result<(), String> {
 /// For a command that holds a key for a moment; a server says the same in its log.
 fn lock_down() {
     lockdown::apply().iter().for_each(|missing| eprintln!("myelin-ca: {missing}"));
+}
+
+async fn federation(command: FederationCommand) -> Result<(), String> {
+    use FederationCommand as C;
+    let (operator, question) = match command {
+        C::Add(args) => {
+            let request = federation_request(&args)?;
+            (args.operator, FederationAsk::Add(request))
+        }
+        C::List(operator) => (operator, FederationAsk::List),
+        C::Show(args) => (args.operator, FederationAsk::Show(args.trust_domain)),
+        C::Refresh(args) => (args.operator, FederationAsk::Refresh(args.trust_domain)),
+        C::Remove(args) => (args.operator, FederationAsk::Remove(args.trust_domain)),
+    };
+    print(&ask(&operator.data, Ask::Federation(question)).await?, operator.json)
+}
+
+/// The files are read here, by the operator's own right to read them.
+fn federation_request(args: &FederationAddArgs) -> Result<AddRequest, String> {
+    let text = |flag: &str, path: &Option<PathBuf>| match path {
+        None => Ok(None),
+        Some(path) => read_bounded(path)
+            .map(Some)
+            .map_err(|error| format!("cannot read {} ({flag}): {error}", path.display())),
+    };
+    Ok(AddRequest {
+        trust_domain: args.trust_domain.clone(),
+        profile: args.profile.into(),
+        url: args.url.clone(),
+        endpoint_spiffe_id: args.endpoint_spiffe_id.clone(),
+        address: args.address,
+        bundle: text("--bundle", &args.bundle)?,
+        web_roots_pem: text("--web-roots", &args.web_roots)?,
+        unlogged: args.unlogged,
+    })
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_INPUT_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_INPUT_BYTES {
+        return Err(std::io::Error::other(format!("it is larger than {MAX_INPUT_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 async fn serve(args: ServeArgs) -> Result<(), String> {
@@ -170,6 +219,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Revoked(revoked) => serde_json::to_string(revoked),
             Answer::Denials(lines) => serde_json::to_string(lines),
             Answer::Undone(line) => serde_json::to_string(line),
+            Answer::Federation(answer) => serde_json::to_string(answer),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
@@ -208,6 +258,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
         Answer::Revoked(revoked) => println!("{revoked}"),
         Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
         Answer::Undone(line) => println!("taken back: {line}"),
+        Answer::Federation(answer) => print!("{answer}"),
         Answer::Refused(why) => return Err(why.clone()),
     }
     Ok(())

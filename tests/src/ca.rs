@@ -27,6 +27,8 @@ pub struct Ca {
     trust_domain: String,
     data: PathBuf,
     lifetime: Duration,
+    /// More flags of `serve`.
+    flags: Vec<String>,
     /// `None` while it is down.
     process: Mutex<Option<Proc>>,
 }
@@ -39,11 +41,23 @@ impl Ca {
         dir: &Path,
         lifetime: Duration,
     ) -> Result<Self> {
+        Self::start_with(pod, trust_domain, dir, lifetime, &[]).await
+    }
+
+    /// The same, with more flags of `serve`.
+    pub async fn start_with(
+        pod: Pod,
+        trust_domain: &str,
+        dir: &Path,
+        lifetime: Duration,
+        flags: &[String],
+    ) -> Result<Self> {
         let ca = Self {
             pod,
             trust_domain: trust_domain.to_owned(),
             data: dir.join(format!("ca-{trust_domain}")),
             lifetime,
+            flags: flags.to_vec(),
             process: Mutex::new(None),
         };
         ca.up().await?;
@@ -66,6 +80,7 @@ impl Ca {
             )
             .args(["--default-lifetime", &format!("{}s", self.lifetime.as_secs())])
             .arg("--allow-short-lifetimes")
+            .args(&self.flags)
             .arg("--data")
             .arg(&self.data)
             .label("ca")
@@ -112,6 +127,11 @@ impl Ca {
     /// The same, for a command that must fail; yields what it says.
     pub async fn refuse(&self, args: &[&str]) -> Result<String> {
         failure(self.command()?.args(args).arg("--data").arg(&self.data), LIMIT).await
+    }
+
+    /// The trust bundle as a SPIFFE document.
+    pub async fn bundle_json(&self) -> Result<String> {
+        Ok(self.ops("/bundle.json").await?.body)
     }
 
     /// The trust bundle as PEM.

@@ -145,7 +145,8 @@ async fn open(
     name: &str,
     seal_key: &SealKey,
 ) -> Result<(CertificateDer<'static>, KeyPair)> {
-    let entry = journal.read::<IssuerRecord>(name).await?;
+    // The root's name is whole; that of an intermediate goes on with its replica's.
+    let entry = journal.page::<IssuerRecord>(name, None).await?.into_iter().next();
     let record = entry.with_context(|| format!("the CA's store holds no {name}"))?.record;
     let key = seal::open(seal_key, KEY_PURPOSE, &record.sealed_key.0)?;
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(&key[..]))?;

@@ -30,11 +30,13 @@ pub struct Options {
     pub lifetime: Duration,
     /// How much of the wire is kept for a file.
     pub keep_bytes: usize,
+    /// More flags of the CA's `serve`.
+    pub ca_flags: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lifetime: Duration::from_secs(60 * 60), keep_bytes: 0 }
+        Self { lifetime: Duration::from_secs(60 * 60), keep_bytes: 0, ca_flags: Vec::new() }
     }
 }
 
@@ -72,7 +74,8 @@ impl Mesh {
         let lab = Lab::new()?;
         let watch = Watch::start(&lab, options.keep_bytes)?;
         let pod = lab.pod("ca", &addresses(1))?;
-        let ca = Ca::start(pod, TRUST_DOMAIN, dir.path(), options.lifetime).await?;
+        let (lifetime, flags) = (options.lifetime, &options.ca_flags);
+        let ca = Ca::start_with(pod, TRUST_DOMAIN, dir.path(), lifetime, flags).await?;
         Ok(Some(Self { ca, watch, ground, lab, next: AtomicU8::new(2), dir }))
     }
 

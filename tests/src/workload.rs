@@ -34,6 +34,7 @@ pub struct Spec {
     /// `/ns/<namespace>/sa/<service account>`; by default `/ns/test/sa/<name>`.
     pub path: String,
     pub trust_domain: String,
+    pub federates_with: Vec<String>,
     /// More of the configuration file: tables such as `[[inbound.allow]]`.
     pub tables: String,
     /// Replaces the lines of `[limits]`.
@@ -53,6 +54,7 @@ impl Spec {
             name: name.to_owned(),
             path: format!("/ns/test/sa/{name}"),
             trust_domain: TRUST_DOMAIN.to_owned(),
+            federates_with: Vec::new(),
             tables: String::new(),
             limits: String::new(),
             mesh_cidrs: MESH_CIDRS.map(str::to_owned).to_vec(),
@@ -308,11 +310,12 @@ impl Workload {
         let dir = self.dir.display();
         let cidrs: Vec<String> = spec.mesh_cidrs.iter().map(|range| format!("{range:?}")).collect();
         let text = format!(
-            "trust_domain = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
+            "trust_domain = {:?}\nfederates_with = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
              [ca]\naddress = \"{}\"\njoin_token_file = \"{dir}/token\"\n\
              [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
              [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
             spec.trust_domain,
+            spec.federates_with,
             spec.id(),
             cidrs.join(", "),
             self.ca,

@@ -21,8 +21,8 @@ use super::{Stopping, accept};
 use crate::authority::Authority;
 use crate::operator::{Answer, Ask, Issuers, answer};
 
-/// Longest question: a token with its addresses and ports is under 2 KiB.
-const MAX_ASK_BYTES: u64 = 64 * 1024;
+/// Longest question: a federation with a bundle and web roots of 64 KiB each, escaped for JSON.
+const MAX_ASK_BYTES: u64 = 256 * 1024;
 /// Longest answer that a client reads: 10,000 SVIDs at 200 bytes, eight times over.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// Operators at once.

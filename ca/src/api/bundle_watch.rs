@@ -59,6 +59,7 @@ impl Api {
         sender: &mpsc::Sender<Result<proto::BundleUpdate, Status>>,
     ) {
         statements.mark_changed();
+        let mut told = None;
         while statements.changed().await.is_ok() {
             if let Err(refused) = self.judge(peer) {
                 let _ = sender.send(Err(refused)).await;
@@ -68,17 +69,21 @@ impl Api {
             }
             let said = statements.borrow_and_update().clone();
             let Some(statement) = said else { continue };
-            if sender.send(Ok(update(&statement))).await.is_err() {
+            if sender.send(Ok(update(&statement, told))).await.is_err() {
                 return;
             }
+            told = Some(statement.foreign.epoch());
         }
     }
 }
 
-fn update(statement: &Statement) -> proto::BundleUpdate {
+/// Foreign bundles go once for each epoch; `told` is the last one on this stream.
+fn update(statement: &Statement, told: Option<u64>) -> proto::BundleUpdate {
+    let news = told != Some(statement.foreign.epoch());
     (&BundleUpdate {
         bundle: Some((*statement.bundle).clone()),
         deny_list: Some(statement.denied.clone()),
+        foreign: news.then(|| (*statement.foreign).clone()),
         heartbeat_seconds: HEARTBEAT.as_secs(),
     })
         .into()

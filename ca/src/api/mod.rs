@@ -25,6 +25,7 @@ mod bundle_watch;
 mod connection;
 mod counted;
 mod directory_watch;
+pub mod federation;
 mod issue;
 pub mod listen;
 pub mod ops;

@@ -1,4 +1,4 @@
-//! How the CA's gRPC port speaks TLS: 1.3 only, ephemeral post-quantum key exchange first, its own
+//! How the CA's doors speak TLS (the gRPC port, and the bundle endpoint for other domains): 1.3 only, ephemeral post-quantum key exchange first, its own
 //! SVID, and callers that either have no certificate yet or a valid one.
 //!
 //! Never: resumes a session (a caller is verified at every connection), or accepts early data.
@@ -13,7 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ServerConfig, version::TLS13};
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::authority::OwnSvid;
 use crate::clock::Clock;
@@ -24,15 +24,35 @@ pub fn server_config(
     bundle: Arc<TrustBundle>,
     clock: Clock,
 ) -> Result<ServerConfig, rustls::Error> {
-    let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
-    let provider = CryptoProvider { kx_groups, ..default_provider() };
-    let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(clock))
+    let config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(CallerVerifier::new(bundle)))
         .with_single_cert(own.chain, PrivateKeyDer::Pkcs8(own.key))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(without_resumption(config, b"h2"))
+}
+
+/// The bundle endpoint's: the same, but callers stay strangers.
+pub fn endpoint_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clock: Clock,
+) -> Result<ServerConfig, rustls::Error> {
+    let config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(without_resumption(config, b"http/1.1"))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    let kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
+    Arc::new(CryptoProvider { kx_groups, ..default_provider() })
+}
+
+fn without_resumption(mut config: ServerConfig, alpn: &[u8]) -> ServerConfig {
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(config)
+    config
 }

@@ -25,6 +25,7 @@ use crate::authority::{Authority, AuthorityError, IssueError};
 use crate::clock::Clock;
 use crate::config::{ConfigError, ServeConfig};
 use crate::datadir::{DataDir, DataDirError};
+use crate::federation::FederationError;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::offline_root::OfflineRootError;
@@ -38,12 +39,15 @@ use crate::template::MIN_LIFETIME;
 
 pub mod ceremony;
 mod console;
+mod endpoint;
+mod foreign;
 mod keys;
 mod shared;
 mod upkeep;
 mod waiting;
 
 pub use console::ask_offline_or_online;
+pub use endpoint::EndpointError;
 
 /// How long open requests may take to finish after SIGTERM: twice the longest request.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -102,6 +106,10 @@ pub enum AppError {
     File { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Federation(#[from] FederationError),
     #[error("the gRPC port failed: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -118,6 +126,8 @@ pub struct Running {
     pub grpc: SocketAddr,
     /// Where probes and scrapers connect.
     pub ops: SocketAddr,
+    /// Where other trust domains fetch our bundle, if it is served.
+    pub federation: Option<SocketAddr>,
     authority: Arc<Authority>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -150,6 +160,7 @@ impl Builder {
         let own = authority.issue_own().await?;
         let renew_at = upkeep::renew_at(&own, clock.seconds());
         metrics.own_svid_not_after.set(own.validity.not_after as f64);
+        let endpoint = foreign::open(&config, &own, &authority).await?;
         let tls = tls::server_config(own, authority.bundle(), clock)?;
         let tls = Arc::new(ArcSwap::from_pointee(tls));
         let doors = Doors::open(&config, &data).await?;
@@ -158,6 +169,8 @@ impl Builder {
         let (stop, stopping) = watch::channel(false);
         let (ready, readiness) = watch::channel(Ok(()));
         let mut tasks = JoinSet::new();
+        let shared = (authority.clone(), metrics.clone(), stopping.clone());
+        let (federation, endpoint) = foreign::start(endpoint, shared, &mut tasks).await?;
         let api = Api::new(authority.clone(), metrics.clone(), stopping.clone());
         let served = tls.clone();
         tasks.spawn(async move {
@@ -168,11 +181,18 @@ impl Builder {
         let shown = ops::Ops { authority: authority.clone(), metrics: metrics.clone(), readiness };
         tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
         tasks.spawn(admin::serve(doors.admin, admin::answers(authority.clone()), stopping.clone()));
-        let upkeep = upkeep::Upkeep { authority: authority.clone(), metrics, tls, renew_at, ready };
+        let upkeep = upkeep::Upkeep {
+            authority: authority.clone(),
+            metrics,
+            tls,
+            endpoint,
+            renew_at,
+            ready,
+        };
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
         tracing::info!(trust_domain = %bundle.trust_domain(), bundle = %bundle.hash(), %grpc, %ops, "serving");
-        Ok(Running { grpc, ops, authority, stop, tasks })
+        Ok(Running { grpc, ops, federation, authority, stop, tasks })
     }
 }
 

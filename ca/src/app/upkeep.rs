@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::AppError;
+use super::endpoint::EndpointTls;
 use crate::api::{Stopping, tls};
 use crate::authority::{Authority, HEARTBEAT, OwnSvid};
 use crate::clock::UnixSeconds;
@@ -28,6 +29,8 @@ pub(super) struct Upkeep {
     pub(super) authority: Arc<Authority>,
     pub(super) metrics: Metrics,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
+    /// Our bundle endpoint's, if there is one.
+    pub(super) endpoint: Option<EndpointTls>,
     pub(super) renew_at: UnixSeconds,
     pub(super) ready: watch::Sender<Result<(), String>>,
 }
@@ -66,6 +69,9 @@ impl Upkeep {
     }
 
     async fn renew(&mut self) -> Result<(), AppError> {
+        if let Some(endpoint) = &mut self.endpoint {
+            endpoint.look();
+        }
         if self.authority.tick_rotation().await? {
             self.metrics.signer_renewals.inc();
             tracing::info!(
@@ -79,6 +85,9 @@ impl Upkeep {
         }
         let own = self.authority.issue_own().await?;
         self.metrics.own_svid_not_after.set(own.validity.not_after as f64);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.renewed(&own)?;
+        }
         let due = renew_at(&own, now);
         let config =
             tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;

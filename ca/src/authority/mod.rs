@@ -10,7 +10,8 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use myelin_identity::bundle::TrustBundle;
+use arc_swap::ArcSwap;
+use myelin_identity::bundle::{ForeignBundles, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
@@ -61,6 +62,7 @@ pub struct Authority {
     rotation: Rotation,
     live: Live,
     denied: RwLock<Denied>,
+    foreign: ArcSwap<ForeignBundles>,
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
     clock: Clock,
@@ -98,6 +100,7 @@ impl Authority {
             rotation,
             live: Live::default(),
             denied: RwLock::new(denied),
+            foreign: ArcSwap::default(),
             statements: tokio::sync::watch::Sender::new(None),
             settings,
             clock,

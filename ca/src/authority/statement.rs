@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
+use myelin_identity::bundle::{DenyList, ForeignBundles, SignedDenyList, TrustBundle};
 use tokio::sync::watch;
 
 use super::{Authority, AuthorityError, DeniedError, IssueError};
@@ -22,6 +22,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 pub struct Statement {
     pub bundle: Arc<TrustBundle>,
     pub denied: SignedDenyList,
+    pub foreign: Arc<ForeignBundles>,
 }
 
 impl Authority {
@@ -36,8 +37,15 @@ impl Authority {
             .sign_statement(&list.signed_bytes(bundle.trust_domain()))
             .map_err(IssueError::from)?;
         let denied = SignedDenyList { list, signature, signer: signer.certificate().clone() };
-        self.statements.send_replace(Some(Arc::new(Statement { bundle, denied })));
+        let foreign = self.foreign.load_full();
+        self.statements.send_replace(Some(Arc::new(Statement { bundle, denied, foreign })));
         Ok(())
+    }
+
+    /// Tells everybody of other foreign bundles from now on.
+    pub async fn federate(&self, foreign: Arc<ForeignBundles>) -> Result<(), AuthorityError> {
+        self.foreign.store(foreign);
+        self.say().await
     }
 
     /// The latest saying, and all later ones.

@@ -25,6 +25,12 @@ pub use ceremony::{
 };
 pub use keys::{KeyArgs, Keys, SealKeySource};
 pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
+mod federation;
+
+pub use federation::{
+    EndpointConfig, EndpointIdentity, FederationAddArgs, FederationArgs, FederationCommand,
+    FederationOneArgs, Profile,
+};
 
 pub use revoke::{RevokeArgs, RevokeCommand, Withdrawal};
 
@@ -57,6 +63,9 @@ pub enum Command {
     Root(RootCommand),
     /// Withdraw trust from a SPIFFE ID or a certificate; list and undo that.
     Revoke(RevokeArgs),
+    /// Federate with other trust domains.
+    #[command(subcommand)]
+    Federation(FederationCommand),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +101,8 @@ pub struct ServeArgs {
     pub allow_short_lifetimes: bool,
     #[command(flatten)]
     pub store: StoreArgs,
+    #[command(flatten)]
+    pub federation: FederationArgs,
     #[command(flatten)]
     pub logs: LogArgs,
 }
@@ -191,6 +202,8 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     pub ops_listen: SocketAddr,
     pub authority: Settings,
+    /// Our own bundle endpoint; absent: none.
+    pub federation: Option<EndpointConfig>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +228,10 @@ pub enum ConfigError {
         "say what to revoke: --id <SPIFFE-ID> or --serial <HEX>; or `revoke list`, `revoke undo <NUMBER>`"
     )]
     Revoke,
+    #[error("--federation-refresh-hint {0} is outside 8s to 24h; choose one within")]
+    RefreshHint(humantime::Duration),
+    #[error("{0}")]
+    WebCertificate(&'static str),
 }
 
 /// Most bytes of a DNS name, RFC 1035 section 2.3.4.
@@ -248,6 +265,7 @@ impl ServeArgs {
             listen: self.listen,
             ops_listen: self.ops_listen,
             authority: Settings { lifetimes, own_addresses, own_names },
+            federation: self.federation.config()?,
         })
     }
 }

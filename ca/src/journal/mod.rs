@@ -21,9 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, Versioned, Write};
 
 mod denials;
+mod federation;
 mod records;
 
 pub use denials::*;
+pub use federation::*;
 pub use records::*;
 
 /// A kind of record: where its keys live and which version of its form this binary writes.

@@ -10,7 +10,10 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+mod federation;
 mod process;
+
+pub use federation::Federation;
 
 /// An issue is a few signatures and one fsync: a millisecond on a good disk, a second on a bad one.
 const ISSUE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -32,6 +35,7 @@ pub struct Metrics {
     pub watches: prometheus::IntGaugeVec,
     pub signer_renewals: IntCounter,
     pub short_lifetimes: IntGauge,
+    pub federation: Federation,
 }
 
 /// One line of the documented table.
@@ -50,8 +54,10 @@ impl Metrics {
             "myelin_ca_issue_duration_seconds",
             "Time from a received Issue request to its answer, refusals included.",
         );
+        let registry = Registry::new();
         let metrics = Self {
-            registry: Registry::new(),
+            federation: Federation::new(&registry)?,
+            registry,
             issued: IntCounterVec::new(
                 Opts::new(
                     "myelin_ca_issued_total",
@@ -152,6 +158,7 @@ pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
     metrics.issued.with_label_values(&["issued", "join_token"]);
     metrics.handshakes.with_label_values(&["completed"]);
     metrics.watches.with_label_values(&["bundle"]);
+    metrics.federation.touch();
     let families = metrics.registry.gather();
     let described = families.iter().map(|family| Description {
         name: family.name().to_owned(),

@@ -15,9 +15,11 @@ use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
 
+mod federation;
 mod issuer;
 mod revoke;
 
+pub use federation::{FederationAnswer, FederationAsk, FederationAskError, FederationLine};
 pub use issuer::{
     Imported, IssuerAnswer, IssuerAsk, IssuerError, IssuerLine, IssuerStatus, Issuers, RequestLine,
     RequestMade, RootKey,
@@ -35,6 +37,7 @@ pub enum Ask {
     Revoke(RevokeRequest),
     ListDenials,
     UndoRevocation(u64),
+    Federation(FederationAsk),
 }
 
 /// Its answer.
@@ -49,6 +52,7 @@ pub enum Answer {
     Revoked(Revoked),
     Denials(Vec<DenialLine>),
     Undone(DenialLine),
+    Federation(FederationAnswer),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -110,6 +114,8 @@ pub enum OperatorError {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    #[error(transparent)]
+    Federation(#[from] FederationAskError),
 }
 
 /// Answers one question.
@@ -137,6 +143,10 @@ pub async fn answer(
         Ask::ListDenials => Ok(Answer::Denials(revocation::list(journal, now).await?)),
         Ask::UndoRevocation(number) => {
             Ok(Answer::Undone(revoke::undo(journal, now, number).await?))
+        }
+        Ask::Federation(ask) => {
+            let own = bundle.trust_domain();
+            Ok(Answer::Federation(federation::answer(journal, own, now, ask).await?))
         }
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),

@@ -33,6 +33,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
 mod client;
+pub mod web;
 
 pub use client::*;
 
@@ -125,6 +126,7 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
             own_addresses: vec!["127.0.0.1".parse().unwrap()],
             own_names: vec![],
         },
+        federation: None,
     }
 }
 

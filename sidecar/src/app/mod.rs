@@ -27,7 +27,7 @@ use crate::addr::Clock;
 use crate::admin::{AdminError, AdminSocket, AllowedUids, OpsPort};
 use crate::auditor::Auditor;
 use crate::config::{self, Config, ConfigError};
-use crate::credentials::{self, Desk, StartError, Store};
+use crate::credentials::{self, Desk, StartError};
 use crate::directory::{Directory, Learned, OwnAddressError};
 use crate::drain::{Closing, Door};
 use crate::intercept::InterceptError;
@@ -205,7 +205,7 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
         metrics,
         door: Door::with_rest(count(most), count(most_resting)),
         clock: clock.clone(),
-        store: Store::new(wiring::alpns(config), clock.clone(), Some(Arc::clone(&judge))),
+        store: wiring::store(config, clock, &judge),
         desk: Desk::new(Arc::clone(&learned)),
         learned,
         policy: Arc::new(ArcSwap::from_pointee(policy)),

@@ -18,6 +18,7 @@ use super::wiring;
 use super::worker::Question;
 use crate::admin::{Answering, View};
 use crate::config::{self, Config};
+use crate::credentials::Snapshot;
 use crate::directory::Directory;
 use crate::policy::Policy;
 
@@ -56,7 +57,11 @@ impl Operator {
         self.shared
             .store
             .declare_alpns(wiring::alpns(&config))
+            .and_then(|()| self.shared.store.federate_with(config.federates_with.clone()))
             .map_err(|error| error.to_string())?;
+        let held = self.shared.store.load();
+        let foreign = held.map_or(0, |held| held.trust.foreign().bundles().len());
+        self.shared.metrics.foreign_bundles(foreign);
         self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
         self.shared.directory.store(Arc::new(directory));
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config.show();
@@ -106,6 +111,7 @@ impl View for Operator {
                 "generation": snapshot.bundle.generation(),
                 "hash": snapshot.bundle.hash().to_string(),
             },
+            "foreign_bundles": foreign(&snapshot),
             "deny_list": { "epoch": snapshot.deny.epoch() },
         })
     }
@@ -139,4 +145,17 @@ impl View for Operator {
     fn reload(&self) -> Answering<'_, Result<(), String>> {
         Box::pin(async { self.reload_now() })
     }
+}
+
+fn foreign(snapshot: &Snapshot) -> Value {
+    let held = snapshot.trust.foreign();
+    let bundles = held.bundles().iter().map(|foreign| {
+        json!({
+            "trust_domain": foreign.trust_domain().to_string(),
+            "generation": foreign.bundle.generation(),
+            "hash": foreign.bundle.hash().to_string(),
+            "unlogged": foreign.unlogged,
+        })
+    });
+    json!({ "epoch": held.epoch(), "bundles": bundles.collect::<Vec<_>>() })
 }

@@ -8,6 +8,7 @@
 use std::io;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
@@ -16,12 +17,13 @@ use myelin_identity::issuance::JoinToken;
 use crate::addr::Clock;
 use crate::auditor;
 use crate::config::Config;
-use crate::credentials;
+use crate::credentials::{self, Store};
 use crate::directory::Protocol;
 use crate::inbound;
 use crate::intercept::{self, Plan};
 use crate::net::Dialer;
 use crate::outbound;
+use crate::proofs::Judge;
 use crate::wire::Budget;
 
 /// How long a recycled mesh connection may wait for its next use: long enough for a client's next
@@ -178,6 +180,14 @@ pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
     alpns.sort();
     alpns.dedup();
     alpns
+}
+
+pub(super) fn store(config: &Config, clock: &Clock, judge: &Arc<Judge>) -> Arc<Store> {
+    let store = Store::new(alpns(config), clock.clone(), Some(Arc::clone(judge)));
+    store
+        .federate_with(config.federates_with.clone())
+        .expect("before the first SVID nothing is built that could be refused");
+    store
 }
 
 pub(super) fn workers(config: &Config) -> usize {

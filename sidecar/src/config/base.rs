@@ -5,12 +5,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use myelin_identity::bundle::MAX_FOREIGN;
 use myelin_identity::id::TrustDomain;
 
 use super::error::ConfigError;
@@ -68,6 +70,23 @@ pub(super) fn trust_domain(root: &Section<'_>) -> Result<TrustDomain, ConfigErro
     let expected = "a name of a-z, 0-9, `.`, `-` and `_`, without a scheme";
     let field = root.required("trust_domain", expected, "\"example.org\"")?;
     field.text(expected, "example.org", |text| TrustDomain::parse(text).ok())
+}
+
+/// Our own domain is not foreign, and each other one stands there once.
+pub(super) fn federates_with(
+    root: &Section<'_>,
+    own: &TrustDomain,
+) -> Result<BTreeSet<TrustDomain>, ConfigError> {
+    let Some(field) = root.field("federates_with") else { return Ok(BTreeSet::new()) };
+    let mut domains = BTreeSet::new();
+    for entry in field.list(MAX_FOREIGN)? {
+        let expected = format!("the name of a trust domain other than {own}, each once");
+        let fresh = |domain: &TrustDomain| domain != own && !domains.contains(domain);
+        let read = |text: &str| TrustDomain::parse(text).ok().filter(fresh);
+        let domain = entry.text(&expected, "partner.example", read)?;
+        domains.insert(domain);
+    }
+    Ok(domains)
 }
 
 pub(super) fn mesh(root: &Section<'_>) -> Result<CidrSet, ConfigError> {

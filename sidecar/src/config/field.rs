@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -16,6 +17,19 @@ use toml::de::DeValue;
 use super::error::ConfigError;
 use super::source::{Source, shortened};
 use crate::addr::is_link_local;
+
+/// The trust domains whose workloads may be named in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Domains<'a> {
+    pub(super) own: &'a TrustDomain,
+    pub(super) federated: &'a BTreeSet<TrustDomain>,
+}
+
+impl Domains<'_> {
+    fn hold(self, domain: &TrustDomain) -> bool {
+        domain == self.own || self.federated.contains(domain)
+    }
+}
 
 pub(super) struct Field<'t> {
     pub(super) source: &'t Source<'t>,
@@ -200,6 +214,19 @@ impl<'t> Field<'t> {
         self.text(&expected, &example, |text| {
             let id = SpiffeId::parse(text).ok()?;
             (id.trust_domain() == own && !id.is_reserved()).then_some(id)
+        })
+    }
+
+    /// A peer's identity, in the own trust domain or in one that `federates_with` names.
+    pub(super) fn peer_id(&self, domains: Domains<'_>) -> Result<SpiffeId, ConfigError> {
+        let own = domains.own;
+        let expected = format!(
+            "the SPIFFE ID of a workload in trust domain {own}, or in one that federates_with names"
+        );
+        let example = format!("spiffe://{own}/ns/default/sa/web");
+        self.text(&expected, &example, |text| {
+            let id = SpiffeId::parse(text).ok()?;
+            (domains.hold(id.trust_domain()) && !id.is_reserved()).then_some(id)
         })
     }
 

@@ -12,7 +12,7 @@ use myelin_identity::id::{SpiffeId, TrustDomain};
 use super::Listen;
 use super::base::word;
 use super::error::ConfigError;
-use super::field::Field;
+use super::field::{Domains, Field};
 use super::section::Section;
 use crate::directory::MAX_ALPN_BYTES;
 use crate::policy::{
@@ -26,7 +26,7 @@ pub(super) const RULE_KEYS: &[&str] = &["name", "ports", "ids", "namespaces"];
 
 pub(super) fn read(
     section: &Section<'_>,
-    trust_domain: &TrustDomain,
+    domains: Domains<'_>,
     listen: &Listen,
 ) -> Result<Config, ConfigError> {
     let default = mode(section)?.unwrap_or(Mode::Strict);
@@ -43,11 +43,11 @@ pub(super) fn read(
         }
     }
     Ok(Config {
-        trust_domain: trust_domain.clone(),
+        trust_domain: domains.own.clone(),
         default,
         ports,
-        allow: rules(section, "allow", trust_domain)?,
-        deny: rules(section, "deny", trust_domain)?,
+        allow: rules(section, "allow", domains)?,
+        deny: rules(section, "deny", domains)?,
     })
 }
 
@@ -98,7 +98,7 @@ fn alpn(field: &Field<'_>) -> Result<Vec<u8>, ConfigError> {
     })
 }
 
-fn rules(section: &Section<'_>, key: &str, own: &TrustDomain) -> Result<Vec<Rule>, ConfigError> {
+fn rules(section: &Section<'_>, key: &str, domains: Domains<'_>) -> Result<Vec<Rule>, ConfigError> {
     let mut names = HashSet::new();
     let mut rules = Vec::new();
     for entry in section.children(key, RULE_KEYS, MAX_RULES)? {
@@ -107,12 +107,12 @@ fn rules(section: &Section<'_>, key: &str, own: &TrustDomain) -> Result<Vec<Rule
         if !names.insert(name.clone()) {
             return Err(field.wrong("each name once", "choose another name"));
         }
-        rules.push(rule(&entry, name, own)?);
+        rules.push(rule(&entry, name, domains)?);
     }
     Ok(rules)
 }
 
-fn rule(section: &Section<'_>, name: String, own: &TrustDomain) -> Result<Rule, ConfigError> {
+fn rule(section: &Section<'_>, name: String, domains: Domains<'_>) -> Result<Rule, ConfigError> {
     let (ids, namespaces) = (section.field("ids"), section.field("namespaces"));
     if ids.is_none() && namespaces.is_none() {
         let expected = "the peers that this rule is about, by ID or by namespace";
@@ -121,8 +121,8 @@ fn rule(section: &Section<'_>, name: String, own: &TrustDomain) -> Result<Rule, 
     Ok(Rule {
         name: name.into(),
         ports: ports(section)?,
-        ids: each(ids, |entry| entry.spiffe_id(own))?,
-        namespaces: each(namespaces, |entry| namespace(entry, own))?,
+        ids: each(ids, |entry| entry.peer_id(domains))?,
+        namespaces: each(namespaces, |entry| namespace(entry, domains.own))?,
     })
 }
 

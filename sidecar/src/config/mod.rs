@@ -21,6 +21,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use toml::de::DeTable;
 
+use self::field::Domains;
 use self::section::Section;
 use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
@@ -44,6 +46,8 @@ pub use self::load::{MAX_FILE_BYTES, load};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub trust_domain: TrustDomain,
+    /// Foreign domains whose peers may be named here; the CA must federate with them too.
+    pub federates_with: BTreeSet<TrustDomain>,
     /// The identity that the sidecar must get; absent: whichever the CA attests.
     pub id: Option<SpiffeId>,
     /// Own addresses; empty: those of the interfaces.
@@ -150,6 +154,7 @@ impl LogFormat {
 
 const KEYS: &[&str] = &[
     "trust_domain",
+    "federates_with",
     "id",
     "mesh_cidrs",
     "addresses",
@@ -169,6 +174,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
     let table = DeTable::parse(text).map_err(|why| syntax(&source, &why))?;
     let root = Section::root(&source, table.get_ref(), KEYS)?;
     let trust_domain = base::trust_domain(&root)?;
+    let federates_with = base::federates_with(&root, &trust_domain)?;
+    let named = Domains { own: &trust_domain, federated: &federates_with };
     let mesh = base::mesh(&root)?;
     let listen = base::listen(&root)?;
     let inbound = root.child("inbound", inbound::KEYS)?;
@@ -179,13 +186,14 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         addresses: base::addresses(&root, &mesh)?,
         state_dir: base::state_dir(&root)?,
         intercept: base::intercept(&root)?,
-        policy: inbound::read(&inbound, &trust_domain, &listen)?,
-        directory: outbound::read(&outbound, &trust_domain, mesh)?,
+        policy: inbound::read(&inbound, named, &listen)?,
+        directory: outbound::read(&outbound, named, mesh)?,
         limits: limits::read(&root)?,
         log: base::log(&root)?,
         proofs: proofs::read(&root, &ca)?,
         ca,
         trust_domain,
+        federates_with,
         listen,
     })
 }

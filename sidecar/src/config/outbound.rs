@@ -8,10 +8,8 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use myelin_identity::id::TrustDomain;
-
 use super::error::ConfigError;
-use super::field::Field;
+use super::field::{Domains, Field};
 use super::limits;
 use super::section::Section;
 use crate::addr::CidrSet;
@@ -27,16 +25,16 @@ pub(super) const PEER_KEYS: &[&str] = &["address", "port", "id", "protocol", "na
 
 pub(super) fn read(
     section: &Section<'_>,
-    trust_domain: &TrustDomain,
+    domains: Domains<'_>,
     mesh: CidrSet,
 ) -> Result<Config, ConfigError> {
     let mut taken = Taken::default();
     let mut config = Config { mesh, ..Config::default() };
     for entry in section.children("service", SERVICE_KEYS, MAX_STATIC)? {
-        config.services.push(service(&entry, trust_domain, &mut taken)?);
+        config.services.push(service(&entry, domains, &mut taken)?);
     }
     for entry in section.children("peer", PEER_KEYS, MAX_STATIC)? {
-        config.peers.push(peer(&entry, trust_domain, &mut taken)?);
+        config.peers.push(peer(&entry, domains, &mut taken)?);
     }
     for entry in section.children("exception", EXCEPTION_KEYS, MAX_STATIC)? {
         let name = entry.required("name", "what logs call this exception", "\"dns\"")?.name()?;
@@ -81,7 +79,7 @@ fn place<'t>(section: &Section<'t>) -> Result<(Field<'t>, Place), ConfigError> {
 
 fn service(
     section: &Section<'_>,
-    own: &TrustDomain,
+    domains: Domains<'_>,
     taken: &mut Taken,
 ) -> Result<Service, ConfigError> {
     let name = section.required("name", "what logs call this service", "\"web\"")?.name()?;
@@ -92,7 +90,7 @@ fn service(
     let endpoints = section
         .required("endpoints", "the addresses and ports of its workloads", &format!("[{example}]"))?
         .some(MAX_ENDPOINTS, "at least one address and port", example)?;
-    let example = format!("\"spiffe://{own}/ns/default/sa/web\"");
+    let example = format!("\"spiffe://{}/ns/default/sa/web\"", domains.own);
     let ids = section
         .required("ids", "the IDs that its endpoints may have", &format!("[{example}]"))?
         .some(MAX_ENDPOINTS, "at least one SPIFFE ID", &example)?;
@@ -100,7 +98,7 @@ fn service(
         name: name.into(),
         address: (ip, port).into(),
         endpoints: endpoints.iter().map(Field::endpoint).collect::<Result<_, _>>()?,
-        ids: ids.iter().map(|id| id.spiffe_id(own)).collect::<Result<_, _>>()?,
+        ids: ids.iter().map(|id| id.peer_id(domains)).collect::<Result<_, _>>()?,
         protocol: protocol(section)?,
         max_uses: max_uses(section)?,
     })
@@ -108,16 +106,16 @@ fn service(
 
 fn peer(
     section: &Section<'_>,
-    own: &TrustDomain,
+    domains: Domains<'_>,
     taken: &mut Taken,
 ) -> Result<StaticPeer, ConfigError> {
     let (address, place) = place(section)?;
     taken.claim(&address, place, "a peer")?;
-    let example = format!("\"spiffe://{own}/ns/default/sa/web\"");
+    let example = format!("\"spiffe://{}/ns/default/sa/web\"", domains.own);
     let id = section.required("id", "the SPIFFE ID of whoever is there", &example)?;
     Ok(StaticPeer {
         place,
-        id: id.spiffe_id(own)?,
+        id: id.peer_id(domains)?,
         protocol: protocol(section)?,
         nat: section.field("nat").map_or(Ok(false), |field| field.boolean())?,
         max_uses: max_uses(section)?,

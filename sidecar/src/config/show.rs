@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use myelin_identity::id::TrustDomain;
 use serde_json::{Value, json};
 
 use super::Config;
@@ -19,6 +20,7 @@ impl Config {
         let limits = &self.limits;
         json!({
             "trust_domain": self.trust_domain.as_str(),
+            "federates_with": self.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
             "id": self.id.as_ref().map(ToString::to_string),
             "mesh_cidrs": texts(self.directory.mesh.ranges()),
             "addresses": texts(&self.addresses),

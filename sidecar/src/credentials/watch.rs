@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use myelin_identity::UnixTime;
-use myelin_identity::bundle::{DenyError, SignedDenyList, TrustBundle};
+use myelin_identity::bundle::{DenyError, ForeignBundles, SignedDenyList, TrustBundle};
 use myelin_identity::issuance::{
     BundleAck, BundleUpdate, DirectoryAnswer, DirectoryQuestion, IssuanceError, proto,
 };
@@ -182,6 +182,9 @@ impl Watch<'_> {
             if let Some(list) = update.deny_list {
                 self.take_deny_list(&list);
             }
+            if let Some(foreign) = update.foreign {
+                self.take_foreign(foreign);
+            }
             self.acknowledge(&acks);
         }
     }
@@ -203,6 +206,25 @@ impl Watch<'_> {
                     self.renew_now.notify_one();
                 }
                 self.metrics.trust_update("bundle_rejected");
+                tracing::warn!("{rejected}");
+            }
+        }
+    }
+
+    fn take_foreign(&self, said: ForeignBundles) {
+        let epoch = said.epoch();
+        match self.store.publish_foreign(said) {
+            Ok(None) => {}
+            Ok(Some(snapshot)) => {
+                let held = snapshot.trust.foreign().bundles();
+                self.metrics.foreign_bundles(held.len());
+                self.metrics.trust_update("foreign_taken");
+                let domains: Vec<&str> =
+                    held.iter().map(|foreign| foreign.trust_domain().as_str()).collect();
+                tracing::info!(epoch, ?domains, "bundles of foreign trust domains taken over");
+            }
+            Err(rejected) => {
+                self.metrics.trust_update("foreign_rejected");
                 tracing::warn!("{rejected}");
             }
         }

@@ -55,7 +55,7 @@ impl Inbound {
         let snapshot = self.store.usable(now).map_err(|none| {
             NotTaken::new(Outcome::NoIdentity(none.word()), Refuse::IdentityUnavailable, none)
         })?;
-        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now)).map_err(NotTaken::peer)?;
+        peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now)).map_err(NotTaken::peer)?;
         if !peer.ip_sans.contains(&from.ip()) && !self.directory.load().binds(&peer.id, from.ip()) {
             let refusal = Refusal::WrongAddress { address: from.ip(), seen: peer.ip_sans.clone() };
             return Err(NotTaken::peer(refusal));
@@ -106,7 +106,7 @@ impl Inbound {
         let peer = &guest.peer;
         let Some(snapshot) = self.store.load() else { return Ok(()) };
         let now = self.clock.unix().min(peer.path_not_after);
-        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now))
+        peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now))
             .map_err(|refusal| refusal.to_string())?;
         self.policy.load().authorize(&peer.id, to.port()).map_err(|denied| denied.to_string())?;
         Ok(())
@@ -131,7 +131,9 @@ impl NotTaken {
         let tell = match &refusal {
             Refusal::Expired { .. } | Refusal::NotYetValid { .. } => Refuse::IdentityExpired,
             Refusal::Denied { .. } => Refuse::IdentityDenied,
-            Refusal::UntrustedRoot { .. } => Refuse::UntrustedRoot,
+            Refusal::UntrustedRoot { .. } | Refusal::WrongTrustDomain { .. } => {
+                Refuse::UntrustedRoot
+            }
             Refusal::WrongAddress { .. } => Refuse::AddressUnbound,
             _ => Refuse::Unspecified,
         };

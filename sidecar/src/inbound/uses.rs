@@ -19,6 +19,7 @@ use crate::credentials::Snapshot;
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
+use crate::proofs;
 use crate::relay::{self, Carrier, Ending, LINGER, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
@@ -51,7 +52,9 @@ impl Inbound {
         let mut link = Link::new(records, Acceptor::new(self.config.budget));
         let mut report = Some(report);
         let judge = |proof: &[u8]| {
-            self.judge.peer(&snapshot.bundle, &peer.root, &chain, proof, Direction::Inbound)
+            let bundle =
+                proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)?;
+            self.judge.peer(bundle, &peer.root, &chain, proof, Direction::Inbound)
         };
         // What is refused is told to the dialer in answer to its first `open`.
         let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge);

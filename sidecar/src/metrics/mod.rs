@@ -73,6 +73,7 @@ pub struct Metrics {
     not_before: IntGauge,
     not_after: IntGauge,
     bundle_generation: IntGauge,
+    foreign_bundles: IntGauge,
     deny_epoch: IntGauge,
     deny_said_at: IntGauge,
     log_proofs: IntCounterVec,
@@ -131,6 +132,7 @@ impl Metrics {
             not_before: int_gauge(&registry, table::NOT_BEFORE),
             not_after: int_gauge(&registry, table::NOT_AFTER),
             bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
+            foreign_bundles: int_gauge(&registry, table::FOREIGN_BUNDLES),
             deny_epoch: int_gauge(&registry, table::DENY_EPOCH),
             deny_said_at: int_gauge(&registry, table::DENY_SAID_AT),
             log_proofs: int_counter_vec(&registry, table::LOG_PROOFS),
@@ -219,6 +221,10 @@ impl Metrics {
 
     pub fn bundle_generation(&self, generation: u64) {
         self.bundle_generation.set(signed(generation));
+    }
+
+    pub fn foreign_bundles(&self, count: usize) {
+        self.foreign_bundles.set(signed(count as u64));
     }
 
     pub fn deny_list_epoch(&self, epoch: u64) {

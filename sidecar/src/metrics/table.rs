@@ -74,9 +74,11 @@ rows! {
     RENEWALS = Counter "myelin_renewals_total" ["outcome"]
         "Attempts to get or renew the SVID.";
     TRUST_UPDATES = Counter "myelin_trust_updates_total" ["outcome"]
-        "Trust bundles and deny lists that the CA sent, by what became of them.";
+        "Trust bundles (own and foreign) and deny lists that the CA sent, by what became of them.";
     BUNDLE_GENERATION = Gauge "myelin_bundle_generation" []
         "Generation of the trust bundle in use; 0 before the first.";
+    FOREIGN_BUNDLES = Gauge "myelin_foreign_bundles" []
+        "Foreign trust domains whose peers are verified under a bundle of their own.";
     DENY_EPOCH = Gauge "myelin_deny_list_epoch" []
         "Epoch of the deny list in use.";
     DENY_SAID_AT = Gauge "myelin_deny_list_said_at_seconds" []

@@ -20,7 +20,7 @@ use crate::directory::{Protocol, Target};
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, MeshUse, Retired, Security};
 use crate::net::reset;
-use crate::proofs::Standing;
+use crate::proofs::{self, Standing};
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
@@ -189,8 +189,11 @@ impl Outbound {
         };
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
-        let (bundle, declared) = (&snapshot.bundle, target.is_declared);
-        let judged = self.judge.plain_mtls(bundle, &peer.root, declared, Direction::Outbound);
+        let judged = proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)
+            .and_then(|bundle| {
+                let declared = target.is_declared;
+                self.judge.plain_mtls(bundle, &peer.root, declared, Direction::Outbound)
+            });
         let standing = match judged {
             Ok(standing) => standing,
             Err(why) => {
@@ -247,7 +250,7 @@ impl Outbound {
     fn still_meant(&self, peer: &Peer, target: &Target) -> Result<(), String> {
         let Some(snapshot) = self.store.load() else { return Ok(()) };
         let now = self.clock.unix().min(peer.path_not_after);
-        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(now))
+        peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now))
             .and_then(|()| target.expected.check(peer))
             .map_err(|refusal| refusal.to_string())
     }

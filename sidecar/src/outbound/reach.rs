@@ -20,6 +20,7 @@ use crate::credentials::{NoIdentity, Snapshot};
 use crate::directory::{Protocol, Target};
 use crate::metrics::Direction;
 use crate::net::{DialError, reset};
+use crate::proofs;
 use crate::relay::Link;
 use crate::report::Outcome;
 use crate::tls::{self, Deadline, Facts, HandshakeError, Offer, Session};
@@ -46,7 +47,9 @@ impl Outbound {
         let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Dialer::new(self.budget(target)));
         let judge = |proof: &[u8]| {
-            self.judge.peer(&snapshot.bundle, &peer.root, &chain, proof, Direction::Outbound)
+            let bundle =
+                proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)?;
+            self.judge.peer(bundle, &peer.root, &chain, proof, Direction::Outbound)
         };
         let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge).await;
         let unreached = match greeted {
@@ -102,7 +105,7 @@ impl Outbound {
 
     fn is_meant(&self, peer: &Peer, target: &Target, snapshot: &Snapshot) -> Result<(), Refusal> {
         target.expected.check(peer)?;
-        peer.still_trusted(&snapshot.bundle, &snapshot.deny, at(self.clock.unix()))
+        peer.still_trusted(&snapshot.trust, &snapshot.deny, at(self.clock.unix()))
     }
 
     /// Counts a handshake that came to an end, good or bad.

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
-use myelin_identity::bundle::{RootId, TrustBundle};
+use myelin_identity::bundle::{RootId, Trust, TrustBundle};
+use myelin_identity::id::TrustDomain;
 use myelin_identity::log::{Chain, LogKey, LogRefusal, Seen, Verified, Witnesses};
 use myelin_identity::log::{named_log, verify};
 use rustls::pki_types::CertificateDer;
@@ -233,6 +234,22 @@ impl Judge {
         // A panic elsewhere leaves at worst a missing entry.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The bundle that the path of a peer of this domain was verified by. A foreign root that names no log vouches for
+/// somebody only if the operator has accepted that of its domain.
+pub fn bundle_of<'t>(
+    trust: Trust<'t>,
+    trust_domain: &TrustDomain,
+    root: &RootId,
+) -> Result<&'t TrustBundle, NotLogged> {
+    let unknown = NotLogged::Refused(LogRefusal::UnknownLog { whose: "root" });
+    let bundle = trust.of(trust_domain).ok_or(unknown)?;
+    let is_ours = trust_domain == trust.own().trust_domain();
+    if is_ours || trust.is_unlogged(trust_domain) || has_duty(root_der(bundle, root)?) {
+        return Ok(bundle);
+    }
+    Err(NotLogged::ForeignUnlogged { trust_domain: trust_domain.clone() })
 }
 
 /// Whether what is below this root has to be logged. A name of a log that cannot be read demands

@@ -14,7 +14,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use judge::{Duty, Judge, Standing};
+pub use judge::{Duty, Judge, Standing, bundle_of};
 pub use refusal::NotLogged;
 
 pub use myelin_identity::log::{LogKey, Seen, WitnessKey, Witnesses};

@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::id::TrustDomain;
 use myelin_identity::log::LogRefusal;
 
 /// The peer is to blame, or the CA that issued to it.
@@ -27,17 +28,23 @@ pub enum NotLogged {
          this sidecar's own configuration may make that exception: name it as an outbound.peer"
     )]
     Undeclared,
+    #[error(
+        "no log is named by the peer's root, and {trust_domain} was not federated with --unlogged; \
+         ask its operators for a log, or accept its certificates without one"
+    )]
+    ForeignUnlogged { trust_domain: TrustDomain },
 }
 
 impl NotLogged {
     /// Every word that [`NotLogged::word`] may say: the closed set for metric labels.
-    pub const WORDS: [&'static str; 6] = [
+    pub const WORDS: [&'static str; 7] = [
         "not_logged",
         "log_unknown",
         "log_proof_invalid",
         "log_witnesses_missing",
         "log_forked",
         "plain_mtls_undeclared",
+        "foreign_unlogged",
     ];
 
     /// The stable reason word.
@@ -47,6 +54,7 @@ impl NotLogged {
             Self::Chain { .. } => "log_proof_invalid",
             Self::Forked { .. } => "log_forked",
             Self::Undeclared => "plain_mtls_undeclared",
+            Self::ForeignUnlogged { .. } => "foreign_unlogged",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{ForeignBundle, ForeignBundles, TrustBundle, TrustBundles};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::log::{LOG_OID, named_log_extension};
 use rcgen::{
@@ -53,6 +53,36 @@ fn a_root_without_a_log_demands_no_proof_and_one_with_a_log_does() {
             let judged = judge.peer(&bundle, &root, &chain(), &[], IN);
             assert_eq!(judged.map_err(|why| why.word()), expected);
         }
+    }
+}
+
+#[test]
+fn a_foreign_root_without_a_log_needs_the_operator_s_word() {
+    let own = std::sync::Arc::new(bundle(None));
+    let theirs = |log: Option<&LogKey>, unlogged| {
+        let roots = bundle(log).roots().cloned().collect();
+        let domain = TrustDomain::parse("b.example").unwrap();
+        let bundle = std::sync::Arc::new(TrustBundle::new(domain, 1, roots).unwrap());
+        let foreign = ForeignBundles::new(1, vec![ForeignBundle { bundle, unlogged }]).unwrap();
+        TrustBundles::new(own.clone(), std::sync::Arc::new(foreign))
+    };
+    let log = log("l");
+    for (names, unlogged, expected) in [
+        (None, false, "foreign_unlogged"),
+        (None, true, "accepted"),
+        (Some(&log), false, "accepted"),
+        (Some(&log), true, "accepted"),
+    ] {
+        let trust = theirs(names, unlogged);
+        let foreign = &trust.foreign().bundles()[0].bundle;
+        let root = foreign.root_ids().next().unwrap();
+        let found = bundle_of(trust.view(), foreign.trust_domain(), &root);
+        assert_eq!(found.map_or_else(|why| why.word(), |_| "accepted"), expected);
+        // Ours needs nobody's word, and a domain that is gone has no bundle.
+        let root = own.root_ids().next().unwrap();
+        assert!(bundle_of(trust.view(), own.trust_domain(), &root).is_ok());
+        let gone = TrustDomain::parse("c.example").unwrap();
+        assert!(bundle_of(trust.view(), &gone, &root).is_err());
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::TrustBundles;
 use myelin_identity::verify::{Peer, Refusal, Role};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
@@ -84,30 +84,30 @@ struct Declared {
 }
 
 impl Configs {
-    /// `chain` is leaf first; `alpns` are the protocols that configuration declares for peers
-    /// without `myelin/1`.
+    /// `chain` is leaf first; `trust` is our own bundle alone, or with the foreign ones; `alpns` are
+    /// the protocols that configuration declares for peers without `myelin/1`.
     pub fn build(
         chain: &[CertificateDer<'static>],
         key: &PrivateKeyDer<'static>,
-        bundle: &Arc<TrustBundle>,
+        trust: impl Into<TrustBundles>,
         alpns: &[Vec<u8>],
         clock: &Clock,
     ) -> Result<Self, TlsError> {
-        Self::build_narrowed(chain, key, bundle, alpns, clock, |_group| true)
+        Self::build_narrowed(chain, key, trust, alpns, clock, |_group| true)
     }
 
     /// The same with fewer groups, never with others: to measure what one group costs.
     pub fn build_narrowed(
         chain: &[CertificateDer<'static>],
         key: &PrivateKeyDer<'static>,
-        bundle: &Arc<TrustBundle>,
+        trust: impl Into<TrustBundles>,
         alpns: &[Vec<u8>],
         clock: &Clock,
         keep: impl Fn(NamedGroup) -> bool,
     ) -> Result<Self, TlsError> {
         let mut provider = provider();
         Arc::make_mut(&mut provider).kx_groups.retain(|group| keep(group.name()));
-        let verifier = Arc::new(Verifier::new(Arc::clone(bundle)));
+        let verifier = Arc::new(Verifier::new(trust.into()));
         let time = Arc::new(Now(clock.clone()));
         let parts = Parts { chain, key, provider, verifier: &verifier, time: Arc::clone(&time) };
         let declared = alpns

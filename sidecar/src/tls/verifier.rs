@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::TrustBundles;
 use myelin_identity::svid::MAX_CHAIN_CERTIFICATES;
 use myelin_identity::verify::{self, Peer, PeerVerifier, Refusal, Role};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -30,15 +30,16 @@ type Seen = ([u8; 32], bool);
 
 #[derive(Debug)]
 pub(super) struct Verifier {
-    bundle: Arc<TrustBundle>,
+    trust: TrustBundles,
     rules: PeerVerifier,
     seen: Mutex<HashMap<Seen, Peer>>,
 }
 
 impl Verifier {
-    pub(super) fn new(bundle: Arc<TrustBundle>) -> Self {
-        let rules = PeerVerifier::new(Arc::clone(&bundle));
-        Self { bundle, rules, seen: Mutex::default() }
+    pub(super) fn new(trust: TrustBundles) -> Self {
+        // Chains are judged here, with the foreign bundles; the rules lend their signature checks.
+        let rules = PeerVerifier::new(Arc::clone(trust.own()));
+        Self { trust, rules, seen: Mutex::default() }
     }
 
     /// Who holds this chain: remembered if its dates still hold, verified otherwise.
@@ -54,7 +55,7 @@ impl Verifier {
         {
             return Ok(peer.clone());
         }
-        let peer = verify::peer(chain, &self.bundle, now, role)?;
+        let peer = verify::peer(chain, &self.trust, now, role)?;
         let mut seen = self.lock();
         if seen.len() >= REMEMBERED {
             seen.clear();

@@ -48,6 +48,7 @@ impl Ca {
                 own_addresses: vec!["127.0.0.1".parse().unwrap()],
                 own_names: Vec::new(),
             },
+            federation: None,
         };
         let running = Builder::new(config.clone()).start().await.unwrap();
         (config.listen, config.ops_listen) = (running.grpc, running.ops);

@@ -29,7 +29,7 @@ const CA: Floors = &[
     (6, &["api"]),
     (5, &["config", "operator"]),
     (4, &["authority"]),
-    (3, &["rotation", "offline_root"]),
+    (3, &["rotation", "offline_root", "federation"]),
     (2, &["signer", "check", "attest"]),
     (1, &["template", "journal"]),
     (0, &["clock", "random", "replica", "store", "datadir", "metrics", "pem", "lockdown"]),

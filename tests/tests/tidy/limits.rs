@@ -93,6 +93,8 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("ca/src/signer/token/pkcs11.rs", "GCM_TAG_BITS", "a number of AES-GCM"),
     ("ca/src/metrics/process.rs", "TICKS_PER_SECOND", "a unit of /proc"),
     ("ca/src/metrics/process.rs", "PAGE_BYTES", "a unit of /proc"),
+    ("ca/src/federation/fetch.rs", "HTTPS_PORT", "a number of HTTP (RFC 9110)"),
+    ("ca/identity/src/bundle/forms.rs", "UNCOMPRESSED", "a number of SEC 1"),
     ("ca/identity/src/bundle/forms.rs", "PEM_LINE_CHARACTERS", "a number of PEM (RFC 7468)"),
     ("ca/identity/src/issuance/keys.rs", "BYTES", "the length of a key, exact"),
     ("ca/identity/src/issuance/proof.rs", "EXPORTER_BYTES", "the length of an exporter, exact"),

@@ -12,17 +12,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{BundleError, MAX_CERTIFICATE_BYTES, MAX_ROOTS, TrustBundle};
 use crate::id::TrustDomain;
-use crate::x509::{P256Spki, parse};
+use crate::x509::parse;
 
 /// The most that [`MAX_ROOTS`] certificates take in base64, with as much again for headers, JWT
 /// keys of other issuers and indentation.
-const MAX_FORM_BYTES: usize = MAX_ROOTS * MAX_CERTIFICATE_BYTES * 3;
+pub const MAX_FORM_BYTES: usize = MAX_ROOTS * MAX_CERTIFICATE_BYTES * 3;
 
 /// The RFC 7468 line length.
 const PEM_LINE_CHARACTERS: usize = 64;
 
 /// The SPIFFE specification asks for at least five minutes where the publisher has no better idea.
 const REFRESH_HINT_SECONDS: u64 = 300;
+
+/// What a SPIFFE trust bundle document says: the bundle, its generation being `spiffe_sequence` (0
+/// where there is none), and how often to ask again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpiffeDocument {
+    pub bundle: TrustBundle,
+    pub refresh_hint_seconds: Option<u64>,
+}
+
+/// SEC 1, section 2.3.3.
+const UNCOMPRESSED: u8 = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Jwks {
@@ -92,16 +103,28 @@ impl TrustBundle {
 
     /// The SPIFFE trust bundle format; the generation is its `spiffe_sequence`.
     pub fn to_spiffe_json(&self) -> String {
+        self.to_spiffe_json_hinting(REFRESH_HINT_SECONDS)
+    }
+
+    /// The same, asking its readers to come again after so many seconds.
+    pub fn to_spiffe_json_hinting(&self, refresh_hint_seconds: u64) -> String {
         let keys = self.roots().map(|root| jwk(root)).collect();
         let set = Jwks {
             keys,
             spiffe_sequence: self.generation(),
-            spiffe_refresh_hint: Some(REFRESH_HINT_SECONDS),
+            spiffe_refresh_hint: Some(refresh_hint_seconds),
         };
         serde_json::to_string_pretty(&set).expect("strings and numbers always serialise")
     }
 
     pub fn from_spiffe_json(trust_domain: TrustDomain, json: &str) -> Result<Self, BundleError> {
+        SpiffeDocument::read(trust_domain, json).map(|document| document.bundle)
+    }
+}
+
+impl SpiffeDocument {
+    /// Keys of other uses are passed over; one damaged root refuses the whole.
+    pub fn read(trust_domain: TrustDomain, json: &str) -> Result<Self, BundleError> {
         check_size(json)?;
         let wrong = |why: &str| BundleError::Json { why: why.to_owned() };
         let set: Jwks = serde_json::from_str(json)
@@ -122,7 +145,8 @@ impl TrustBundle {
             }
             roots.push(CertificateDer::from(der));
         }
-        Self::new(trust_domain, set.spiffe_sequence, roots)
+        let bundle = TrustBundle::new(trust_domain, set.spiffe_sequence, roots)?;
+        Ok(Self { bundle, refresh_hint_seconds: set.spiffe_refresh_hint })
     }
 }
 
@@ -133,20 +157,28 @@ fn check_size(text: &str) -> Result<(), BundleError> {
     Ok(())
 }
 
-/// The JWK of a certificate. The coordinates of a P-384 root are left out: `x5c` holds them.
+/// The JWK of a certificate with an uncompressed P-256 or P-384 point (RFC 7518, section 6.2.1).
 fn jwk(der: &[u8]) -> Jwk {
-    let spki = parse(der)
+    let point = parse(der)
         .ok()
-        .and_then(|certificate| P256Spki::try_from(certificate.public_key().raw).ok());
-    let coordinate = |at: std::ops::Range<usize>| {
-        spki.map(|spki| BASE64_URL_SAFE_NO_PAD.encode(&spki.as_bytes()[at]))
+        .map(|certificate| certificate.public_key().subject_public_key.data.to_vec())
+        .filter(|point| point.first() == Some(&UNCOMPRESSED));
+    let curve = match point.as_ref().map(Vec::len) {
+        Some(65) => Some("P-256"),
+        Some(97) => Some("P-384"),
+        _ => None,
     };
+    let coordinates = point.as_deref().filter(|_| curve.is_some()).map(|point| {
+        let (x, y) = point[1..].split_at(point.len() / 2);
+        (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y))
+    });
+    let (x, y) = coordinates.unzip();
     Jwk {
         usage: "x509-svid".to_owned(),
         kty: "EC".to_owned(),
-        crv: spki.map(|_| "P-256".to_owned()),
-        x: coordinate(27..59),
-        y: coordinate(59..91),
+        crv: curve.map(str::to_owned),
+        x,
+        y,
         x5c: vec![BASE64_STANDARD.encode(der)],
     }
 }

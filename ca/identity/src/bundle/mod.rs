@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod deny;
+mod foreign;
 mod forms;
 
 #[cfg(test)]
@@ -16,6 +17,11 @@ pub use crate::x509::{
     CaFault, HexError, MAX_CERTIFICATE_BYTES, Malformed, RootId, Serial, SerialError,
 };
 pub use deny::{DenyEntry, DenyError, DenyList, DenySubject, MAX_DENY_ENTRIES, SignedDenyList};
+pub use foreign::{
+    ForeignBundle, ForeignBundles, ForeignError, MAX_FOREIGN, MAX_FOREIGN_BUNDLE_BYTES, Trust,
+    TrustBundles,
+};
+pub use forms::{MAX_FORM_BYTES, SpiffeDocument};
 
 use std::fmt;
 use std::str::FromStr;
@@ -139,6 +145,12 @@ impl TrustBundle {
                 path_length: root.path_length,
             })
             .ok_or(CaFault::BadSignature)
+    }
+
+    /// Whether any root at all could vouch for somebody at `now` (Unix seconds).
+    pub fn has_valid_root(&self, now: u64) -> bool {
+        let valid = |v: &Validity| (v.not_before..=v.not_after).contains(&now);
+        self.roots.iter().any(|root| valid(&root.validity))
     }
 
     /// Depends on the set of roots only: neither on their order nor on name and generation.

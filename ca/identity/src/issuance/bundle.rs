@@ -5,12 +5,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::Arc;
+
 use rustls_pki_types::CertificateDer;
 
 use super::{IssuanceError, at_most, proto};
 use crate::bundle::{
-    DenyEntry, DenyList, DenySubject, MAX_CERTIFICATE_BYTES, MAX_DENY_ENTRIES, MAX_ROOTS, Serial,
-    SignedDenyList, TrustBundle,
+    DenyEntry, DenyList, DenySubject, ForeignBundle, ForeignBundles, MAX_CERTIFICATE_BYTES,
+    MAX_DENY_ENTRIES, MAX_FOREIGN, MAX_ROOTS, Serial, SignedDenyList, TrustBundle,
 };
 use crate::id::{SpiffeId, TrustDomain};
 use crate::svid::P256_SIGNATURE_MAX_BYTES;
@@ -31,6 +33,7 @@ pub struct BundleAck {
 pub struct BundleUpdate {
     pub bundle: Option<TrustBundle>,
     pub deny_list: Option<SignedDenyList>,
+    pub foreign: Option<ForeignBundles>,
     /// The next update comes within this time, or something is wrong.
     pub heartbeat_seconds: u64,
 }
@@ -49,6 +52,7 @@ impl TryFrom<proto::BundleUpdate> for BundleUpdate {
         Ok(Self {
             bundle: wire.bundle.map(TrustBundle::try_from).transpose()?,
             deny_list: wire.deny_list.map(SignedDenyList::try_from).transpose()?,
+            foreign: wire.foreign.map(ForeignBundles::try_from).transpose()?,
             heartbeat_seconds: wire.heartbeat_seconds,
         })
     }
@@ -59,6 +63,7 @@ impl From<&BundleUpdate> for proto::BundleUpdate {
         Self {
             bundle: update.bundle.as_ref().map(Into::into),
             deny_list: update.deny_list.as_ref().map(Into::into),
+            foreign: update.foreign.as_ref().map(Into::into),
             heartbeat_seconds: update.heartbeat_seconds,
         }
     }
@@ -95,6 +100,30 @@ impl From<&TrustBundle> for proto::Bundle {
             generation: bundle.generation(),
             roots_der: bundle.roots().map(|root| root.to_vec()).collect(),
         }
+    }
+}
+
+impl TryFrom<proto::ForeignBundles> for ForeignBundles {
+    type Error = IssuanceError;
+
+    fn try_from(wire: proto::ForeignBundles) -> Result<Self, IssuanceError> {
+        count("foreign.bundles", wire.bundles.len(), MAX_FOREIGN)?;
+        let bundles = wire.bundles.into_iter().map(|foreign| {
+            let bundle = foreign.bundle.ok_or(IssuanceError::Missing("foreign.bundle"))?;
+            let bundle = Arc::new(TrustBundle::try_from(bundle)?);
+            Ok(ForeignBundle { bundle, unlogged: foreign.unlogged })
+        });
+        Ok(Self::new(wire.epoch, bundles.collect::<Result<_, IssuanceError>>()?)?)
+    }
+}
+
+impl From<&ForeignBundles> for proto::ForeignBundles {
+    fn from(foreign: &ForeignBundles) -> Self {
+        let bundles = foreign.bundles().iter().map(|foreign| proto::ForeignBundle {
+            bundle: Some((&*foreign.bundle).into()),
+            unlogged: foreign.unlogged,
+        });
+        Self { epoch: foreign.epoch(), bundles: bundles.collect() }
     }
 }
 

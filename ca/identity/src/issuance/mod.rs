@@ -24,7 +24,7 @@ pub use keys::{LineageId, RequestKey, TokenSecret};
 pub use proof::{EXPORTER_BYTES, EXPORTER_LABEL, HostProof, sign_host_proof, verify_host_proof};
 pub use token::{JoinToken, TokenError};
 
-use crate::bundle::{BundleError, DenyError};
+use crate::bundle::{BundleError, DenyError, ForeignError};
 use crate::id::{IdError, TrustDomain};
 use crate::svid::KeyError;
 
@@ -73,6 +73,8 @@ pub enum IssuanceError {
     Bundle(#[from] BundleError),
     #[error("`deny_list`: {0}")]
     DenyList(#[from] DenyError),
+    #[error("`foreign`: {0}")]
+    Foreign(#[from] ForeignError),
     #[error("a serial number in `deny_list` is not 1 to 20 bytes")]
     Serial,
     #[error("the operating system gave no random bytes")]

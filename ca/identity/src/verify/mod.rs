@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod ca;
+mod endpoint;
 mod expected;
 mod first_contact;
 mod path;
@@ -16,6 +17,7 @@ mod tls;
 mod tests;
 
 pub use ca::CaVerifier;
+pub use endpoint::EndpointVerifier;
 pub use expected::Expected;
 pub use first_contact::FirstContact;
 pub use refusal::Refusal;
@@ -25,7 +27,7 @@ use std::net::IpAddr;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::bundle::{DenyList, RootId, Serial, TrustBundle};
+use crate::bundle::{DenyList, RootId, Serial, Trust, TrustBundle};
 use crate::id::SpiffeId;
 use crate::svid::{Leaf, MAX_CHAIN_CERTIFICATES, SvidError};
 
@@ -54,35 +56,58 @@ pub struct Peer {
 }
 
 /// Verifies a chain as the peer presented it, leaf first. The order of the questions is: bounds,
-/// path to a root of `bundle` (times, usages and path length with it), what the leaf says, trust
-/// domain.
-pub fn peer(
+/// path to a root (times, usages and path length with it), what the leaf says, trust domain. The
+/// roots are those of the trust domain that the leaf's name is in, and no others; a name in a
+/// domain that `trust` does not hold is refused, whatever its roots.
+pub fn peer<'t>(
     chain: &[CertificateDer<'_>],
-    bundle: &TrustBundle,
+    trust: impl Into<Trust<'t>>,
     now: UnixTime,
     role: Role,
 ) -> Result<Peer, Refusal> {
-    match chain.split_first() {
-        Some((leaf, issuers)) => leaf_and_issuers(leaf, issuers, bundle, now, role),
-        None => Err(Refusal::NoCertificate),
+    let Some((leaf, issuers)) = chain.split_first() else { return Err(Refusal::NoCertificate) };
+    let trust = trust.into();
+    let verdict = leaf_and_issuers(leaf, issuers, named_bundle(leaf, trust), now, role);
+    verdict.map_err(|refusal| match refusal {
+        // Whose roots they are is asked only now: a good chain is not read twice for it.
+        Refusal::UntrustedRoot { .. } => unknown_domain(leaf, trust).unwrap_or(refusal),
+        other => other,
+    })
+}
+
+/// A chain under roots of a domain that we know nothing of has its own word.
+fn unknown_domain(leaf: &CertificateDer<'_>, trust: Trust<'_>) -> Option<Refusal> {
+    let said = Leaf::read(leaf).ok()?;
+    match trust.of(said.id.trust_domain()) {
+        Some(_) => None,
+        None => Some(wrong_trust_domain(&said.id, trust.own())),
     }
+}
+
+/// A leaf that cannot be read names nobody: the path's questions come first, then it is refused.
+fn named_bundle<'t>(leaf: &CertificateDer<'_>, trust: Trust<'t>) -> &'t TrustBundle {
+    if !trust.is_federated() {
+        return trust.own();
+    }
+    let said = Leaf::read(leaf).ok();
+    said.and_then(|said| trust.of(said.id.trust_domain())).unwrap_or_else(|| trust.own())
 }
 
 impl Peer {
     /// The question of every later use: is this peer, whose handshake was good, still good at
     /// `now`?
-    pub fn still_trusted(
+    pub fn still_trusted<'t>(
         &self,
-        bundle: &TrustBundle,
+        trust: impl Into<Trust<'t>>,
         denied: &DenyList,
         now: UnixTime,
     ) -> Result<(), Refusal> {
-        let seconds = now.as_secs();
-        if self.id.trust_domain() != bundle.trust_domain() {
-            return Err(wrong_trust_domain(&self.id, bundle));
-        }
+        let (seconds, trust) = (now.as_secs(), trust.into());
+        let Some(bundle) = trust.of(self.id.trust_domain()) else {
+            return Err(wrong_trust_domain(&self.id, trust.own()));
+        };
         if !bundle.holds_root(&self.root) {
-            return Err(Refusal::UntrustedRoot { generation: bundle.generation() });
+            return Err(untrusted_root(bundle));
         }
         if seconds > self.path_not_after {
             return Err(Refusal::Expired {
@@ -141,6 +166,11 @@ fn leaf_and_issuers(
 
 fn wrong_trust_domain(id: &SpiffeId, bundle: &TrustBundle) -> Refusal {
     Refusal::WrongTrustDomain { seen: id.clone(), expected: bundle.trust_domain().clone() }
+}
+
+fn untrusted_root(bundle: &TrustBundle) -> Refusal {
+    let (trust_domain, generation) = (bundle.trust_domain().clone(), bundle.generation());
+    Refusal::UntrustedRoot { trust_domain, generation }
 }
 
 fn usage_missing(role: Role) -> &'static str {

@@ -8,7 +8,7 @@
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{Refusal, Role, usage_missing};
+use super::{Refusal, Role, untrusted_root, usage_missing};
 use crate::bundle::{MAX_CERTIFICATE_BYTES, Root, RootId, TrustBundle};
 use crate::x509::{CaFacts, CaFault, Validity, parse, validity};
 
@@ -118,7 +118,7 @@ fn refusal(
                 times_of(chain(), |v| v.not_before == not_before).map_or(0, |v| v.not_after);
             Refusal::NotYetValid { now: time.as_secs(), not_before, not_after }
         }
-        E::UnknownIssuer => Refusal::UntrustedRoot { generation: bundle.generation() },
+        E::UnknownIssuer => untrusted_root(bundle),
         E::InvalidSignatureForPublicKey => Refusal::BadSignature,
         E::SignatureAlgorithmMismatch
         | E::UnsupportedSignatureAlgorithmContext(_)

@@ -23,10 +23,10 @@ pub enum Refusal {
     #[error("the peer's certificate chain is malformed: {why}")]
     ChainMalformed { why: String },
     #[error(
-        "the peer's chain ends in no root of our trust bundle (generation {generation}); \
-         compare its bundle with ours"
+        "the peer's chain ends in no root of the trust bundle that we hold for {trust_domain} \
+         (generation {generation}); compare its bundle with ours"
     )]
-    UntrustedRoot { generation: u64 },
+    UntrustedRoot { trust_domain: TrustDomain, generation: u64 },
     #[error(
         "the peer's chain has expired: now {now}, notBefore {not_before}, notAfter {not_after}; \
          see why it is not renewed, or whether a clock is wrong"
@@ -38,7 +38,10 @@ pub enum Refusal {
          a clock is wrong, ours or the issuer's"
     )]
     NotYetValid { now: u64, not_before: u64, not_after: u64 },
-    #[error("the peer is {seen}, of another trust domain than {expected}")]
+    #[error(
+        "the peer is {seen}, of another trust domain than {expected} and of none that we \
+         federate with"
+    )]
     WrongTrustDomain { seen: SpiffeId, expected: TrustDomain },
     #[error("the peer's certificate has no URI SAN, so no SPIFFE ID")]
     NoSpiffeId,

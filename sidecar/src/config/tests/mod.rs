@@ -96,6 +96,33 @@ fn all_witnesses_that_are_named_must_cosign_unless_a_quorum_is() {
 }
 
 #[test]
+fn foreign_ids_are_read_where_their_domain_is_named() {
+    let file = |federates: &str, id: &str| {
+        let text = format!(
+            "{federates}\n{MINIMAL}[[inbound.allow]]\nname = \"p\"\nids = [\"{id}\"]\n\
+             [[outbound.peer]]\naddress = \"10.9.9.9\"\nid = \"{id}\"\n"
+        );
+        parse("t", &text)
+    };
+    let (named, theirs) = ("federates_with = [\"b.example\"]", "spiffe://b.example/ns/shop/sa/web");
+    let config = file(named, theirs).unwrap();
+    assert_eq!(config.directory.peers[0].id.as_str(), theirs);
+    let policy = Policy::new(config.policy);
+    assert!(policy.authorize(&config.directory.peers[0].id, 80).is_ok());
+    for (federates, id) in [
+        ("", theirs),
+        (named, "spiffe://c.example/ns/shop/sa/web"),
+        (named, "spiffe://a.b.example/ns/shop/sa/web"),
+        (named, "spiffe://b.example/myelin/ca"),
+    ] {
+        assert!(file(federates, id).is_err(), "{federates} {id}");
+    }
+    // The own identity stays in the own domain.
+    let own = parse("t", &format!("{named}\nid = \"{theirs}\"\n{MINIMAL}"));
+    assert!(own.is_err());
+}
+
+#[test]
 fn short_lifetimes_need_their_flag() {
     let with = |rest: &str| parse("t", &format!("{MINIMAL}{rest}"));
     let short = with("lifetime = \"12s\"\nallow_short_lifetimes = true");

@@ -6,17 +6,21 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod foreign;
 mod rejected;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use myelin_identity::UnixTime;
-use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
-use myelin_identity::id::SpiffeId;
+use myelin_identity::bundle::{
+    DenyList, ForeignBundles, SignedDenyList, TrustBundle, TrustBundles,
+};
+use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::svid::{P256Spki, Svid};
 use myelin_identity::verify::{self, Peer, Role};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -34,6 +38,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub svid: Svid,
     pub bundle: Arc<TrustBundle>,
+    /// What peers are judged under: `bundle`, and those of the domains that we federate with.
+    pub trust: TrustBundles,
     pub deny: Arc<DenyList>,
     pub tls: tls::Configs,
     /// What our hello shows to peers: the proof that our leaf is in the issuance log, as the CA sent
@@ -89,12 +95,22 @@ pub struct Store {
     current: ArcSwapOption<Snapshot>,
     bumped: watch::Sender<u64>,
     /// Serialises writers; readers never see it.
-    alpns: Mutex<Vec<Vec<u8>>>,
+    writer: Mutex<Writer>,
     /// Of an earlier run, for the first snapshot.
     remembered: Mutex<Option<SignedDenyList>>,
     clock: Clock,
     /// Looks at our own log proof before it is shown to anybody; absent in tests of other things.
     judge: Option<Arc<Judge>>,
+}
+
+/// What snapshots are built from beside what each publish brings.
+#[derive(Default)]
+struct Writer {
+    alpns: Vec<Vec<u8>>,
+    /// The foreign domains that configuration names; others are not held.
+    federates_with: BTreeSet<TrustDomain>,
+    /// All that the CA has said last, wanted or not.
+    foreign: Arc<ForeignBundles>,
 }
 
 impl Store {
@@ -104,7 +120,7 @@ impl Store {
         Arc::new(Self {
             current: ArcSwapOption::empty(),
             bumped: watch::Sender::new(0),
-            alpns: Mutex::new(alpns),
+            writer: Mutex::new(Writer { alpns, ..Writer::default() }),
             remembered: Mutex::default(),
             clock,
             judge,
@@ -159,10 +175,10 @@ impl Store {
     /// Other declared protocols after a reload of the configuration.
     pub fn declare_alpns(&self, alpns: Vec<Vec<u8>>) -> Result<(), Rejected> {
         let mut writer = self.writer();
-        if *writer == alpns {
+        if writer.alpns == alpns {
             return Ok(());
         }
-        *writer = alpns;
+        writer.alpns = alpns;
         if let Some(old) = self.load() {
             let (bundle, deny) = (Arc::clone(&old.bundle), Arc::clone(&old.deny));
             self.swap_in(&writer, old.mine(), bundle, deny)?;
@@ -257,22 +273,24 @@ impl Store {
         Ok(())
     }
 
-    fn writer(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
         // A writer that panicked has swapped in nothing.
-        self.alpns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn swap_in(
         &self,
-        alpns: &[Vec<u8>],
+        writer: &Writer,
         mine: Mine,
         bundle: Arc<TrustBundle>,
         deny: Arc<DenyList>,
     ) -> Result<Arc<Snapshot>, Rejected> {
         let Mine { svid, own, key, log_proof } = mine;
-        let tls = tls::Configs::build(svid.chain(), &key, &bundle, alpns, &self.clock)?;
+        let trust = writer.trust(&bundle);
+        let tls = tls::Configs::build(svid.chain(), &key, &trust, &writer.alpns, &self.clock)?;
         let generation = self.load().map_or(1, |old| old.generation + 1);
-        let fresh = Arc::new(Snapshot { generation, svid, bundle, deny, tls, log_proof, own, key });
+        let fresh =
+            Arc::new(Snapshot { generation, svid, bundle, trust, deny, tls, log_proof, own, key });
         self.current.store(Some(Arc::clone(&fresh)));
         self.bumped.send_replace(generation);
         Ok(fresh)

@@ -47,6 +47,10 @@ pub enum Rejected {
     OlderDenyList { seen: u64, held: u64 },
     #[error("deny list epoch {epoch} says something else than before; it is not used")]
     ContradictoryDenyList { epoch: u64 },
+    #[error("epoch {seen} of the foreign bundles is older than the {held} we hold; it is not used")]
+    OlderForeign { seen: u64, held: u64 },
+    #[error("epoch {epoch} of the foreign bundles says something else than before; it is not used")]
+    ContradictoryForeign { epoch: u64 },
     #[error("there is no SVID yet that it could go with; this is a defect of ours")]
     NoSvid,
 }

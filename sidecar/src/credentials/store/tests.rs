@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use myelin_identity::bundle::{DenyEntry, DenySubject};
+use myelin_identity::bundle::{DenyEntry, DenySubject, ForeignBundle};
 
 use super::*;
 use crate::credentials::testing::{NOW, Root};
@@ -259,4 +259,70 @@ fn readers_see_generations_grow_while_writers_race() {
     });
     let last = store.load().unwrap();
     assert_eq!((last.generation, last.deny.epoch()), (1 + 2 * ROUNDS, ROUNDS));
+}
+
+/// Bundles of foreign domains, each under a root of its own.
+fn foreign(epoch: u64, domains: &[(&str, &Root)]) -> ForeignBundles {
+    let bundles = domains.iter().map(|(name, root)| {
+        let roots = root.bundle(1).roots().cloned().collect();
+        let bundle = TrustBundle::new(TrustDomain::parse(name).unwrap(), 1, roots).unwrap();
+        ForeignBundle { bundle: Arc::new(bundle), unlogged: false }
+    });
+    ForeignBundles::new(epoch, bundles.collect()).unwrap()
+}
+
+fn domains(names: &[&str]) -> BTreeSet<TrustDomain> {
+    names.iter().map(|name| TrustDomain::parse(name).unwrap()).collect()
+}
+
+fn held(store: &Store) -> Vec<String> {
+    let snapshot = store.load().unwrap();
+    let bundles = snapshot.trust.foreign().bundles();
+    bundles.iter().map(|foreign| foreign.trust_domain().to_string()).collect()
+}
+
+#[test]
+fn only_the_foreign_domains_that_configuration_names_are_held() {
+    let (root, b, c) = (Root::new(), Root::new(), Root::new());
+    let store = store();
+    store.federate_with(domains(&["b.example"])).unwrap();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    let said = foreign(1, &[("b.example", &b), ("c.example", &c)]);
+    let taken = store.publish_foreign(said).unwrap().unwrap();
+    assert_eq!((taken.generation, held(&store)), (2, vec!["b.example".to_owned()]));
+    // A change that is not for us drains no pool.
+    let more = foreign(2, &[("b.example", &b), ("c.example", &c), ("d.example", &c)]);
+    assert!(store.publish_foreign(more).unwrap().is_none());
+    // What was said earlier counts as soon as it is wanted, and no longer than that.
+    store.federate_with(domains(&["c.example", "d.example"])).unwrap();
+    assert_eq!(held(&store), ["c.example", "d.example"]);
+    store.federate_with(domains(&[])).unwrap();
+    assert!(held(&store).is_empty());
+}
+
+#[test]
+fn a_removed_domain_is_gone_and_a_renewal_does_not_bring_it_back() {
+    let (root, b) = (Root::new(), Root::new());
+    let store = with_svid(&root);
+    store.federate_with(domains(&["b.example"])).unwrap();
+    store.publish_foreign(foreign(3, &[("b.example", &b)])).unwrap().unwrap();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    assert_eq!(held(&store), ["b.example"], "a renewal keeps it");
+    store.publish_foreign(foreign(4, &[])).unwrap().unwrap();
+    store.publish_svid(root.issue(WEB, 300), None).unwrap();
+    assert!(held(&store).is_empty());
+}
+
+#[test]
+fn older_or_contradictory_foreign_bundles_are_refused() {
+    let (root, b, other) = (Root::new(), Root::new(), Root::new());
+    let store = with_svid(&root);
+    store.federate_with(domains(&["b.example"])).unwrap();
+    store.publish_foreign(foreign(3, &[("b.example", &b)])).unwrap().unwrap();
+    let rejected = store.publish_foreign(foreign(2, &[])).unwrap_err();
+    assert!(matches!(rejected, Rejected::OlderForeign { seen: 2, held: 3 }), "{rejected}");
+    let rejected = store.publish_foreign(foreign(3, &[("b.example", &other)])).unwrap_err();
+    assert!(matches!(rejected, Rejected::ContradictoryForeign { epoch: 3 }), "{rejected}");
+    assert!(store.publish_foreign(foreign(3, &[("b.example", &b)])).unwrap().is_none());
+    assert_eq!(held(&store), ["b.example"]);
 }

@@ -182,7 +182,7 @@ pub(super) fn spent(held: &Connection, max_bytes: u64) -> Option<Retired> {
 fn moment(snapshot: &Snapshot, unix: u64) -> Moment<'_> {
     Moment {
         generation: snapshot.generation,
-        bundle: &snapshot.bundle,
+        trust: snapshot.trust.view(),
         deny: &snapshot.deny,
         unix,
         now: Instant::now(),

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use myelin_identity::bundle::{DenyList, TrustBundle};
+use myelin_identity::bundle::{DenyList, Trust};
 use myelin_identity::verify::{Expected, Peer};
 use rustls::pki_types::UnixTime;
 use tokio::time::Instant;
@@ -58,7 +58,7 @@ pub(in crate::outbound) struct Held<L> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment<'a> {
     pub(super) generation: u64,
-    pub(super) bundle: &'a TrustBundle,
+    pub(super) trust: Trust<'a>,
     pub(super) deny: &'a DenyList,
     /// Seconds since the Unix epoch.
     pub(super) unix: u64,
@@ -239,7 +239,7 @@ fn standing<L: Warm>(
         return Err(Retired::Generation);
     }
     let at = UnixTime::since_unix_epoch(Duration::from_secs(moment.unix));
-    if held.peer.still_trusted(moment.bundle, moment.deny, at).is_err() {
+    if held.peer.still_trusted(moment.trust, moment.deny, at).is_err() {
         return Err(Retired::Trust);
     }
     if moment.now >= held.until {

@@ -303,7 +303,7 @@ impl Life {
     fn moment<'a>(&self, deny: &'a DenyList) -> Moment<'a> {
         Moment {
             generation: self.generation,
-            bundle: &WORLD.bundles[self.trusts],
+            trust: (&WORLD.bundles[self.trusts]).into(),
             deny,
             unix: self.unix,
             now: self.now,

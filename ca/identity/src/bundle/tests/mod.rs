@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod deny;
+mod foreign;
 
 use proptest::prelude::*;
 use rcgen::{IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};

@@ -6,13 +6,17 @@
 
 mod secrets;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384};
 use rustls_pki_types::CertificateDer;
 
 use super::*;
-use crate::bundle::{DenyEntry, DenyList, DenySubject, SignedDenyList};
+use crate::bundle::{
+    DenyEntry, DenyList, DenySubject, ForeignBundle, ForeignBundles, SignedDenyList, TrustBundle,
+};
 use crate::id::SpiffeId;
 use crate::svid::P256Spki;
 use crate::testing::{NOW, WEB, bundle, root, uri};
@@ -173,8 +177,13 @@ fn bundle_updates_round_trip_and_are_bounded() {
         signer: CertificateDer::from(vec![2; 300]),
     };
     let bundle = Some(bundle(&[&root("root")]));
-    let full = BundleUpdate { bundle, deny_list: Some(deny_list), heartbeat_seconds: 30 };
-    let beat = BundleUpdate { bundle: None, deny_list: None, heartbeat_seconds: 30 };
+    let full = BundleUpdate {
+        bundle,
+        deny_list: Some(deny_list),
+        foreign: Some(ForeignBundles::default()),
+        heartbeat_seconds: 30,
+    };
+    let beat = BundleUpdate { bundle: None, deny_list: None, foreign: None, heartbeat_seconds: 30 };
     for update in [full.clone(), beat] {
         assert_eq!(BundleUpdate::try_from(proto::BundleUpdate::from(&update)), Ok(update));
     }
@@ -201,6 +210,35 @@ fn bundle_updates_round_trip_and_are_bounded() {
     for heartbeat_seconds in [0, 86_401] {
         let wire = proto::BundleUpdate { heartbeat_seconds, ..Default::default() };
         assert!(BundleUpdate::try_from(wire).is_err());
+    }
+}
+
+#[test]
+fn foreign_bundles_round_trip_and_are_bounded() {
+    let foreign = |name: &str| ForeignBundle {
+        bundle: Arc::new(
+            TrustBundle::new(TrustDomain::parse(name).unwrap(), 3, vec![root(name).der]).unwrap(),
+        ),
+        unlogged: name == "b.example",
+    };
+    let set = ForeignBundles::new(9, vec![foreign("c.example"), foreign("b.example")]).unwrap();
+    let wire = proto::ForeignBundles::from(&set);
+    assert_eq!(ForeignBundles::try_from(wire.clone()), Ok(set));
+    type Edit = fn(&mut proto::ForeignBundles);
+    let table: &[(&str, Edit)] = &[
+        ("foreign.bundle", |w| w.bundles[0].bundle = None),
+        ("foreign", |w| w.bundles[1] = w.bundles[0].clone()),
+        ("foreign.bundles", |w| w.bundles = vec![w.bundles[0].clone(); 33]),
+        ("bundle", |w| w.bundles[0].bundle.as_mut().unwrap().roots_der.clear()),
+        ("bundle.trust_domain", |w| {
+            w.bundles[0].bundle.as_mut().unwrap().trust_domain = "B".into();
+        }),
+    ];
+    for (field, edit) in table {
+        let mut wire = wire.clone();
+        edit(&mut wire);
+        let error = ForeignBundles::try_from(wire).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{field}`")), "{error}");
     }
 }
 

@@ -1,11 +1,12 @@
 //! The verifier against certificates with one thing wrong each (T3 to T9, T12, T43), and their
-//! twins with nothing wrong. Chains are in `chain`, leaves in `leaf`, later uses in `uses`, rustls
-//! in `tls`.
+//! twins with nothing wrong. Chains are in `chain`, leaves in `leaf`, later uses in `uses`, two
+//! domains in `federated`, rustls in `tls`.
 //! Never: sockets or the real time.
 
 // SPDX-License-Identifier: Apache-2.0
 
 mod chain;
+mod federated;
 mod leaf;
 mod tls;
 mod uses;

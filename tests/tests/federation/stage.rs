@@ -1,0 +1,154 @@
+//! The stage of this suite: domain `mesh.test` with workload `a`, domain `b.test` with workload
+//! `b`, both CAs with bundle endpoints that know each other.
+//!
+//! Never: a bundle that was carried by hand but the one that recognises the endpoint.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use myelin_lab::Pod;
+use myelin_tests::ca::Ca;
+use myelin_tests::programs::eventually;
+use myelin_tests::{Mesh, Options, Spec, Workload};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) const B: &str = "b.test";
+/// Where the policies of `a` and `b` name each other.
+pub(crate) const PORT: u16 = 7_000;
+/// Where no policy names anybody.
+pub(crate) const OWN_PORT: u16 = 7_001;
+const ENDPOINT_PORT: u16 = 15_012;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// As DESIGN says: what is withdrawn ends within five seconds.
+pub(crate) const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
+
+pub(crate) struct Stage {
+    pub(crate) a: Workload,
+    pub(crate) b: Workload,
+    pub(crate) b_ca: Ca,
+    pub(crate) mesh: Mesh,
+}
+
+pub(crate) fn flags() -> Vec<String> {
+    vec!["--federation-listen".to_owned(), format!("[::]:{ENDPOINT_PORT}")]
+}
+
+pub(crate) fn a_id() -> String {
+    "spiffe://mesh.test/ns/test/sa/a".to_owned()
+}
+
+pub(crate) fn b_id() -> String {
+    "spiffe://b.test/ns/test/sa/b".to_owned()
+}
+
+/// Both domains, not federated yet.
+pub(crate) async fn prepare() -> Result<Option<Stage>> {
+    let options = Options { ca_flags: flags(), ..Options::default() };
+    let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
+    let b_ca = Ca::start_with(mesh.pod("b-ca")?, B, mesh.dir(), HOUR, &flags()).await?;
+    let (a_pod, b_pod) = (mesh.pod("a")?, mesh.pod("b")?);
+    let a_spec = Spec { federates_with: vec![B.to_owned()], ..Spec::new("a") }
+        .tables(&tables(&b_id(), &b_pod));
+    let b_spec = Spec {
+        trust_domain: B.to_owned(),
+        federates_with: vec![myelin_tests::mesh::TRUST_DOMAIN.to_owned()],
+        ..Spec::new("b")
+    }
+    .tables(&tables(&a_id(), &a_pod));
+    let a = mesh.prepare_in(a_pod, &mesh.ca, a_spec).await?;
+    let b = mesh.prepare_in(b_pod, &b_ca, b_spec).await?;
+    a.run().await?;
+    b.run().await?;
+    Ok(Some(Stage { a, b, b_ca, mesh }))
+}
+
+/// Both domains, federated both ways, and both sidecars know it.
+pub(crate) async fn federated() -> Result<Option<Stage>> {
+    let Some(stage) = prepare().await? else { return Ok(None) };
+    federate(&stage.mesh, &stage.mesh.ca, B, &stage.b_ca).await?;
+    federate(&stage.mesh, &stage.b_ca, myelin_tests::mesh::TRUST_DOMAIN, &stage.mesh.ca).await?;
+    for workload in [&stage.a, &stage.b] {
+        holds(workload, 1.0).await?;
+    }
+    Ok(Some(stage))
+}
+
+/// `ca` federates with the domain of `other`, as an operator would type it.
+pub(crate) async fn federate(mesh: &Mesh, ca: &Ca, domain: &str, other: &Ca) -> Result<String> {
+    let bundle = mesh.dir().join(format!("bundle-of-{domain}.json"));
+    std::fs::write(&bundle, other.bundle_json().await?)?;
+    let url = format!("https://{}/", SocketAddr::new(other.pod().v4(), ENDPOINT_PORT));
+    let bundle = bundle.display().to_string();
+    let said = ca
+        .operate(&[
+            "federation",
+            "add",
+            "--trust-domain",
+            domain,
+            "--profile",
+            "https_spiffe",
+            "--url",
+            &url,
+            "--bundle",
+            &bundle,
+            "--unlogged",
+        ])
+        .await?;
+    ensure!(said.contains("fetched: sequence"), "{said}");
+    Ok(said)
+}
+
+/// Waits until the sidecar holds so many foreign bundles.
+pub(crate) async fn holds(workload: &Workload, count: f64) -> Result<()> {
+    let what = format!("{} holds {count} foreign bundles", workload.spec.name);
+    eventually(&what, WITHDRAWN_WITHIN, async || {
+        Ok(workload.metrics().await?.sum("myelin_foreign_bundles", &[]) == count)
+    })
+    .await
+}
+
+/// Each names the other: who may enter, and whom to expect where.
+fn tables(other: &str, pod: &Pod) -> String {
+    let peers = pod
+        .addresses()
+        .iter()
+        .map(|address| format!("[[outbound.peer]]\naddress = \"{address}\"\nid = \"{other}\"\n"));
+    let peers: String = peers.collect();
+    let port = format!("[[inbound.port]]\nport = {PORT}\nplain_mtls = true\n");
+    format!(
+        "{port}[[inbound.allow]]\nname = \"partner\"\nports = [{PORT}]\nids = [\"{other}\"]\n{peers}"
+    )
+}
+
+/// A connection from one workload to the other, seen at both ends, with a word each way.
+pub(crate) async fn call(
+    from: &Workload,
+    to: &Workload,
+    address: SocketAddr,
+) -> Result<(TcpStream, TcpStream)> {
+    let listener = to.pod.tcp_listen(address).await?;
+    let mut dialled = from.pod.tcp_connect(address).await?;
+    let accepted = tokio::time::timeout(Duration::from_secs(10), listener.accept()).await;
+    let (mut served, _) = accepted
+        .with_context(|| format!("nobody came: {}\n{}", from.last_words(), to.last_words()))??;
+    let mut heard = [0; 5];
+    dialled.write_all(b"hello").await?;
+    served.read_exact(&mut heard).await?;
+    served.write_all(b"there").await?;
+    dialled.read_exact(&mut heard).await?;
+    ensure!(&heard == b"there");
+    Ok((dialled, served))
+}
+
+/// A connection that must come to nothing.
+pub(crate) async fn refused(from: &Workload, address: SocketAddr) -> Result<()> {
+    // The reset may come before the dial has returned.
+    let Ok(mut dialled) = from.pod.tcp_connect(address).await else { return Ok(()) };
+    let read = tokio::time::timeout(Duration::from_secs(10), dialled.read(&mut [0; 1])).await;
+    ensure!(read.context("neither refused nor answered")?.is_err(), "it was let in");
+    Ok(())
+}
