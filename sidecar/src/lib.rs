@@ -27,7 +27,9 @@ pub mod proofs;
 pub mod relay;
 pub mod report;
 pub mod tls;
+pub mod unix_socket;
 pub mod wire;
+pub mod workload_api;
 
 #[cfg(test)]
 mod testing;

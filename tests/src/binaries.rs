@@ -52,6 +52,21 @@ pub fn envoy() -> Result<PathBuf> {
     )
 }
 
+/// The directory with PyPI's `spiffe` and what it stands on, where `tests/run` puts it, or where
+/// `MYELIN_SPIFFE_PYTHON` says: for `PYTHONPATH`.
+pub fn spiffe_for_python() -> Result<PathBuf> {
+    if let Some(named) = env::var_os("MYELIN_SPIFFE_PYTHON") {
+        return Ok(named.into());
+    }
+    let beside = target_directory()?;
+    let shared = beside.parent().map(|top| top.join("spiffe-client"));
+    let candidates = [Some(beside.join("spiffe-client")), shared];
+    candidates.into_iter().flatten().find(|path| path.join("spiffe").is_dir()).context(
+        "PyPI's spiffe is not there: run tests/run, or `pip install --target \
+         <target>/spiffe-client spiffe==0.3.2`, or name its directory in MYELIN_SPIFFE_PYTHON",
+    )
+}
+
 fn own(name: &str) -> Result<PathBuf> {
     let directory = match env::var_os("MYELIN_BIN_DIR") {
         Some(named) => PathBuf::from(named),

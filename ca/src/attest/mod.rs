@@ -41,6 +41,8 @@ pub enum Claimed {
     HostAlone,
     /// Holds a host key and the SVID with this serial, and says which generation it is.
     Renewal { lineage: Hex, generation: u64, serial: Hex },
+    /// Holds the same, and wants the workload's own certificate beside it.
+    Companion { lineage: Hex, generation: u64, serial: Hex },
 }
 
 /// A request whose every signature was verified. Only [`prove`] makes one.
@@ -86,13 +88,16 @@ pub fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, At
             Claimed::Token { secret_hash: Hex(secret.stored_hash().to_vec()) }
         }
         Attestation::Host { lineage: None, .. } => Claimed::HostAlone,
-        Attestation::Host { lineage: Some(Lineage { id, generation }), .. } => {
-            let peer = caller.peer.as_ref().ok_or(AttestError::SvidNotPresented)?;
-            let serial = Hex(peer.serial.as_bytes().to_vec());
-            Claimed::Renewal {
+        Attestation::Host { lineage: Some(Lineage { id, generation }), .. } => Claimed::Renewal {
+            lineage: Hex(id.as_bytes().to_vec()),
+            generation: *generation,
+            serial: presented_serial(caller)?,
+        },
+        Attestation::Companion { vouched_by: Lineage { id, generation }, .. } => {
+            Claimed::Companion {
                 lineage: Hex(id.as_bytes().to_vec()),
                 generation: *generation,
-                serial,
+                serial: presented_serial(caller)?,
             }
         }
     };
@@ -105,6 +110,12 @@ pub fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, At
     })
 }
 
+/// The SVID that the connection proved.
+fn presented_serial(caller: &Caller) -> Result<Hex, AttestError> {
+    let peer = caller.peer.as_ref().ok_or(AttestError::SvidNotPresented)?;
+    Ok(Hex(peer.serial.as_bytes().to_vec()))
+}
+
 impl Claimed {
     /// The attestor's word in logs and metrics.
     pub fn attestor(&self) -> &'static str {
@@ -112,6 +123,7 @@ impl Claimed {
             Self::Token { .. } => "join_token",
             Self::HostAlone => "host_key",
             Self::Renewal { .. } => "renewal",
+            Self::Companion { .. } => "companion",
         }
     }
 
@@ -122,7 +134,7 @@ impl Claimed {
 
     pub fn lineage(&self) -> Option<&Hex> {
         match self {
-            Self::Renewal { lineage, .. } => Some(lineage),
+            Self::Renewal { lineage, .. } | Self::Companion { lineage, .. } => Some(lineage),
             Self::Token { .. } | Self::HostAlone => None,
         }
     }
@@ -175,6 +187,7 @@ pub fn attestor_of(request: &proto::IssueRequest) -> &'static str {
         Some(Wire::JoinToken(_)) => "join_token",
         Some(Wire::Host(host)) if host.lineage.is_some() => "renewal",
         Some(Wire::Host(_)) => "host_key",
+        Some(Wire::Companion(_)) => "companion",
         None => "none",
     }
 }

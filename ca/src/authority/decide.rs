@@ -67,6 +67,8 @@ pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Dec
         Claimed::Token { .. } => redeem(proven, known, now),
         Claimed::HostAlone => reattest(proven, known),
         Claimed::Renewal { generation, .. } => renew(proven, known, *generation),
+        // Decided in `authority::companion`, which never asks here: what vouches is not renewed.
+        Claimed::Companion { .. } => Decision::Refuse(Reason::SvidOfAnotherLineage),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::template::{Leaf, Serial};
 
 /// Attempts until a caller is told to come again. Each conflict means that another issue on the
 /// same token, host or address succeeded, so only a storm on one of them uses these up.
-const MAX_ATTEMPTS: usize = 8;
+pub(super) const MAX_ATTEMPTS: usize = 8;
 
 impl Authority {
     /// Issues one certificate to a caller that `attest` has proven.
@@ -34,6 +34,9 @@ impl Authority {
         if let (Claimed::Renewal { .. }, Some(peer)) = (proven.claimed(), &caller.peer) {
             // The handshake is over for a while: the SVID may have expired or been denied since.
             self.judge(peer)?;
+        }
+        if let Claimed::Companion { .. } = proven.claimed() {
+            return self.issue_companion(caller, proven).await;
         }
         for _ in 0..MAX_ATTEMPTS {
             let now = self.clock.seconds();
@@ -68,7 +71,7 @@ impl Authority {
         Err(IssueError::Refused(Reason::Contended))
     }
 
-    async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
+    pub(super) async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
         let journal = &self.journal;
         let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
         let denied = self.denied();
@@ -81,7 +84,8 @@ impl Authority {
                     .and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
             }
             Claimed::HostAlone => seen.host.as_ref().map(|host| host.record.lineage.clone()),
-            Claimed::Renewal { lineage, serial, .. } => {
+            Claimed::Renewal { lineage, serial, .. }
+            | Claimed::Companion { lineage, serial, .. } => {
                 seen.held = journal.read::<HeldRecord>(&held_name(proven.host(), serial)).await?;
                 Some(lineage.clone())
             }
@@ -160,7 +164,7 @@ impl Authority {
         }
     }
 
-    fn leaf(
+    pub(super) fn leaf(
         &self,
         proven: &Proven,
         grant: &Grant,

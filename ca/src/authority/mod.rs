@@ -26,6 +26,7 @@ use crate::template::Lifetimes;
 use denied::Denied;
 
 mod alarm;
+mod companion;
 mod decide;
 mod denied;
 mod entries;

@@ -10,8 +10,8 @@ use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, DenialRecord, Entry, HeldRecord, HostRecord, IssuedRecord, JournalError,
-    LineageRecord, Record, TokenRecord,
+    AddressRecord, Batch, CompanionRecord, DenialRecord, Entry, HeldRecord, HostRecord,
+    IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -34,6 +34,7 @@ impl Authority {
         let mut gone = self.sweep_kind(|token: &TokenRecord| long_ago(token.expires)).await?;
         gone += self.sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after)).await?;
         gone += self.sweep_kind(|held: &HeldRecord| long_ago(held.not_after)).await?;
+        gone += self.sweep_kind(|record: &CompanionRecord| long_ago(record.not_after)).await?;
         gone += self
             .sweep_kind(|address: &AddressRecord| {
                 address.claims.iter().all(|claim| long_ago(claim.not_after))

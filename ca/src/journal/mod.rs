@@ -20,10 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, Versioned, Write};
 
+mod companion;
 mod denials;
 mod federation;
 mod records;
 
+pub use companion::CompanionRecord;
 pub use denials::*;
 pub use federation::*;
 pub use records::*;

@@ -59,6 +59,8 @@ pub enum By<'a> {
     Token(&'a JoinToken),
     HostAlone,
     Renewal(&'a Held),
+    /// The workload's own certificate, vouched for by this SVID.
+    Companion(&'a Held),
 }
 
 /// An SVID as its holder has it.
@@ -110,6 +112,10 @@ pub fn request(
             host_spki: host.spki.clone(),
             lineage: Some(held.lineage().into()),
         }),
+        By::Companion(held) => Attestation::Companion(proto::Companion {
+            host_spki: host.spki.clone(),
+            vouched_by: Some(held.lineage().into()),
+        }),
     };
     let host_signature =
         sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key)
@@ -131,7 +137,7 @@ pub async fn issue(
     intent: &Intent,
 ) -> Result<Held, Status> {
     let svid = match &by {
-        By::Renewal(held) => Some(*held),
+        By::Renewal(held) | By::Companion(held) => Some(*held),
         By::Token(_) | By::HostAlone => None,
     };
     let mut connected = target.connect(svid).await;

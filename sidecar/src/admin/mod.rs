@@ -15,10 +15,11 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 
 use serde_json::Value;
+
+use crate::unix_socket::SocketError;
 
 pub use self::ops::OpsPort;
 pub use self::socket::{AdminSocket, AllowedUids};
@@ -62,26 +63,6 @@ pub enum AdminError {
         "cannot listen on {address} for /live, /ready and /metrics: {source}: choose another `listen.ops`, or stop what holds it"
     )]
     Ops { address: SocketAddr, source: io::Error },
-    #[error(
-        "cannot make the admin socket {path}: {source}: choose a `listen.admin` whose directory this user may write"
-    )]
-    Socket { path: PathBuf, source: io::Error },
-    #[error(
-        "cannot use the directory {path} of the admin socket: {source}: create it with mode 0755 or less, owned by root or this user"
-    )]
-    Directory { path: PathBuf, source: io::Error },
-    #[error(
-        "the directory {path} of the admin socket has mode {mode:04o}, expected nobody but its owner to write there: chmod go-w it, or name a directory of its own in `listen.admin`"
-    )]
-    DirectoryOpen { path: PathBuf, mode: u32 },
-    #[error(
-        "the directory {path} of the admin socket belongs to uid {seen}, expected root or uid {own}: chown it, or choose another `listen.admin`"
-    )]
-    DirectoryOwner { path: PathBuf, seen: u32, own: u32 },
-    #[error(
-        "another process answers on the admin socket {path}: stop it, or choose another `listen.admin`"
-    )]
-    SocketTaken { path: PathBuf },
-    #[error("{path} exists and is no socket: remove it, or choose another `listen.admin`")]
-    NoSocket { path: PathBuf },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }

@@ -1,17 +1,13 @@
 //! The operator's Unix socket: who may enter is decided by what the kernel says about the caller,
 //! not by file modes alone. Called by `app`; mounted only where operators reach.
 //!
-//! Never: answers a caller before its user is checked, replaces a socket on which somebody answers,
-//! removes a file that is not a dead socket.
+//! Never: answers a caller before its user is checked.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +16,17 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use nix::unistd::geteuid;
 use serde_json::json;
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::http::{self, Answer};
 use super::{AdminError, View};
+use crate::unix_socket::BoundSocket;
+
+/// What configuration calls the socket's path.
+const KEY: &str = "listen.admin";
 
 /// Operators at once: a shell, a dashboard, an `explain`. More wait in the backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -41,9 +40,6 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A refused caller is logged at most this often, so that it cannot flood the log.
 const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(10);
-
-/// Group and others may not write where the socket lives.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 const PAGES: &str = "GET /config, /certs, /connections, /log-level; PUT /log-level; POST /reload";
 
@@ -74,29 +70,16 @@ impl AllowedUids {
 
 /// The bound socket; its file goes when it is dropped.
 pub struct AdminSocket {
-    listener: UnixListener,
+    socket: BoundSocket,
     allowed: AllowedUids,
-    path: PathBuf,
-    /// Device and inode of our own file, so that no successor's is removed.
-    file: (u64, u64),
 }
 
 impl AdminSocket {
     /// Checks the directory (made with mode 0755 if it is missing), replaces a dead socket and
     /// binds. Must be called within the runtime that will serve it.
     pub fn bind(path: &Path, allowed: AllowedUids) -> Result<Self, AdminError> {
-        let own = geteuid().as_raw();
-        check_directory(path, own)?;
-        remove_dead_socket(path)?;
-        let failed = |source| AdminError::Socket { path: path.to_owned(), source };
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        // Between these two calls the umask decides who connects; the credential check below
-        // guards every connection anyway.
-        fs::set_permissions(path, Permissions::from_mode(allowed.file_mode(own)))
-            .map_err(failed)?;
-        let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        let file = (metadata.dev(), metadata.ino());
-        Ok(Self { listener, allowed, path: path.to_owned(), file })
+        let mode = allowed.file_mode(geteuid().as_raw());
+        Ok(Self { socket: BoundSocket::bind(path, KEY, mode)?, allowed })
     }
 
     /// Serves until the future is dropped.
@@ -106,7 +89,7 @@ impl AdminSocket {
         let mut last_refusal: Option<Instant> = None;
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await;
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, _)) = self.socket.listener.accept().await else {
                 tokio::time::sleep(http::ACCEPT_PAUSE).await;
                 continue;
             };
@@ -134,17 +117,6 @@ impl AdminSocket {
                 http::serve_one(stream, |request| answer(request, uid, &*view)).await;
                 drop(permit);
             });
-        }
-    }
-}
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
-        if is_ours {
-            // A file that stays behind is replaced at the next start.
-            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -205,43 +177,5 @@ fn done(result: Result<(), String>) -> Answer {
     match result {
         Ok(()) => http::json(StatusCode::OK, &json!({ "done": true })),
         Err(line) => http::error(StatusCode::UNPROCESSABLE_ENTITY, &line),
-    }
-}
-
-fn check_directory(socket: &Path, own: u32) -> Result<(), AdminError> {
-    let path = match socket.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let failed = |source| AdminError::Directory { path: path.clone(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(failed)?;
-    let metadata = fs::metadata(&path).map_err(failed)?;
-    let (seen, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if seen != 0 && seen != own {
-        return Err(AdminError::DirectoryOwner { path, seen, own });
-    }
-    if mode & WRITABLE_BY_OTHERS != 0 {
-        return Err(AdminError::DirectoryOpen { path, mode });
-    }
-    Ok(())
-}
-
-fn remove_dead_socket(path: &Path) -> Result<(), AdminError> {
-    let failed = |source| AdminError::Socket { path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => {}
-        Ok(_) => return Err(AdminError::NoSocket { path: path.to_owned() }),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(why) => return Err(failed(why)),
-    }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-    // A full backlog must not hold us: it counts as an answer.
-    probe.set_nonblocking(true).map_err(failed)?;
-    match probe.connect(&SockAddr::unix(path).map_err(failed)?) {
-        Err(why) if why.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed)
-        }
-        Err(why) if why.kind() != io::ErrorKind::WouldBlock => Err(failed(why)),
-        _ => Err(AdminError::SocketTaken { path: path.to_owned() }),
     }
 }

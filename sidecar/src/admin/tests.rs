@@ -284,7 +284,7 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     serve_socket(&path, &[]);
     assert!(ask(&path, "GET", "/config", "").await.starts_with("HTTP/1.1 200 "));
     let taken = AdminSocket::bind(&path, AllowedUids::with_own([])).err().unwrap();
-    assert!(matches!(taken, AdminError::SocketTaken { .. }), "{taken}");
+    assert!(matches!(taken, AdminError::Socket(SocketError::SocketTaken { .. })), "{taken}");
     assert!(ask(&path, "GET", "/config", "").await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -311,13 +311,19 @@ async fn files_links_and_open_directories_are_refused() {
     };
     let file = directory.path().join("file");
     fs::write(&file, "precious").unwrap();
-    assert!(matches!(bind(&file), AdminError::NoSocket { .. }));
+    assert!(matches!(bind(&file), AdminError::Socket(SocketError::NoSocket { .. })));
     let link = directory.path().join("link");
     symlink(&file, &link).unwrap();
-    assert!(matches!(bind(&link), AdminError::NoSocket { .. }));
+    assert!(matches!(bind(&link), AdminError::Socket(SocketError::NoSocket { .. })));
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
-    assert!(matches!(bind(&file.join("admin.sock")), AdminError::Directory { .. }));
+    assert!(matches!(
+        bind(&file.join("admin.sock")),
+        AdminError::Socket(SocketError::Directory { .. })
+    ));
     fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
     let open = bind(&directory.path().join("admin.sock"));
-    assert!(matches!(open, AdminError::DirectoryOpen { mode: 0o1777, .. }), "{open}");
+    assert!(
+        matches!(open, AdminError::Socket(SocketError::DirectoryOpen { mode: 0o1777, .. })),
+        "{open}"
+    );
 }

@@ -35,6 +35,8 @@ use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
 use crate::proofs::{Judge, Seen};
+use crate::unix_socket::SocketError;
+use crate::workload_api::WorkloadApi;
 use health::Readiness;
 pub use logs::{LogError, Logs};
 use shared::{Listen, Shared};
@@ -69,6 +71,8 @@ pub enum AppError {
     OwnAddress(#[from] OwnAddressError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    WorkloadApi(#[from] SocketError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
     #[error(transparent)]
@@ -113,6 +117,7 @@ async fn serve(
         AllowedUids::with_own(config.listen.admin_uids.iter().copied()),
     )?;
     let ops = OpsPort::bind(shared.listen.ops)?;
+    let (workload, workload_api) = wiring::workload_api(&config, &shared)?;
     let workers = (0..wiring::workers(&config))
         .map(|index| worker::start(index, &shared))
         .collect::<Result<Vec<_>, _>>()?;
@@ -121,7 +126,7 @@ async fn serve(
     let operator = Arc::new(Operator::new(&shared, &config, path, logs, rosters));
     tracing::info!(workers = workers.len(), most = shared.door.most(), "listening");
     let credentials = credentials::run(
-        wiring::credentials(&config, shared.dialer)?,
+        wiring::credentials(&config, shared.dialer, workload)?,
         Arc::clone(&shared.store),
         Arc::clone(&shared.desk),
         Arc::clone(&shared.metrics),
@@ -131,6 +136,7 @@ async fn serve(
     let ended = tokio::select! {
         started = credentials => started.map_err(AppError::from),
         never = socket.serve(Arc::<Operator>::clone(&operator)) => match never {},
+        never = serve_workload(workload_api) => match never {},
         never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
         never = Box::pin(audit(&shared, &config, seen)) => match never {},
         never = follow_changes(&shared) => match never {},
@@ -139,6 +145,14 @@ async fn serve(
     };
     leave(&shared, workers, config.limits.drain_timeout).await;
     ended
+}
+
+/// Nothing is served, for ever, where nothing is configured.
+async fn serve_workload(api: Option<WorkloadApi>) -> Infallible {
+    match api {
+        Some(api) => Box::pin(api.serve()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Lets running connections finish for `grace`, then cuts what is left.

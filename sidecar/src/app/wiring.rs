@@ -14,17 +14,20 @@ use std::time::Duration;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::JoinToken;
 
+use super::shared::Shared;
 use crate::addr::Clock;
 use crate::auditor;
 use crate::config::Config;
-use crate::credentials::{self, Store};
+use crate::credentials::{self, Store, WorkloadIdentity};
 use crate::directory::Protocol;
 use crate::inbound;
 use crate::intercept::{self, Plan};
 use crate::net::Dialer;
 use crate::outbound;
 use crate::proofs::Judge;
+use crate::unix_socket::SocketError;
 use crate::wire::Budget;
+use crate::workload_api::WorkloadApi;
 
 /// How long a recycled mesh connection may wait for its next use: long enough for a client's next
 /// request, short enough that idle peers cost nothing.
@@ -84,6 +87,7 @@ fn bounded(path: &Path, most: u64) -> io::Result<Option<String>> {
 pub(super) fn credentials(
     config: &Config,
     dialer: Dialer,
+    workload: Option<Arc<WorkloadIdentity>>,
 ) -> Result<credentials::Config, TokenError> {
     Ok(credentials::Config {
         trust_domain: config.trust_domain.clone(),
@@ -94,7 +98,25 @@ pub(super) fn credentials(
         pinned: bundle(config)?,
         lifetime: config.ca.lifetime,
         dialer,
+        workload,
     })
+}
+
+/// The workload's own identity and the socket that hands it out, where that is configured.
+pub(super) fn workload_api(
+    config: &Config,
+    shared: &Shared,
+) -> Result<(Option<Arc<WorkloadIdentity>>, Option<WorkloadApi>), SocketError> {
+    let Some(config) = config.workload_api.clone() else { return Ok((None, None)) };
+    let identity = WorkloadIdentity::new();
+    let api = WorkloadApi::bind(
+        config,
+        Arc::clone(&shared.store),
+        Arc::clone(&identity),
+        Arc::clone(&shared.metrics),
+        shared.clock.clone(),
+    )?;
+    Ok((Some(identity), Some(api)))
 }
 
 pub(super) fn inbound(config: &Config) -> inbound::Config {

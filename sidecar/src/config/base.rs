@@ -137,7 +137,7 @@ pub(super) fn ca(root: &Section<'_>) -> Result<Ca, ConfigError> {
 pub(super) fn listen(root: &Section<'_>) -> Result<Listen, ConfigError> {
     let section = root.child("listen", LISTEN_KEYS)?;
     let admin = match section.field("admin") {
-        Some(field) => socket_path(&field)?,
+        Some(field) => socket_path(&field, DEFAULT_ADMIN)?,
         None => PathBuf::from(DEFAULT_ADMIN),
     };
     let uids = section.field("admin_uids").map(|field| field.list(MAX_ADMIN_UIDS)).transpose()?;
@@ -284,8 +284,9 @@ fn distinct_ports(section: &Section<'_>, listen: &Listen) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn socket_path(field: &Field<'_>) -> Result<PathBuf, ConfigError> {
-    let path = field.path(DEFAULT_ADMIN)?;
+/// `example` is what is written where there is nothing better to do.
+pub(super) fn socket_path(field: &Field<'_>, example: &str) -> Result<PathBuf, ConfigError> {
+    let path = field.path(example)?;
     if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
         let expected = format!("at most {MAX_SOCKET_PATH_BYTES} bytes (the kernel's limit)");
         return Err(field.wrong(expected, "choose a shorter path"));

@@ -20,6 +20,7 @@ mod show;
 mod source;
 #[cfg(test)]
 mod tests;
+mod workload_api;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -36,7 +37,7 @@ use self::section::Section;
 use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
 use crate::proofs::Witnesses;
-use crate::{directory, policy};
+use crate::{directory, policy, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
 pub use self::limits::Limits;
@@ -58,6 +59,8 @@ pub struct Config {
     pub intercept: Intercept,
     pub policy: policy::Config,
     pub directory: directory::Config,
+    /// Absent: there is no such socket.
+    pub workload_api: Option<socket::Config>,
     pub limits: Limits,
     pub log: Log,
     pub proofs: Proofs,
@@ -164,6 +167,7 @@ const KEYS: &[&str] = &[
     "intercept",
     "inbound",
     "outbound",
+    "workload_api",
     "limits",
     "log",
 ];
@@ -188,6 +192,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         intercept: base::intercept(&root)?,
         policy: inbound::read(&inbound, named, &listen)?,
         directory: outbound::read(&outbound, named, mesh)?,
+        workload_api: workload_api::read(&root)?,
         limits: limits::read(&root)?,
         log: base::log(&root)?,
         proofs: proofs::read(&root, &ca)?,

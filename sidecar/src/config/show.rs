@@ -50,6 +50,12 @@ impl Config {
             },
             "inbound": inbound(&self.policy),
             "outbound": self.outbound(),
+            "workload_api": self.workload_api.as_ref().map(|socket| json!({
+                "socket": socket.socket,
+                "allowed_uids": socket.allowed.uids,
+                "allowed_gids": socket.allowed.gids,
+                "sds": socket.sds,
+            })),
             "limits": {
                 "max_connections": limits.max_connections,
                 "handshake_timeout": words(limits.handshake_timeout),

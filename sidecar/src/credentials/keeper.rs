@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::issuance::{Attestation, IssueResponse, Lineage};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Config;
@@ -21,6 +21,7 @@ use super::issue::{Attempt, IssueError, Reason};
 use super::renew::{self, Schedule};
 use super::start::{Start, StartError};
 use super::store::{Issued, NoIdentity, Rejected, Snapshot, Store};
+use super::workload::Vouching;
 use crate::addr::Endpoint;
 use crate::metrics::Metrics;
 
@@ -47,6 +48,8 @@ pub(super) struct Keeper<'a> {
     open: Option<Attempt>,
     /// Which CA address is next.
     turn: usize,
+    /// Told of each SVID that may vouch for a workload's own.
+    vouches: watch::Sender<Option<Vouching>>,
 }
 
 impl<'a> Keeper<'a> {
@@ -57,10 +60,21 @@ impl<'a> Keeper<'a> {
         desk: &'a Desk,
         metrics: &'a Metrics,
         start: &'a Start,
+        vouches: watch::Sender<Option<Vouching>>,
     ) -> Self {
-        let enrolled = start.enrolled;
-        let (lineage, open, turn) = (None, None, 0);
-        Self { config, connector, store, desk, metrics, start, enrolled, lineage, open, turn }
+        Self {
+            config,
+            connector,
+            store,
+            desk,
+            metrics,
+            start,
+            enrolled: start.enrolled,
+            lineage: None,
+            open: None,
+            turn: 0,
+            vouches,
+        }
     }
 
     /// Runs until the process ends, or until it is clear that it can never have an identity.
@@ -122,6 +136,8 @@ impl<'a> Keeper<'a> {
         self.open = None;
         self.enrolled = true;
         self.lineage = Some(response.lineage);
+        let (lineage, vouching) = (response.lineage, Arc::clone(&snapshot));
+        self.vouches.send_replace(Some(Vouching { snapshot: vouching, lineage }));
         Ok((snapshot, if renewal { RENEWED } else { ATTESTED }))
     }
 
@@ -180,6 +196,12 @@ impl<'a> Keeper<'a> {
     fn next_step(&mut self, error: IssueError) -> Result<NextStep, StartError> {
         if !error.leaves_open() {
             self.open = None;
+        }
+        if let (IssueError::Refused { reason: Reason::Denied, said }, Some(workload)) =
+            (&error, &self.config.workload)
+        {
+            // What is denied to us is denied to whom we vouch for.
+            workload.withdraw(said);
         }
         let first = self.store.load().is_none();
         let state = || self.config.state_dir.clone();
@@ -253,7 +275,12 @@ async fn connect(
     connector.connect(ca, last, shown, left).await
 }
 
-fn issued(attempt: &Attempt, response: &IssueResponse, link: &Link) -> Result<Issued, Rejected> {
+/// The answer to this attempt, not believed yet but of the right trust domain.
+pub(super) fn issued(
+    attempt: &Attempt,
+    response: &IssueResponse,
+    link: &Link,
+) -> Result<Issued, Rejected> {
     let (seen, expected) = (response.bundle.trust_domain(), link.bundle.trust_domain());
     if seen != expected {
         let (seen, expected) = (seen.clone(), expected.clone());

@@ -18,6 +18,7 @@ mod start;
 mod state_dir;
 mod store;
 mod watch;
+mod workload;
 
 #[cfg(test)]
 mod testing;
@@ -30,12 +31,13 @@ use std::time::Duration;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::issuance::JoinToken;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as shared};
 
 use self::ca_client::Connector;
 use self::keeper::Keeper;
 use self::start::Start;
 use self::watch::Watch;
+use self::workload::Companion;
 use crate::addr::{Clock, Endpoint};
 use crate::metrics::Metrics;
 use crate::net::Dialer;
@@ -48,6 +50,7 @@ pub use self::keeper::{ATTESTED, RENEWED};
 pub use self::start::StartError;
 pub use self::state_dir::{Secrecy, StateDir, StateError};
 pub use self::store::{NoIdentity, Rejected, Snapshot, Store};
+pub use self::workload::{Standing, WorkloadIdentity, WorkloadSvid};
 
 /// What the operator wrote, already parsed.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ pub struct Config {
     pub lifetime: Option<Duration>,
     /// Makes sockets that interception lets pass.
     pub dialer: Dialer,
+    /// Filled with an SVID for the workload's own hands; absent: none is asked for.
+    pub workload: Option<Arc<WorkloadIdentity>>,
 }
 
 /// Keeps `store` and `desk` up to date until `shutdown`. Ends early only before the first SVID,
@@ -85,7 +90,16 @@ pub async fn run(
     store.remember_denied(start.denied.clone());
     let connector = Connector { dialer: config.dialer, clock };
     let renew_now = Notify::new();
-    let mut keeper = Keeper::new(&config, &connector, &store, &desk, &metrics, &start);
+    let (vouches, vouching) = shared::channel(None);
+    let mut keeper = Keeper::new(&config, &connector, &store, &desk, &metrics, &start, vouches);
+    let companion = Companion {
+        config: &config,
+        connector: &connector,
+        store: &store,
+        metrics: &metrics,
+        start: &start,
+        vouching,
+    };
     let watch = Watch {
         cas: &config.cas,
         connector: &connector,
@@ -98,6 +112,7 @@ pub async fn run(
     tokio::select! {
         ended = Box::pin(keeper.run(&renew_now)) => ended.map(|never| match never {}),
         never = Box::pin(watch.run()) => match never {},
+        never = Box::pin(companion.run()) => match never {},
         () = shutdown => Ok(()),
     }
 }

@@ -21,6 +21,26 @@ pub const MAX_PEER_SERIES: usize = 4_096;
 const OTHER: &str = "other";
 const NONE: &str = "none";
 
+/// What is asked for on the workload API's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WorkloadCall {
+    X509Svid,
+    X509Bundles,
+    Jwt,
+    Sds,
+}
+
+impl WorkloadCall {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::X509Svid => "x509_svid",
+            Self::X509Bundles => "x509_bundles",
+            Self::Jwt => "jwt",
+            Self::Sds => "sds",
+        }
+    }
+}
+
 /// Direction as the workload sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {

@@ -23,6 +23,7 @@ use prometheus::{
 
 pub use self::labels::{
     Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, MeshUse, PeerLabel, Retired, Security,
+    WorkloadCall,
 };
 pub use self::table::{Kind, Row};
 
@@ -70,6 +71,10 @@ pub struct Metrics {
     verdicts: IntCounterVec,
     renewals: IntCounterVec,
     trust_updates: IntCounterVec,
+    workload_renewals: IntCounterVec,
+    workload_not_after: IntGauge,
+    workload_streams: IntGaugeVec,
+    workload_answers: IntCounterVec,
     not_before: IntGauge,
     not_after: IntGauge,
     bundle_generation: IntGauge,
@@ -129,6 +134,10 @@ impl Metrics {
             verdicts: int_counter_vec(&registry, table::VERDICTS),
             renewals: int_counter_vec(&registry, table::RENEWALS),
             trust_updates: int_counter_vec(&registry, table::TRUST_UPDATES),
+            workload_renewals: int_counter_vec(&registry, table::WORKLOAD_RENEWALS),
+            workload_not_after: int_gauge(&registry, table::WORKLOAD_NOT_AFTER),
+            workload_streams: int_gauge_vec(&registry, table::WORKLOAD_STREAMS),
+            workload_answers: int_counter_vec(&registry, table::WORKLOAD_ANSWERS),
             not_before: int_gauge(&registry, table::NOT_BEFORE),
             not_after: int_gauge(&registry, table::NOT_AFTER),
             bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
@@ -212,6 +221,24 @@ impl Metrics {
 
     pub fn renewal(&self, outcome: &'static str) {
         self.renewals.with_label_values(&[outcome]).inc();
+    }
+
+    /// An attempt to get the workload's own SVID.
+    pub fn workload_renewal(&self, outcome: &'static str) {
+        self.workload_renewals.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn workload_svid(&self, not_after: u64) {
+        self.workload_not_after.set(signed(not_after));
+    }
+
+    /// So many streams more are open on the workload API's socket.
+    pub fn workload_streams(&self, call: WorkloadCall, more: i64) {
+        self.workload_streams.with_label_values(&[call.word()]).add(more);
+    }
+
+    pub fn workload_answer(&self, call: WorkloadCall, outcome: &'static str) {
+        self.workload_answers.with_label_values(&[call.word(), outcome]).inc();
     }
 
     /// A trust bundle or deny list that the CA sent.

@@ -73,6 +73,14 @@ rows! {
         "End of the current SVID's validity in seconds since the Unix epoch; 0 before the first.";
     RENEWALS = Counter "myelin_renewals_total" ["outcome"]
         "Attempts to get or renew the SVID.";
+    WORKLOAD_NOT_AFTER = Gauge "myelin_workload_svid_not_after_seconds" []
+        "End of the workload's own SVID in seconds since the Unix epoch; 0 before the first.";
+    WORKLOAD_RENEWALS = Counter "myelin_workload_renewals_total" ["outcome"]
+        "Attempts to get an SVID for the workload's own hands.";
+    WORKLOAD_STREAMS = Gauge "myelin_workload_api_streams" ["call"]
+        "Streams that are open on the workload API's socket.";
+    WORKLOAD_ANSWERS = Counter "myelin_workload_api_answers_total" ["call", "outcome"]
+        "Answers on the workload API's socket, refusals included.";
     TRUST_UPDATES = Counter "myelin_trust_updates_total" ["outcome"]
         "Trust bundles (own and foreign) and deny lists that the CA sent, by what became of them.";
     BUNDLE_GENERATION = Gauge "myelin_bundle_generation" []

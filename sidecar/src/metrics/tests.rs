@@ -27,6 +27,9 @@ fn touched() -> Arc<Metrics> {
     metrics.log_proof(Direction::Inbound, "verified");
     metrics.log_checkpoint("consistent");
     metrics.log_roots(1, 0);
+    metrics.workload_renewal("ok");
+    metrics.workload_streams(WorkloadCall::X509Svid, 1);
+    metrics.workload_answer(WorkloadCall::X509Svid, "served");
     metrics.svid(1_700_000_000, 1_700_086_400);
     metrics
 }

@@ -54,6 +54,7 @@ impl Sidecar {
             pinned: None,
             lifetime: None,
             dialer: Dialer::new(None, Duration::from_secs(5)),
+            workload: None,
         };
         let ahead = Arc::new(AtomicI64::new(ahead));
         let clock = clock(Arc::clone(&ahead));

@@ -16,10 +16,10 @@ const SIDECAR: Floors = &[
     (7, &["main", "args"]),
     (6, &["app"]),
     (5, &["config"]),
-    (4, &["inbound", "outbound", "auditor"]),
+    (4, &["inbound", "outbound", "auditor", "workload_api"]),
     (3, &["credentials", "report"]),
     (2, &["tls", "policy", "directory", "net", "admin", "intercept", "proofs"]),
-    (1, &["relay", "drain", "metrics"]),
+    (1, &["relay", "drain", "metrics", "unix_socket"]),
     (0, &["addr", "wire", "detect"]),
 ];
 

@@ -33,6 +33,9 @@ pub enum Attestation {
     /// A known host. With a lineage it renews (the connection then carries the current SVID),
     /// without one it starts a new lineage after a reboot or an expiry.
     Host { host_spki: P256Spki, lineage: Option<Lineage> },
+    /// A known host that asks for its workload's own certificate. The connection carries the SVID
+    /// that vouches for it, which stands at `vouched_by`.
+    Companion { host_spki: P256Spki, vouched_by: Lineage },
 }
 
 /// One line of SVIDs, and how many have been issued on it.
@@ -56,7 +59,9 @@ impl Attestation {
     /// The key that must have signed the request, whichever way.
     pub fn host_spki(&self) -> &P256Spki {
         match self {
-            Self::Join { host_spki, .. } | Self::Host { host_spki, .. } => host_spki,
+            Self::Join { host_spki, .. }
+            | Self::Host { host_spki, .. }
+            | Self::Companion { host_spki, .. } => host_spki,
         }
     }
 }
@@ -106,6 +111,11 @@ impl TryFrom<proto::issue_request::Attestation> for Attestation {
                 host_spki: spki(&host_spki)?,
                 lineage: lineage.map(Lineage::try_from).transpose()?,
             }),
+            Wire::Companion(proto::Companion { host_spki, vouched_by }) => {
+                let vouched_by =
+                    vouched_by.ok_or(IssuanceError::Missing("companion.vouched_by"))?.try_into()?;
+                Ok(Self::Companion { host_spki: spki(&host_spki)?, vouched_by })
+            }
         }
     }
 }
@@ -120,6 +130,10 @@ impl From<Attestation> for proto::issue_request::Attestation {
             Attestation::Host { host_spki, lineage } => Self::Host(proto::Host {
                 host_spki: host_spki.as_bytes().to_vec(),
                 lineage: lineage.map(Into::into),
+            }),
+            Attestation::Companion { host_spki, vouched_by } => Self::Companion(proto::Companion {
+                host_spki: host_spki.as_bytes().to_vec(),
+                vouched_by: Some(vouched_by.into()),
             }),
         }
     }

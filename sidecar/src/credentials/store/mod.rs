@@ -22,7 +22,7 @@ use myelin_identity::bundle::{
 };
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::svid::{P256Spki, Svid};
-use myelin_identity::verify::{self, Peer, Role};
+use myelin_identity::verify::{self, Peer, Refusal, Role};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 
@@ -303,6 +303,11 @@ impl Snapshot {
         self.own.path_not_after
     }
 
+    /// Whether a peer would still take us for who we are.
+    pub fn still_trusted(&self, now: UnixTime) -> Result<(), Refusal> {
+        self.own.still_trusted(&self.bundle, &self.deny, now)
+    }
+
     /// For the connection to the CA, which proves the current SVID.
     pub(super) fn key(&self) -> &PrivateKeyDer<'static> {
         &self.key
@@ -326,14 +331,15 @@ impl fmt::Debug for Snapshot {
 }
 
 /// An SVID that was verified, with what it verified to.
-struct Mine {
-    svid: Svid,
-    own: Peer,
-    key: Arc<PrivateKeyDer<'static>>,
+pub(super) struct Mine {
+    pub(super) svid: Svid,
+    pub(super) own: Peer,
+    pub(super) key: Arc<PrivateKeyDer<'static>>,
     log_proof: Arc<[u8]>,
 }
 
-fn verified(
+/// Takes an SVID for ours (or our workload's) if it is what was asked for.
+pub(super) fn verified(
     issued: Issued,
     bundle: &TrustBundle,
     expected: Option<&SpiffeId>,

@@ -87,6 +87,10 @@ fn issue_messages_round_trip() {
             secret: TokenSecret::random().unwrap(),
             host_spki: *request.attestation.host_spki(),
         },
+        Attestation::Companion {
+            host_spki: *request.attestation.host_spki(),
+            vouched_by: Lineage { id: LineageId::random().unwrap(), generation: 3 },
+        },
     ] {
         request.attestation = attestation;
         let bytes = proto::IssueRequest::from(request.clone()).encode_to_vec();
@@ -108,7 +112,7 @@ fn issue_request_outside_its_bounds_is_refused() {
     fn host(wire: &mut proto::IssueRequest) -> &mut proto::Host {
         match wire.attestation.as_mut().unwrap() {
             proto::issue_request::Attestation::Host(host) => host,
-            proto::issue_request::Attestation::JoinToken(_) => unreachable!("made with a host"),
+            _ => unreachable!("made with a host"),
         }
     }
     let table: &[(&str, Edit)] = &[
@@ -124,6 +128,11 @@ fn issue_request_outside_its_bounds_is_refused() {
             let host_spki = host(w).host_spki.clone();
             let token = proto::JoinToken { secret: vec![0; 31], host_spki };
             w.attestation = Some(proto::issue_request::Attestation::JoinToken(token));
+        }),
+        ("companion.vouched_by", |w| {
+            let host_spki = host(w).host_spki.clone();
+            let companion = proto::Companion { host_spki, vouched_by: None };
+            w.attestation = Some(proto::issue_request::Attestation::Companion(companion));
         }),
     ];
     for (field, edit) in table {

@@ -1,0 +1,275 @@
+//! Envoy's secret discovery (SDS v3, state of the world): the workload's certificate under
+//! `default` or its SPIFFE ID, the roots under `ROOTCA` or the trust domain's ID. Called by the gRPC
+//! server through `door`.
+//!
+//! Never: sends what was not asked for, or sends again what a proxy has refused before there is
+//! something else to send.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use base64::Engine as _;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::follow::{Answers, Desk, Place, word};
+use super::offer::{Offer, Version};
+use super::stubs::secrets::secret::Type;
+use super::stubs::secrets::secret_discovery_service_server::{
+    SecretDiscoveryService, SecretDiscoveryServiceServer,
+};
+use super::stubs::secrets::{
+    Any, CertificateValidationContext, DataSource, DiscoveryRequest, DiscoveryResponse, NotRead,
+    Secret, TlsCertificate,
+};
+use crate::metrics::WorkloadCall;
+
+const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+const CERTIFICATE: &str = "default";
+const ROOTS: &str = "ROOTCA";
+
+/// A first request describes the whole proxy, with every extension that it was built with.
+const MAX_REQUEST_BYTES: usize = 512 * 1024;
+/// Names in one request: there are four.
+const MAX_NAMES: usize = 16;
+/// Answers that wait for one slow proxy.
+const ANSWERS_QUEUED: usize = 1;
+/// How often the offer is looked at again although nothing was heard.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Of a proxy's complaint, what goes into our log.
+const MAX_QUOTED_CHARACTERS: usize = 240;
+/// Characters of a line of PEM (RFC 7468).
+const PEM_LINE_CHARACTERS: usize = 64;
+
+pub(super) type SecretsService = SecretDiscoveryServiceServer<Secrets>;
+
+#[derive(Clone)]
+pub(super) struct Secrets {
+    desk: Desk,
+}
+
+/// One proxy's stream: what it wants and what it was told.
+#[derive(Default)]
+struct Conversation {
+    names: BTreeSet<String>,
+    sent: u64,
+    told: Option<Version>,
+}
+
+impl Secrets {
+    pub(super) fn service(desk: Desk) -> SecretsService {
+        SecretDiscoveryServiceServer::new(Self { desk })
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+
+    /// Until the proxy leaves or the identity is withdrawn.
+    async fn converse(
+        &self,
+        mut requests: Streaming<DiscoveryRequest>,
+        sender: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    ) -> Result<(), Status> {
+        let mut changes = self.desk.sources.changes();
+        let mut conversation = Conversation::default();
+        loop {
+            if !conversation.names.is_empty()
+                && let Some(offer) = self.desk.news(&mut conversation.told, Offer::version)?
+            {
+                let answer = conversation.answer(&offer)?;
+                self.desk.metrics.workload_answer(WorkloadCall::Sds, "served");
+                if sender.send(Ok(answer)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                request = requests.next() => match request {
+                    Some(request) => {
+                        if conversation.note(request?)? {
+                            self.desk.metrics.workload_answer(WorkloadCall::Sds, "nack");
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                () = changes.next() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = sender.closed() => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Conversation {
+    /// Takes a request; true if it complains about the last answer.
+    fn note(&mut self, request: DiscoveryRequest) -> Result<bool, Status> {
+        if !matches!(request.type_url.as_str(), "" | SECRET) {
+            return Err(Status::invalid_argument("only secrets are discovered on this socket"));
+        }
+        if request.resource_names.len() > MAX_NAMES {
+            return Err(Status::invalid_argument("too many names in one request"));
+        }
+        // About an answer before the last one: the proxy had not read that yet.
+        if !request.response_nonce.is_empty() && request.response_nonce != self.sent.to_string() {
+            return Ok(false);
+        }
+        let names: BTreeSet<String> = request.resource_names.into_iter().collect();
+        if names != self.names {
+            self.names = names;
+            self.told = None;
+        }
+        let Some(complaint) = request.error_detail else { return Ok(false) };
+        let said: String = complaint
+            .message
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_QUOTED_CHARACTERS)
+            .collect();
+        tracing::warn!(said, "workload API: a proxy did not take over its certificate");
+        Ok(true)
+    }
+
+    fn answer(&mut self, offer: &Offer) -> Result<DiscoveryResponse, Status> {
+        let secrets = self.names.iter().map(|name| secret(name, offer));
+        let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
+        self.sent += 1;
+        let version = offer.version();
+        Ok(DiscoveryResponse {
+            version_info: format!("{}.{}", version.serial.unwrap_or_default(), version.bundle),
+            resources: secrets,
+            type_url: SECRET.to_owned(),
+            nonce: self.sent.to_string(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl SecretDiscoveryService for Secrets {
+    type StreamSecretsStream = Answers<DiscoveryResponse>;
+
+    async fn stream_secrets(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamSecretsStream>, Status> {
+        let place: Place = self.desk.admit(WorkloadCall::Sds, &request)?;
+        let (sender, answers) = mpsc::channel(ANSWERS_QUEUED);
+        let secrets = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(status) = secrets.converse(request.into_inner(), &sender).await {
+                secrets.desk.metrics.workload_answer(WorkloadCall::Sds, word(&status));
+                // A proxy that has left does not need to know.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    type DeltaSecretsStream = Answers<NotRead>;
+
+    async fn delta_secrets(
+        &self,
+        _: Request<Streaming<NotRead>>,
+    ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
+        Err(Status::unimplemented("set `api_type: GRPC` in the proxy's sds_config"))
+    }
+
+    async fn fetch_secrets(
+        &self,
+        _: Request<DiscoveryRequest>,
+    ) -> Result<Response<DiscoveryResponse>, Status> {
+        Err(Status::unimplemented("secrets are streamed: set `api_type: GRPC`"))
+    }
+}
+
+fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
+    let inline = |text: String| Some(DataSource { inline_bytes: text.into_bytes() });
+    let svid = &offer.svid.svid;
+    let r#type = if name == CERTIFICATE || name == svid.id().as_str() {
+        let chain = svid.chain().iter().map(|der| pem("CERTIFICATE", der)).collect();
+        let key = pem("PRIVATE KEY", offer.svid.reveal_key());
+        let (certificate_chain, private_key) = (inline(chain), inline(key));
+        Type::TlsCertificate(TlsCertificate { certificate_chain, private_key })
+    } else if name == ROOTS || name == offer.trust_domain_id() {
+        let trusted_ca = inline(offer.bundle.to_pem());
+        Type::ValidationContext(CertificateValidationContext { trusted_ca })
+    } else {
+        let (id, roots) = (svid.id(), offer.trust_domain_id());
+        return Err(Status::invalid_argument(format!(
+            "no secret has the name that was asked for; there are `{CERTIFICATE}`, `{id}`, \
+             `{ROOTS}`, `{roots}`"
+        )));
+    };
+    let secret = Secret { name: name.to_owned(), r#type: Some(r#type) };
+    Ok(Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() })
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(PEM_LINE_CHARACTERS) {
+        pem.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+        pem.push('\n');
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload_api::stubs::secrets::Status as Complaint;
+
+    fn request(names: &[&str], nonce: &str, complaint: Option<&str>) -> DiscoveryRequest {
+        DiscoveryRequest {
+            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            type_url: SECRET.to_owned(),
+            response_nonce: nonce.to_owned(),
+            error_detail: complaint.map(|said| Complaint { code: 13, message: said.to_owned() }),
+            ..DiscoveryRequest::default()
+        }
+    }
+
+    fn told() -> Option<Version> {
+        let bundle = "00".repeat(32).parse().unwrap();
+        Some(Version { serial: Some("1".to_owned()), bundle })
+    }
+
+    #[test]
+    fn what_was_taken_over_is_not_sent_again_and_other_names_are() {
+        let mut held = Conversation::default();
+        assert!(!held.note(request(&["default"], "", None)).unwrap());
+        (held.sent, held.told) = (1, told());
+        assert!(!held.note(request(&["default"], "1", None)).unwrap());
+        assert_eq!(held.told, told(), "taken over");
+        assert!(held.note(request(&["default"], "1", Some("no"))).unwrap());
+        assert_eq!(held.told, told(), "refused: the same again would be refused again");
+        assert!(!held.note(request(&["ROOTCA"], "0", Some("late"))).unwrap());
+        assert_eq!(held.told, told(), "about an answer before the last");
+        assert!(!held.note(request(&["default", "ROOTCA"], "1", None)).unwrap());
+        assert_eq!(held.told, None, "it wants something else");
+    }
+
+    #[test]
+    fn other_kinds_of_resources_and_too_many_names_are_refused() {
+        let mut held = Conversation::default();
+        let names: Vec<String> = (0..=MAX_NAMES).map(|at| at.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert!(held.note(request(&names, "", None)).is_err());
+        assert!(held.note(request(&names[1..], "", None)).is_ok());
+        let of_clusters = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
+        let other = DiscoveryRequest { type_url: of_clusters, ..request(&["a"], "", None) };
+        assert!(held.note(other).is_err());
+    }
+
+    #[test]
+    fn pem_has_lines_of_sixty_four_characters() {
+        let text = pem("CERTIFICATE", &[0; 60]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.first(), Some(&"-----BEGIN CERTIFICATE-----"));
+        assert_eq!(lines[1..3].iter().map(|line| line.len()).collect::<Vec<_>>(), [64, 16]);
+        assert_eq!(lines.last(), Some(&"-----END CERTIFICATE-----"));
+    }
+}
