@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use myelin_ca::federation::{FetchError, RefreshError, Unfit};
 use myelin_identity::verify::Refusal;
 use myelin_sidecar::credentials::{ATTESTED, IssueError, RENEWED};
 use myelin_sidecar::proofs::NotLogged;
@@ -104,6 +105,19 @@ fn each_reason_of_the_ca_is_explained_once() {
     }
     assert_eq!(documented.len(), documented.iter().collect::<BTreeSet<_>>().len(), "each once");
     assert_eq!(documented.into_iter().collect::<BTreeSet<_>>(), coded);
+}
+
+#[test]
+fn each_word_of_a_refresh_is_explained_once() {
+    let text = read("docs/operate/federation.md");
+    let (_, section) = text.split_once("\n## Words").expect("the section of words");
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let mut documented: Vec<String> = rows(section).into_iter().map(first).collect();
+    documented.sort();
+    let store = [RefreshError::STORE];
+    let coded: BTreeSet<&str> =
+        FetchError::WORDS.into_iter().chain(Unfit::WORDS).chain(store).collect();
+    assert_eq!(documented, coded.into_iter().map(str::to_owned).collect::<Vec<_>>());
 }
 
 /// Every ending that there is.
