@@ -41,6 +41,7 @@ pub mod ceremony;
 mod console;
 mod endpoint;
 mod foreign;
+mod heartbeat;
 mod keys;
 mod shared;
 mod upkeep;
@@ -181,6 +182,7 @@ impl Builder {
         let shown = ops::Ops { authority: authority.clone(), metrics: metrics.clone(), readiness };
         tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
         tasks.spawn(admin::serve(doors.admin, admin::answers(authority.clone()), stopping.clone()));
+        tasks.spawn(heartbeat::run(authority.clone(), stopping.clone()));
         let upkeep = upkeep::Upkeep {
             authority: authority.clone(),
             metrics,

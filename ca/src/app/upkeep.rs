@@ -1,4 +1,4 @@
-//! What happens by the clock: heartbeats, renewal of the CA's own SVID and of the issuing
+//! What happens by the clock: renewal of the CA's own SVID and of the issuing
 //! intermediate, expiry, the sweep.
 //!
 //! Never: lets a failure end it; it is said, counted into readiness, and tried again.
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::AppError;
 use super::endpoint::EndpointTls;
 use crate::api::{Stopping, tls};
-use crate::authority::{Authority, HEARTBEAT, OwnSvid};
+use crate::authority::{Authority, OwnSvid};
 use crate::clock::UnixSeconds;
 use crate::metrics::Metrics;
 
@@ -44,7 +44,7 @@ impl Upkeep {
     pub(super) async fn run(mut self, mut stopping: Stopping) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut said, mut swept) = (Instant::now(), Instant::now());
+        let mut swept = Instant::now();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -53,10 +53,6 @@ impl Upkeep {
             self.authority.expire();
             let mut state = self.renew().await;
             state = state.and(self.hear().await);
-            if said.elapsed() >= HEARTBEAT {
-                said = Instant::now();
-                state = state.and(self.authority.say().await.map_err(AppError::from));
-            }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 match self.authority.sweep().await {

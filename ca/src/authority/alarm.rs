@@ -63,9 +63,9 @@ impl Authority {
             freed.push((*address, left));
         }
         let commit = self.journal.commit(batch).await?;
-        if let Commit::Committed { .. } = commit {
+        if let Commit::Committed { revision } = commit {
             for (address, left) in &freed {
-                self.live.publish(*address, left);
+                self.live.publish(*address, left, revision);
             }
             // A failure to read or to sign is told by the next tick; the denial itself is on disk.
             let _ = self.hear_denials().await;

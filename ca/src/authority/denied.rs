@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use myelin_identity::bundle::{DenyEntry, DenyError, DenyList, DenySubject, Serial};
@@ -163,9 +164,11 @@ impl Authority {
     /// Takes over what the journal denies, if that has changed: called after every denial, and by
     /// the clock for those of other processes. Says whether it had changed.
     pub async fn hear_denials(&self) -> Result<bool, AuthorityError> {
+        let asked_at = self.clock.seconds();
         let stored = self.journal.read::<DenyRecord>(CURRENT).await?;
         let held = self.denied().epoch.map(|entry| entry.revision);
         if stored.map(|entry| entry.revision) == held {
+            self.confirmed.fetch_max(asked_at, Ordering::AcqRel);
             return Ok(false);
         }
         let now = self.clock.seconds();
@@ -179,6 +182,7 @@ impl Authority {
             }
             *current = fresh;
         }
+        self.confirmed.fetch_max(asked_at, Ordering::AcqRel);
         self.say().await?;
         Ok(true)
     }

@@ -155,9 +155,9 @@ impl Authority {
             self.write_claims(&mut batch, proven, seen, &grant, addresses, &issued, now).await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => Ok(None),
-            Commit::Committed { .. } => {
+            Commit::Committed { revision } => {
                 for (address, record) in &claimed {
-                    self.live.publish(*address, record);
+                    self.live.publish(*address, record, revision);
                 }
                 Ok(Some(issued))
             }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::broadcast;
 
@@ -22,12 +22,16 @@ const CHANGES_KEPT: usize = 1024;
 #[derive(Debug)]
 pub struct Live {
     claims: RwLock<HashMap<IpAddr, Vec<Claim>>>,
+    /// By which commit each address is known: news of one commit come twice (from whoever made it,
+    /// and from the store's watch), and not always in the order in which commits happened.
+    as_of: Mutex<HashMap<IpAddr, u64>>,
     changes: broadcast::Sender<IpAddr>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { claims: RwLock::default(), changes: broadcast::Sender::new(CHANGES_KEPT) }
+        let changes = broadcast::Sender::new(CHANGES_KEPT);
+        Self { claims: RwLock::default(), as_of: Mutex::default(), changes }
     }
 }
 
@@ -69,18 +73,54 @@ impl Live {
         all.filter(|(_, claim)| claim.not_after > now).collect()
     }
 
-    /// Takes over what was committed for one address.
-    pub(super) fn publish(&self, address: IpAddr, record: &AddressRecord) {
-        {
-            let mut claims = self.write();
-            if record.claims.is_empty() {
-                claims.remove(&address);
-            } else {
-                claims.insert(address, record.claims.clone());
-            }
+    /// Takes over what the commit with this revision wrote for one address, unless a later one is
+    /// known.
+    pub(super) fn publish(&self, address: IpAddr, record: &AddressRecord, revision: u64) {
+        let mut as_of = self.as_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = as_of.entry(address).or_default();
+        if revision < *known {
+            return;
         }
-        // Nobody watching is fine.
+        let again = revision == *known;
+        *known = revision;
+        self.put(address, record.claims.clone());
+        drop(as_of);
+        if !again {
+            // Nobody watching is fine.
+            let _ = self.changes.send(address);
+        }
+    }
+
+    /// The record of this address was removed by the commit with this revision.
+    pub(super) fn forget(&self, address: IpAddr, revision: u64) {
+        let mut as_of = self.as_of.lock().unwrap_or_else(PoisonError::into_inner);
+        if as_of.get(&address).is_some_and(|known| *known > revision) {
+            return;
+        }
+        as_of.remove(&address);
+        self.put(address, Vec::new());
+        drop(as_of);
         let _ = self.changes.send(address);
+    }
+
+    /// Forgets every address that is not among `there` and was not written after `revision`.
+    pub(super) fn retain(&self, there: &HashSet<IpAddr>, revision: u64) {
+        let known: Vec<IpAddr> = {
+            let as_of = self.as_of.lock().unwrap_or_else(PoisonError::into_inner);
+            as_of.keys().filter(|address| !there.contains(address)).copied().collect()
+        };
+        for address in known {
+            self.forget(address, revision);
+        }
+    }
+
+    fn put(&self, address: IpAddr, claims: Vec<Claim>) {
+        let mut all = self.write();
+        if claims.is_empty() {
+            all.remove(&address);
+        } else {
+            all.insert(address, claims);
+        }
     }
 
     /// Drops what has expired and announces it; yields how many addresses changed.
@@ -132,19 +172,19 @@ mod tests {
         let live = Live::default();
         let address: IpAddr = "10.0.0.1".parse().unwrap();
         let claims = vec![claim(None, "all", NOW + 5), claim(Some(80), "web", NOW + 1)];
-        live.publish(address, &AddressRecord { claims });
+        live.publish(address, &AddressRecord { claims }, 1);
         let who = |port, now| live.at(address, port, now).map(|claim| claim.spiffe_id);
         assert_eq!(who(80, NOW).as_deref(), Some("web"));
         assert_eq!(who(81, NOW).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 1).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 5), None);
         let single = vec![claim(Some(80), "web", NOW + 1)];
-        live.publish(address, &AddressRecord { claims: single });
+        live.publish(address, &AddressRecord { claims: single }, 2);
         assert_eq!(who(81, NOW), None);
         assert_eq!(who(0, NOW).as_deref(), Some("web"), "anybody at all");
         assert_eq!(who(0, NOW + 1), None);
         let claims = vec![claim(None, "all", NOW + 5), claim(Some(80), "web", NOW + 1)];
-        live.publish(address, &AddressRecord { claims });
+        live.publish(address, &AddressRecord { claims }, 3);
         assert_eq!(live.at("10.0.0.2".parse().unwrap(), 80, NOW), None);
         assert_eq!((live.count(NOW), live.count(NOW + 1), live.count(NOW + 5)), (2, 1, 0));
     }
@@ -153,12 +193,34 @@ mod tests {
     fn expiry_is_announced_once() {
         let live = Live::default();
         let address: IpAddr = "10.0.0.1".parse().unwrap();
-        live.publish(address, &AddressRecord { claims: vec![claim(None, "all", NOW)] });
+        live.publish(address, &AddressRecord { claims: vec![claim(None, "all", NOW)] }, 1);
         let mut changes = live.changes();
         assert_eq!(live.expire(NOW - 1), 0);
         assert_eq!(live.expire(NOW), 1);
         assert_eq!(changes.try_recv().unwrap(), address);
         assert_eq!(live.expire(NOW), 0);
         assert!(changes.try_recv().is_err());
+    }
+
+    #[test]
+    fn late_news_of_an_early_commit_change_nothing() {
+        let live = Live::default();
+        let address: IpAddr = "10.0.0.1".parse().unwrap();
+        let record = |id| AddressRecord { claims: vec![claim(None, id, NOW)] };
+        let who = || live.at(address, 80, 0).map(|claim| claim.spiffe_id);
+        live.publish(address, &record("second"), 2);
+        let mut changes = live.changes();
+        live.publish(address, &record("first"), 1);
+        live.publish(address, &record("second"), 2);
+        live.forget(address, 1);
+        live.retain(&HashSet::new(), 1);
+        assert_eq!(who().as_deref(), Some("second"));
+        assert!(changes.try_recv().is_err(), "nothing has changed");
+        live.publish(address, &AddressRecord::default(), 3);
+        live.publish(address, &record("second"), 2);
+        assert_eq!(who(), None, "what was withdrawn stays so");
+        live.publish(address, &record("fourth"), 4);
+        live.retain(&HashSet::new(), 4);
+        assert_eq!(who(), None);
     }
 }

@@ -7,6 +7,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::journal::{AddressRecord, Entry, Hex, Journal, JournalError, LineageRecord};
+use crate::journal::{Entry, Hex, Journal, JournalError, LineageRecord};
 use crate::replica::ReplicaId;
 use crate::rotation::{Rotation, RotationError};
 use crate::signer::Vault;
@@ -30,11 +31,13 @@ mod companion;
 mod decide;
 mod denied;
 mod entries;
+mod follow;
 mod issue;
 mod issued;
 mod live;
 mod own;
 mod reason;
+mod recall;
 pub mod revocation;
 mod seen;
 mod statement;
@@ -67,6 +70,10 @@ pub struct Authority {
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
     clock: Clock,
+    /// The revision of the store up to which everything was read at start.
+    recalled: u64,
+    /// When the store last said that our deny list is the newest, in Unix seconds.
+    confirmed: AtomicU64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +102,9 @@ impl Authority {
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, AuthorityError> {
-        let denied = Denied::read(&journal, clock.seconds()).await?;
-        let authority = Self {
+        let read_at = clock.seconds();
+        let denied = Denied::read(&journal, read_at).await?;
+        let mut authority = Self {
             journal,
             rotation,
             live: Live::default(),
@@ -105,8 +113,10 @@ impl Authority {
             statements: tokio::sync::watch::Sender::new(None),
             settings,
             clock,
+            recalled: 0,
+            confirmed: AtomicU64::new(read_at),
         };
-        authority.recall().await?;
+        authority.recalled = authority.recall().await?;
         authority.say().await?;
         Ok(authority)
     }
@@ -159,35 +169,6 @@ impl Authority {
     /// Longest that the default asks for; the yardstick of rates.
     fn default_life(&self) -> u64 {
         self.settings.lifetimes.default.min(crate::template::MAX_LIFETIME).as_secs()
-    }
-
-    /// Fills the live view from the journal; every live claim must have been issued.
-    async fn recall(&self) -> Result<(), AuthorityError> {
-        let now = self.clock.seconds();
-        for entry in self.journal.all::<AddressRecord>().await? {
-            let name = entry.key.trim_start_matches("address/").to_owned();
-            for claim in entry.record.claims.iter().filter(|claim| claim.not_after > now) {
-                let issued = self
-                    .journal
-                    .read::<crate::journal::IssuedRecord>(&claim.serial.to_string())
-                    .await?;
-                if issued.is_none() {
-                    let serial = claim.serial.to_string();
-                    return Err(AuthorityError::Disagreement { address: name, serial });
-                }
-            }
-            match name.parse() {
-                Ok(address) => self.live.publish(address, &entry.record),
-                Err(error) => {
-                    let why = format!("{error}");
-                    return Err(JournalError::Unreadable { key: entry.key, why }.into());
-                }
-            }
-        }
-        self.live.expire(now);
-        let denied = self.denied();
-        self.live.withdraw(|claim| denied.holds(claim, now));
-        Ok(())
     }
 
     async fn lineage(&self, id: &Hex) -> Result<Option<Entry<LineageRecord>>, JournalError> {

@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use myelin_identity::bundle::{DenyList, ForeignBundles, SignedDenyList, TrustBundle};
@@ -26,11 +27,13 @@ pub struct Statement {
 }
 
 impl Authority {
-    /// Says it anew: called at each change and at each heartbeat.
+    /// Says it anew: called at each change and at each heartbeat. It is dated by when the store last
+    /// confirmed it: a replica that cannot reach the store does not make old news look fresh.
     pub async fn say(&self) -> Result<(), AuthorityError> {
         let bundle = self.rotation.bundle();
+        let said_at = self.confirmed.load(Ordering::Acquire);
         let current = self.deny_list();
-        let list = DenyList::new(current.epoch(), self.clock.seconds(), current.entries())
+        let list = DenyList::new(current.epoch(), said_at, current.entries())
             .map_err(DeniedError::from)?;
         let signer = self.rotation.signer();
         let signature = signer

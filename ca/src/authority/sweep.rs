@@ -17,6 +17,10 @@ use crate::store::Commit;
 
 /// Removals in one commit: half of what the store allows.
 const BATCH: usize = 64;
+/// Name of the lease under which one replica sweeps.
+const SWEEPING: &str = "sweep";
+/// Between two sweeps lie ten minutes; whoever dies over one holds up the others no longer.
+const SWEEP_LEASE: Duration = Duration::from_secs(600);
 /// How long a denial stays on the list after its end: sidecars judge by their own clocks, which may
 /// be behind ours by the skew that certificates are backdated for, several times over.
 const DENIALS_KEPT: Duration = Duration::from_secs(600);
@@ -27,8 +31,19 @@ impl Authority {
         self.live.expire(self.clock.seconds())
     }
 
-    /// Removes from the journal what ended long ago; yields how many records went.
+    /// Removes from the journal what ended long ago; yields how many records went. One replica at
+    /// a time: the others find that it is being done.
     pub async fn sweep(&self) -> Result<usize, JournalError> {
+        let holder = self.rotation.replica().to_string();
+        let Some(lease) = self.journal.lease(SWEEPING, &holder, SWEEP_LEASE).await? else {
+            return Ok(0);
+        };
+        let gone = self.sweep_all().await;
+        self.journal.release(&lease).await?;
+        gone
+    }
+
+    async fn sweep_all(&self) -> Result<usize, JournalError> {
         let now = self.clock.seconds();
         let long_ago = |end: UnixSeconds| end + KEPT_AFTER_END.as_secs() <= now;
         let mut gone = self.sweep_kind(|token: &TokenRecord| long_ago(token.expires)).await?;
@@ -70,36 +85,60 @@ impl Authority {
         &self,
         long_ago: impl Fn(UnixSeconds) -> bool,
     ) -> Result<usize, JournalError> {
-        let hosts = self.journal.all::<HostRecord>().await?;
-        let current: std::collections::HashSet<String> = hosts
-            .into_iter()
-            .map(|host| format!("{}{}", LineageRecord::PREFIX, host.record.lineage))
-            .collect();
-        let ended = self.journal.all::<LineageRecord>().await?;
-        let ended = ended
-            .into_iter()
-            .filter(|entry| long_ago(entry.record.not_after) && !current.contains(&entry.key));
-        self.remove(ended.collect()).await
+        let (mut gone, mut after) = (0, None::<String>);
+        loop {
+            let page = self.journal.page::<LineageRecord>("", after.as_deref()).await?;
+            let Some(last) = page.last() else { return Ok(gone) };
+            after = Some(last.key.clone());
+            let ended = page.into_iter().filter(|entry| long_ago(entry.record.not_after));
+            let ended: Vec<Entry<LineageRecord>> = ended.collect();
+            for ended in ended.chunks(BATCH) {
+                let hosts: Vec<String> =
+                    ended.iter().map(|entry| entry.record.host.to_string()).collect();
+                let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+                let hosts = self.journal.read_many::<HostRecord>(&hosts).await?;
+                let current = |at: usize, key: &str| {
+                    let host = hosts[at].as_ref().map(|host| host.record.lineage.to_string());
+                    host.is_some_and(|lineage| key == format!("{}{lineage}", LineageRecord::PREFIX))
+                };
+                let over = ended.iter().enumerate().filter(|(at, entry)| !current(*at, &entry.key));
+                gone += self.remove(over.map(|(_, entry)| entry)).await?;
+            }
+        }
     }
 
+    /// Page by page: there may be millions.
     async fn sweep_kind<R: Record>(
         &self,
         ended: impl Fn(&R) -> bool,
     ) -> Result<usize, JournalError> {
-        let all = self.journal.all::<R>().await?;
-        self.remove(all.into_iter().filter(|entry| ended(&entry.record)).collect()).await
-    }
-
-    async fn remove<R: Record>(&self, entries: Vec<Entry<R>>) -> Result<usize, JournalError> {
-        let mut gone = 0;
-        for entries in entries.chunks(BATCH) {
-            let mut batch = Batch::default();
-            entries.iter().for_each(|entry| batch.remove(entry));
-            // A conflict means that one of them is in use again: the next sweep decides anew.
-            if let Commit::Committed { .. } = self.journal.commit(batch).await? {
-                gone += entries.len();
+        let (mut gone, mut after) = (0, None::<String>);
+        loop {
+            let page = self.journal.page::<R>("", after.as_deref()).await?;
+            let Some(last) = page.last() else { return Ok(gone) };
+            after = Some(last.key.clone());
+            let over: Vec<&Entry<R>> = page.iter().filter(|entry| ended(&entry.record)).collect();
+            for over in over.chunks(BATCH) {
+                gone += self.remove(over.iter().copied()).await?;
             }
         }
-        Ok(gone)
+    }
+
+    /// Removes at most a batch of records together.
+    async fn remove<'a, R: Record + 'a>(
+        &self,
+        entries: impl Iterator<Item = &'a Entry<R>>,
+    ) -> Result<usize, JournalError> {
+        let mut batch = Batch::default();
+        entries.for_each(|entry| batch.remove(entry));
+        let size = batch.len();
+        if size == 0 {
+            return Ok(0);
+        }
+        // A conflict means that one of them is in use again: the next sweep decides anew.
+        match self.journal.commit(batch).await? {
+            Commit::Committed { .. } => Ok(size),
+            Commit::Conflict => Ok(0),
+        }
     }
 }

@@ -87,6 +87,17 @@ impl Journal {
         }
     }
 
+    /// The records of this kind under `names` (at most the store's bound), in their order.
+    pub async fn read_many<R: Record>(
+        &self,
+        names: &[&str],
+    ) -> Result<Vec<Option<Entry<R>>>, JournalError> {
+        let keys: Vec<String> = names.iter().map(|name| format!("{}{name}", R::PREFIX)).collect();
+        let found = self.store.read_many(&keys).await?;
+        let read = keys.into_iter().zip(found);
+        read.map(|(key, versioned)| versioned.map(|it| parse(key, &it)).transpose()).collect()
+    }
+
     /// One page (at most the store's bound) of the records whose name starts with `within`, after
     /// the key `after`.
     pub async fn page<R: Record>(
@@ -229,6 +240,7 @@ struct Version {
 
 #[derive(Deserialize)]
 struct Incoming<R> {
+    v: u32,
     record: R,
 }
 
@@ -238,18 +250,17 @@ fn form<R: Record>(record: &R) -> Vec<u8> {
 }
 
 fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {
-    let read = || -> Result<R, String> {
-        let Version { v } =
-            serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
-        if v != R::VERSION {
-            return Err(format!("it has version {v}, this binary reads {}", R::VERSION));
+    let other = |v| format!("it has version {v}, this binary reads {}", R::VERSION);
+    let why = match serde_json::from_slice::<Incoming<R>>(&versioned.value) {
+        Ok(Incoming { v, record }) if v == R::VERSION => {
+            return Ok(Entry { revision: versioned.revision, key, record });
         }
-        let Incoming { record } =
-            serde_json::from_slice(&versioned.value).map_err(|error| error.to_string())?;
-        Ok(record)
+        Ok(Incoming { v, .. }) => other(v),
+        // Another version may have another form: then that is what to say.
+        Err(error) => match serde_json::from_slice::<Version>(&versioned.value) {
+            Ok(Version { v }) if v != R::VERSION => other(v),
+            _ => error.to_string(),
+        },
     };
-    match read() {
-        Ok(record) => Ok(Entry { revision: versioned.revision, key, record }),
-        Err(why) => Err(JournalError::Unreadable { key, why }),
-    }
+    Err(JournalError::Unreadable { key, why })
 }
