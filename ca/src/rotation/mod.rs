@@ -141,11 +141,6 @@ impl Rotation {
         Ok(rotation)
     }
 
-    /// Which of the replicas this is.
-    pub fn replica(&self) -> &ReplicaId {
-        &self.replica
-    }
-
     pub fn signer(&self) -> Arc<Signer> {
         self.signer.load_full()
     }

@@ -175,6 +175,10 @@ pub enum StoreError {
         "another process holds {0}; stop the other myelin-ca, or use its admin socket in the same data directory"
     )]
     HeldElsewhere(String),
+    #[error(
+        "the store {path} is damaged: {why}; nothing is served from it: restore a backup of the data directory"
+    )]
+    Damaged { path: String, why: String },
     #[error("cannot open the store {path}: {cause}")]
     Open { path: String, cause: Arc<io::Error> },
     /// The network, or the cluster: nobody answered in time.

@@ -21,7 +21,7 @@ use std::time::Duration;
 use harness::*;
 use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::tokens::TokenRequest;
-use myelin_ca::config::{EtcdFlags, StoreConfig};
+use myelin_ca::config::{EtcdFlags, SealKeySource, StoreConfig};
 use myelin_ca::operator::{Answer, Ask};
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::issuance::{
@@ -68,7 +68,7 @@ impl Replica {
         let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
         let mut config = config(dir.path().join("data"), lifetimes);
         config.store = store(ports);
-        config.seal_key_file = Some(key.path());
+        config.keys.seal_key = SealKeySource::File(key.path());
         let time = Arc::new(AtomicU64::new(0));
         let running = Builder::new(config).clock(clock(&time)).start().await.unwrap();
         Self { running, dir, time }

@@ -73,7 +73,7 @@ async fn replica_with_a_seal_key_of_its_own_does_not_start_and_says_why() {
     std::fs::write(&other, [7; 32]).unwrap();
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&other, owner_only).unwrap();
-    config.seal_key_file = Some(other);
+    config.keys.seal_key = myelin_ca::config::SealKeySource::File(other);
     let wrong = Builder::new(config).start().await.err().unwrap().to_string();
     assert!(wrong.contains("--seal-key-file"), "{wrong}");
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use redb::{Database, DatabaseError};
+use redb::{Database, DatabaseError, StorageError};
 use tokio::sync::oneshot;
 
 use super::{
@@ -124,13 +124,48 @@ impl Embedded {
 }
 
 fn open_database(path: &Path) -> Result<Database, StoreError> {
+    refuse_marked(path)?;
     let opened = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path);
-    let database = opened.map_err(|error| match error {
+    let mut database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(path.display().to_string()),
+        DatabaseError::Storage(StorageError::Corrupted(why)) => damaged(path, &why),
         other => disk(other.into()),
     })?;
+    // What a crash left is repaired by now; what does not fit its checksum after that has rotted.
+    match database.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err(damaged(path, "pages do not fit their checksums")),
+        Err(DatabaseError::Storage(StorageError::Corrupted(why))) => {
+            return Err(damaged(path, &why));
+        }
+        Err(other) => return Err(disk(other.into())),
+    }
     tables::make(&database).map_err(disk)?;
     Ok(database)
+}
+
+/// Says that the file is damaged, and marks it: redb may go back to an older commit that is whole,
+/// and a later start must not take that for the truth.
+fn damaged(path: &Path, why: &str) -> StoreError {
+    let path = path.display().to_string();
+    if let Err(error) = std::fs::write(marker(&path), why) {
+        tracing::error!(%error, path, "cannot mark the damaged store");
+    }
+    StoreError::Damaged { path, why: why.to_owned() }
+}
+
+fn refuse_marked(path: &Path) -> Result<(), StoreError> {
+    let path = path.display().to_string();
+    let marker = marker(&path);
+    if Path::new(&marker).exists() {
+        let why = format!("an earlier start found so; if it is restored, remove {marker}");
+        return Err(StoreError::Damaged { path, why });
+    }
+    Ok(())
+}
+
+fn marker(path: &str) -> String {
+    format!("{path}.damaged")
 }
 
 impl Store for Embedded {
