@@ -2,7 +2,7 @@
 //! tests start a CA in their own process with [`app::Builder`].
 //!
 //! Rooms, each importing only from those below it: `app -> config -> api -> authority -> rotation,
-//! attest -> signer, journal -> template, check, store`, and at the bottom `clock`, `random`,
+//! attest, log -> signer, journal -> template, check, store`, and at the bottom `clock`, `random`,
 //! `replica`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
 //!
 //! Never: links the data plane.
@@ -22,6 +22,7 @@ pub mod datadir;
 pub mod federation;
 pub mod journal;
 pub mod lockdown;
+pub mod log;
 pub mod metrics;
 pub mod offline_root;
 pub mod operator;

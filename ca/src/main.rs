@@ -20,10 +20,12 @@ use myelin_ca::app::{self, AppError};
 use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
     BundleCommand, Cli, Command, FederationAddArgs, FederationCommand, IssuerCommand, Keys,
-    LogArgs, LogFormat, RootCommand, ServeArgs, SvidCommand, TokenCommand, Withdrawal,
+    LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, ServeArgs, SvidCommand,
+    TokenCommand, Withdrawal,
 };
 use myelin_ca::federation::AddRequest;
 use myelin_ca::lockdown;
+use myelin_ca::log::Progress;
 use myelin_ca::operator::{Answer, Ask, FederationAsk};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -36,11 +38,21 @@ const EXIT_CONFIG: u8 = 78;
 /// Files that an operator hands over in a question: a bundle takes at most as much.
 const MAX_INPUT_BYTES: u64 = 64 * 1024;
 
+/// The log is not what it should be.
+const EXIT_DAMAGED: u8 = 1;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(perform(cli.command)),
+        Ok(runtime) => match cli.command {
+            Command::Log(LogCommand::Verify(args)) => match runtime.block_on(verify_log(&args)) {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::from(EXIT_DAMAGED),
+                Err(line) => Err(line),
+            },
+            command => runtime.block_on(perform(command)),
+        },
         Err(error) => Err(format!(
             "cannot start the runtime: {error}; are there threads and file descriptors left?"
         )),
@@ -74,6 +86,7 @@ async fn perform(command: Command) -> Result<(), String> {
             };
             say(app::ceremony::issuer(&command, &app::system_clock()).await, json)
         }
+        Command::Log(LogCommand::Verify(args)) => verify_log(&args).await.map(|_| ()),
         Command::Token(TokenCommand::Create(args)) => {
             let answer = ask(&args.operator.data, Ask::CreateToken(args.request())).await?;
             print(&answer, args.operator.json)
@@ -167,6 +180,42 @@ fn read_bounded(path: &Path) -> std::io::Result<String> {
         return Err(std::io::Error::other(format!("it is larger than {MAX_INPUT_BYTES} bytes")));
     }
     Ok(text)
+}
+
+/// Replays the log; says whether it is whole.
+async fn verify_log(args: &OperatorArgs) -> Result<bool, String> {
+    let shown = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let tell = |Progress { done, of }| {
+        // A line for every 64 bundles; on a terminal they overwrite each other.
+        if done == of || done % 16_384 == 0 {
+            eprint!("verified {done} of {of} entries{}", if shown { "\r" } else { "\n" });
+        }
+    };
+    let found = app::verify_log(&args.data, &app::system_clock(), tell).await.map_err(one_line)?;
+    if shown {
+        eprintln!();
+    }
+    let whole = found.damages.is_empty();
+    if args.json {
+        let json = serde_json::to_string(&found);
+        println!("{}", json.map_err(|error| format!("cannot print the findings: {error}"))?);
+        return Ok(whole);
+    }
+    println!("log {}", found.origin);
+    println!("{} entries, root {}", found.entries, found.root);
+    println!(
+        "{} certificates of the journal are where it says; {} unexpired entries were never handed out",
+        found.certificates, found.unclaimed
+    );
+    println!("root's log: {} intermediates", found.intermediates);
+    found.damages.iter().for_each(|damage| println!("DAMAGED {damage}"));
+    if found.more_damages > 0 {
+        println!("and {} more", found.more_damages);
+    }
+    if whole {
+        println!("whole");
+    }
+    Ok(whole)
 }
 
 async fn serve(args: ServeArgs) -> Result<(), String> {

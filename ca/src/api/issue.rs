@@ -57,6 +57,6 @@ impl Api {
         id[..known].copy_from_slice(&issued.lineage.0[..known]);
         let lineage = Lineage { id: LineageId::from_bytes(id), generation: issued.generation };
         let bundle = (*self.authority.bundle()).clone();
-        IssueResponse { chain: issued.chain, lineage, bundle, log_proof: Vec::new() }.into()
+        IssueResponse { chain: issued.chain, lineage, bundle, log_proof: issued.log_proof }.into()
     }
 }

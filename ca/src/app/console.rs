@@ -14,10 +14,28 @@ use crate::clock::Clock;
 use crate::config::Keys;
 use crate::datadir::DataDir;
 use crate::journal::Journal;
+use crate::log::{self, Findings, Progress};
 use crate::operator::{Answer, Ask, Issuers, answer};
+use crate::random;
 use crate::replica::ReplicaId;
 use crate::rotation::{RotationError, read_bundle};
 use crate::store::embedded::Embedded;
+
+/// Replays the log of this data directory, which no server may hold meanwhile.
+pub async fn verify_log(
+    data: &Path,
+    clock: &Clock,
+    tell: impl FnMut(Progress),
+) -> Result<Findings, AppError> {
+    let data = DataDir::open(data)?;
+    if !data.store().exists() {
+        return Err(RotationError::NoCa.into());
+    }
+    let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
+    let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
+    let replica = ReplicaId::open_or_make(data.path(), fresh)?;
+    Ok(log::verify(data.path(), &journal, &replica, clock.seconds(), tell).await?)
+}
 
 /// Asks whoever can answer for this data directory.
 pub async fn ask_offline_or_online(

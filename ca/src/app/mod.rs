@@ -27,6 +27,7 @@ use crate::config::{ConfigError, ServeConfig};
 use crate::datadir::{DataDir, DataDirError};
 use crate::federation::FederationError;
 use crate::journal::Journal;
+use crate::log::{LogError, Logs};
 use crate::metrics::Metrics;
 use crate::offline_root::OfflineRootError;
 use crate::operator::{Answer, Ask, IssuerError, OperatorError, answer};
@@ -47,7 +48,7 @@ mod shared;
 mod upkeep;
 mod waiting;
 
-pub use console::ask_offline_or_online;
+pub use console::{ask_offline_or_online, verify_log};
 pub use endpoint::EndpointError;
 
 /// How long open requests may take to finish after SIGTERM: twice the longest request.
@@ -81,6 +82,8 @@ pub enum AppError {
     SealKey(#[from] SealError),
     #[error(transparent)]
     Signer(#[from] SignerError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     Rotation(#[from] RotationError),
     #[error(transparent)]
@@ -151,7 +154,7 @@ impl Builder {
         let Self { config, clock } = self;
         let data = DataDir::open_or_make(&config.data)?;
         let metrics = Metrics::new()?;
-        let authority = Arc::new(open_authority(&config, &data, clock.clone()).await?);
+        let authority = Arc::new(open_authority(&config, &data, clock.clone(), &metrics).await?);
         if config.authority.lifetimes.shortest < MIN_LIFETIME {
             metrics.short_lifetimes.set(1);
             tracing::warn!(
@@ -219,18 +222,23 @@ async fn open_authority(
     config: &ServeConfig,
     data: &DataDir,
     clock: Clock,
+    metrics: &Metrics,
 ) -> Result<Authority, AppError> {
     let made_before = data.store().exists();
     let journal = Journal::new(shared::open_store(&config.store, data).await?);
     let made = made_before || read_bundle(&journal).await?.is_some();
     let vault = keys::vault(data, &config.keys, made)?;
     let replica = replica(data)?;
+    // The keys of the logs come first: CA certificates name them.
+    let (name, seal_key) = (config.trust_domain.to_string(), vault.seal_key());
+    let logs = Logs::start(data.path(), &journal, seal_key, &name, &replica, metrics.log.clone());
+    let logs = logs.await?;
     waiting::adopt_root(&journal, config).await?;
     waiting::until_issuer(&journal, &vault, &replica, (config, data), &clock).await?;
     let now = clock.seconds();
     let trust_domain = &config.trust_domain;
     let rotation = Rotation::start(journal.clone(), trust_domain, vault, replica, now).await?;
-    Ok(Authority::start(journal, rotation, config.authority.clone(), clock).await?)
+    Ok(Authority::start(journal, rotation, logs, config.authority.clone(), clock).await?)
 }
 
 fn replica(data: &DataDir) -> Result<ReplicaId, AppError> {
@@ -259,6 +267,7 @@ impl Running {
             tracing::warn!("some connections did not finish in time and are cut");
             self.tasks.shutdown().await;
         }
+        self.authority.logs().issuing.close().await;
     }
 }
 

@@ -73,7 +73,10 @@ impl Authority {
             };
             let done = match decide(proven, known) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
-                Decision::Again => again(&former, &seen),
+                Decision::Again => match again(&former, &seen) {
+                    Some(issued) => Some(self.prove_again(issued).await?),
+                    None => None,
+                },
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
                     Commit::Committed { .. } => return Err(IssueError::Refused(Reason::Alarm)),
                     Commit::Conflict => None,
@@ -106,6 +109,7 @@ impl Authority {
         let signer = self.rotation.signer();
         let certificate = signer.sign_leaf(&leaf)?;
         check::leaf(&certificate, &leaf, signer.certificate())?;
+        let logged = self.log(&certificate, signer.certificate()).await?;
         let (lineage, generation) = line(proven, former)?;
         let issued = Issued {
             chain: chain(&certificate, signer.certificate()),
@@ -116,6 +120,8 @@ impl Authority {
             serial: Hex(leaf.serial.as_bytes().to_vec()),
             not_after: leaf.validity.not_after,
             again: false,
+            logged: Some(logged.place),
+            log_proof: logged.proof,
         };
         let mut batch = Batch::default();
         seen.denied.expect(&mut batch);
@@ -223,6 +229,7 @@ fn record(proven: &Proven, issued: &Issued) -> CompanionRecord {
         csr_key: proven.csr_fingerprint(),
         leaf_der: Blob(issued.chain[0].to_vec()),
         issuer_der: Blob(issued.chain[1].to_vec()),
+        logged: issued.logged.clone(),
     }
 }
 
@@ -237,6 +244,8 @@ fn again(former: &Option<Entry<CompanionRecord>>, seen: &Seen) -> Option<Issued>
         serial: former.serial.clone(),
         not_after: former.not_after,
         again: true,
+        logged: former.logged.clone(),
+        log_proof: Vec::new(),
     })
 }
 
@@ -277,6 +286,7 @@ mod tests {
             leaf_der: Blob(vec![]),
             issuer_der: Blob(vec![]),
             state,
+            logged: None,
         }
     }
 
@@ -292,6 +302,7 @@ mod tests {
             csr_key: Hex(csr.fingerprint().to_vec()),
             leaf_der: Blob(vec![]),
             issuer_der: Blob(vec![]),
+            logged: None,
         }
     }
 

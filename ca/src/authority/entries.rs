@@ -39,6 +39,7 @@ impl Authority {
             leaf_der: Blob(issued.chain[0].to_vec()),
             issuer_der: Blob(issued.chain[1].to_vec()),
             state: LineageState::Live,
+            logged: issued.logged.clone(),
         };
         let advanced = seen.lineage.as_ref().filter(|_| issued.generation > 1);
         batch.put(&issued.lineage.to_string(), advanced, &head);
@@ -121,6 +122,7 @@ pub(super) fn write_certificate(
         not_before: leaf.validity.not_before,
         not_after: issued.not_after,
         leaf_sha256: Hex(digest(&SHA256, &issued.chain[0]).as_ref().to_vec()),
+        logged: issued.logged.clone(),
     };
     // Created, not put: a serial that was there before is a conflict, and another serial is drawn.
     batch.create(&issued.serial.to_string(), &record);

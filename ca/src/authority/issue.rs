@@ -1,4 +1,4 @@
-//! One issue, from proof to certificate: read what the journal knows, decide, sign, check, write
+//! One issue, from proof to certificate: read what the journal knows, decide, sign, check, log, write
 //! down, hand out. If the journal changed in between, the whole is done again from the start.
 //!
 //! Never: hands out what is not yet committed, or keeps a lock: two callers meet in the
@@ -43,7 +43,7 @@ impl Authority {
             let seen = self.look_up(proven).await?;
             let done = match decide(proven, seen.known(now), now) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
-                Decision::Again => Some(seen.again(proven)?),
+                Decision::Again => Some(self.prove_again(seen.again(proven)?).await?),
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
                     Commit::Committed { .. } => return Err(IssueError::Refused(Reason::Alarm)),
                     Commit::Conflict => None,
@@ -123,6 +123,7 @@ impl Authority {
         let leaf = self.leaf(proven, &grant, &signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
         check::leaf(&certificate, &leaf, signer.certificate())?;
+        let logged = self.log(&certificate, signer.certificate()).await?;
 
         let issued = Issued {
             chain: chain(&certificate, signer.certificate()),
@@ -133,6 +134,8 @@ impl Authority {
             serial: Hex(leaf.serial.as_bytes().to_vec()),
             not_after: leaf.validity.not_after,
             again: false,
+            logged: Some(logged.place),
+            log_proof: logged.proof,
         };
         let mut batch = Batch::default();
         seen.denied.expect(&mut batch);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::UnixSeconds;
-use crate::journal::Hex;
+use crate::journal::{Hex, LogPlace};
 
 /// A certificate that is in the journal, ready to leave.
 #[derive(Clone, Debug)]
@@ -24,4 +24,8 @@ pub struct Issued {
     pub not_after: UnixSeconds,
     /// The reply to this very request was lost before.
     pub again: bool,
+    /// Its place in an issuing log.
+    pub logged: Option<LogPlace>,
+    /// That it is logged, and its issuer too: bytes of a `LogProof`.
+    pub log_proof: Vec<u8>,
 }

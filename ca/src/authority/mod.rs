@@ -19,6 +19,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::journal::{Entry, Hex, Journal, JournalError, LineageRecord};
+use crate::log::Logs;
 use crate::replica::ReplicaId;
 use crate::rotation::{Rotation, RotationError};
 use crate::signer::Vault;
@@ -35,6 +36,7 @@ mod follow;
 mod issue;
 mod issued;
 mod live;
+mod logged;
 mod own;
 mod reason;
 mod recall;
@@ -64,6 +66,7 @@ pub struct Settings {
 pub struct Authority {
     journal: Journal,
     rotation: Rotation,
+    logs: Logs,
     live: Live,
     denied: RwLock<Denied>,
     foreign: ArcSwap<ForeignBundles>,
@@ -99,6 +102,7 @@ impl Authority {
     pub async fn start(
         journal: Journal,
         rotation: Rotation,
+        logs: Logs,
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, AuthorityError> {
@@ -107,6 +111,7 @@ impl Authority {
         let mut authority = Self {
             journal,
             rotation,
+            logs,
             live: Live::default(),
             denied: RwLock::new(denied),
             foreign: ArcSwap::default(),
@@ -144,6 +149,11 @@ impl Authority {
 
     pub fn replica(&self) -> &ReplicaId {
         self.rotation.replica()
+    }
+
+    /// The logs of what this CA issued.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     pub fn clock(&self) -> &Clock {

@@ -12,6 +12,7 @@ use super::AuthorityError;
 use crate::attest::AttestError;
 use crate::check::Mismatch;
 use crate::journal::JournalError;
+use crate::log::LogError;
 use crate::signer::SignerError;
 use crate::template::LifetimeRefusal;
 
@@ -102,6 +103,8 @@ pub enum IssueError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
     Signer(#[from] SignerError),
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -145,6 +148,7 @@ impl IssueError {
             Self::Lifetime(LifetimeRefusal::TooShort { .. }) => "lifetime_too_short",
             Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. }) => "issuer_expiring",
             Self::Journal(_) => "store_failed",
+            Self::Log(error) => error.word(),
             Self::Signer(error) => error.word(),
             Self::NoRandomness => "signer_failed",
             Self::Mismatch(_) => "check_failed",
@@ -166,6 +170,7 @@ impl IssueError {
             Self::Lifetime(LifetimeRefusal::TooShort { .. }) => Blame::Request,
             Self::Lifetime(LifetimeRefusal::IssuerExpiring { .. })
             | Self::Journal(_)
+            | Self::Log(_)
             | Self::Signer(SignerError::Token(_)) => Blame::Circumstances,
             Self::Signer(_) | Self::Mismatch(_) | Self::DenyListFull(_) | Self::NoRandomness => {
                 Blame::Ourselves

@@ -53,6 +53,8 @@ impl Seen {
             serial: lineage.serial.clone(),
             not_after: lineage.not_after,
             again: true,
+            logged: lineage.logged.clone(),
+            log_proof: Vec::new(),
         })
     }
 }

@@ -15,6 +15,7 @@ use super::decide::{Decision, ISSUE_BURST, Known, decide, within_rate};
 use super::*;
 use crate::attest::{Caller, Claimed, Proven, RemoteAddr};
 use crate::journal::{Blob, Grant, HeldRecord, HostRecord, LineageState, Redeemed, TokenRecord};
+use crate::replica::ReplicaId;
 use crate::store::embedded::Embedded;
 use crate::template::{MAX_LIFETIME, MIN_LIFETIME};
 
@@ -53,6 +54,7 @@ fn lineage(generation: u64, request_key: u8, csr: &P256Spki, state: LineageState
         leaf_der: Blob(vec![]),
         issuer_der: Blob(vec![]),
         state,
+        logged: None,
     }
 }
 
@@ -158,22 +160,18 @@ async fn authority(time: &Arc<AtomicU64>) -> (tempfile::TempDir, Authority) {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::new(Arc::new(Embedded::open(&dir.path().join("store.redb")).unwrap()));
     let domain = TrustDomain::parse("prod.example").unwrap();
-    let rotation = Rotation::start(
-        journal.clone(),
-        &domain,
-        SealKey::from_bytes([1; 32]),
-        ReplicaId::from_bytes([1; 8]),
-        NOW,
-    )
-    .await
-    .unwrap();
+    let (seal_key, replica) = (SealKey::from_bytes([1; 32]), ReplicaId::from_bytes([1; 8]));
+    let metrics = crate::metrics::Metrics::new().unwrap().log;
+    let logs = Logs::start(dir.path(), &journal, &seal_key, "prod.example", &replica, metrics);
+    let logs = logs.await.unwrap();
+    let rotation = Rotation::start(journal.clone(), &domain, seal_key, replica, NOW).await.unwrap();
     let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
     let settings = Settings { lifetimes, own_addresses: vec![], own_names: vec![] };
     let time = time.clone();
     let clock = Clock::new(move || {
         UnixTime::since_unix_epoch(Duration::from_secs(time.load(Ordering::SeqCst)))
     });
-    (dir, Authority::start(journal, rotation, settings, clock).await.unwrap())
+    (dir, Authority::start(journal, rotation, logs, settings, clock).await.unwrap())
 }
 
 async fn join(authority: &Authority) -> Result<Issued, IssueError> {

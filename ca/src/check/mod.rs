@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use myelin_identity::svid::P256Spki;
+use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
@@ -114,6 +115,16 @@ fn issuer_extensions(
 
 fn dotted(oid: &[u64]) -> String {
     oid.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+}
+
+/// Which of `roots` has signed this CA certificate.
+pub fn root_of<'a>(
+    issuer_der: &[u8],
+    roots: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Result<&'a CertificateDer<'static>, Mismatch> {
+    let certificate = parse(issuer_der)?;
+    let mut roots = roots.into_iter();
+    roots.find(|root| signed_by(&certificate, root).is_ok()).ok_or(Mismatch("root"))
 }
 
 #[derive(Default, PartialEq, Eq)]

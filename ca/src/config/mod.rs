@@ -66,6 +66,9 @@ pub enum Command {
     /// Federate with other trust domains.
     #[command(subcommand)]
     Federation(FederationCommand),
+    /// Check the log of issued certificates.
+    #[command(subcommand)]
+    Log(LogCommand),
 }
 
 #[derive(Debug, Args)]
@@ -188,6 +191,14 @@ pub struct BundleArgs {
 pub enum SvidCommand {
     /// List who has a live SVID, and where.
     List(OperatorArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Replay the whole log against the journal: every entry against its tile, every tile against
+    /// the signed head, every certificate of the journal against its place. Stop the server first.
+    /// Exit code 1 and one line for each damage if something is wrong.
+    Verify(OperatorArgs),
 }
 
 /// What `app` needs to run a CA.

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, Hex, Record};
+use super::{Blob, Hex, LogPlace, Record};
 use crate::clock::UnixSeconds;
 
 /// The newest companion of a host. `name`: the hash of the host's public key.
@@ -25,6 +25,9 @@ pub struct CompanionRecord {
     pub csr_key: Hex,
     pub leaf_der: Blob,
     pub issuer_der: Blob,
+    /// Its place in an issuing log.
+    #[serde(default)]
+    pub logged: Option<LogPlace>,
 }
 
 impl Record for CompanionRecord {

@@ -23,11 +23,13 @@ use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, V
 mod companion;
 mod denials;
 mod federation;
+mod log;
 mod records;
 
 pub use companion::CompanionRecord;
 pub use denials::*;
 pub use federation::*;
+pub use log::*;
 pub use records::*;
 
 /// A kind of record: where its keys live and which version of its form this binary writes.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Record;
+use super::{LogPlace, Record};
 use crate::clock::UnixSeconds;
 use crate::replica::ReplicaId;
 
@@ -101,6 +101,9 @@ pub struct LineageRecord {
     pub leaf_der: Blob,
     pub issuer_der: Blob,
     pub state: LineageState,
+    /// The certificate's place in an issuing log.
+    #[serde(default)]
+    pub logged: Option<LogPlace>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +145,9 @@ pub struct IssuedRecord {
     pub not_before: UnixSeconds,
     pub not_after: UnixSeconds,
     pub leaf_sha256: Hex,
+    /// Its place in an issuing log.
+    #[serde(default)]
+    pub logged: Option<LogPlace>,
 }
 
 /// An unexpired certificate of a host, so that an alarm finds them all. `name`: host, slash,

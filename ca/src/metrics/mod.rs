@@ -11,9 +11,11 @@ use prometheus::{
 };
 
 mod federation;
+mod log;
 mod process;
 
 pub use federation::Federation;
+pub use log::LogMetrics;
 
 /// An issue is a few signatures and one fsync: a millisecond on a good disk, a second on a bad one.
 const ISSUE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -36,6 +38,7 @@ pub struct Metrics {
     pub signer_renewals: IntCounter,
     pub short_lifetimes: IntGauge,
     pub federation: Federation,
+    pub log: LogMetrics,
 }
 
 /// One line of the documented table.
@@ -113,6 +116,7 @@ impl Metrics {
                 "myelin_ca_short_lifetimes_allowed",
                 "1 if the test flag that allows lifetimes below 5 minutes is set, which production must not do.",
             )?,
+            log: LogMetrics::new()?,
         };
         metrics.register()?;
         Ok(metrics)
@@ -139,6 +143,7 @@ impl Metrics {
         registry.register(Box::new(self.watches.clone()))?;
         registry.register(Box::new(self.signer_renewals.clone()))?;
         registry.register(Box::new(self.short_lifetimes.clone()))?;
+        self.log.register(registry)?;
         registry.register(Box::new(process::Collector::new()?))
     }
 

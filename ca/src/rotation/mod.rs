@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use myelin_identity::bundle::{BundleError, TrustBundle};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::LOG_OID;
 use rustls_pki_types::CertificateDer;
 
 use crate::check::{self, Mismatch};
@@ -22,12 +23,13 @@ use crate::clock::UnixSeconds;
 use crate::journal::{
     Batch, Blob, BundleRecord, CURRENT, Entry, IssuerRecord, Journal, JournalError, ROOT,
 };
+use crate::log::{self, LogError, Which};
 use crate::random;
 use crate::replica::ReplicaId;
 use crate::signer::{SealedIssuer, Signer, SignerError, Vault};
 use crate::store::{Commit, Lease};
 use crate::template::{
-    ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity,
+    Extension, ISSUING_LIFETIME, IssuerTemplate, ROOT_LIFETIME, Serial, Validity, issuer_validity,
 };
 
 mod elsewhere;
@@ -52,6 +54,8 @@ pub enum Stage {
 pub enum RotationError {
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     Signer(#[from] SignerError),
     #[error(transparent)]
@@ -170,8 +174,9 @@ impl Rotation {
         };
         let root = Signer::open(&from_record(&root.record), &self.vault)?;
         let current = sealed(&self.journal, &issuing_name(&self.replica)).await?;
+        let named = names(&self.journal, Which::Issuing(&self.replica)).await?;
         let (signer, successor) =
-            make_issuing(&root, self.bundle.trust_domain(), &self.vault, now)?;
+            make_issuing(&root, self.bundle.trust_domain(), &self.vault, named, now)?;
         let mut batch = Batch::default();
         batch.replace(&current, &to_record(&successor));
         match self.journal.commit(batch).await? {
@@ -208,7 +213,7 @@ async fn make_ca(
         serial: fresh_serial()?,
         validity: issuer_validity(ROOT_LIFETIME, now, None),
         path_length: None,
-        extensions: Vec::new(),
+        extensions: names(journal, Which::Root).await?,
     };
     let (root, sealed_root) = Signer::make_root(&template, vault)?;
     check::issuer(root.certificate(), &template, root.certificate())?;
@@ -235,7 +240,8 @@ async fn first_issuing(
 ) -> Result<Signer, RotationError> {
     let root = from_record(&sealed(journal, ROOT).await?.record);
     let root = Signer::open(&root, vault).map_err(RotationError::OtherSealKey)?;
-    let (signer, sealed) = make_issuing(&root, trust_domain, vault, now)?;
+    let named = names(journal, Which::Issuing(replica)).await?;
+    let (signer, sealed) = make_issuing(&root, trust_domain, vault, named, now)?;
     let mut batch = Batch::default();
     batch.create(&issuing_name(replica), &to_record(&sealed));
     match journal.commit(batch).await? {
@@ -248,6 +254,7 @@ fn make_issuing(
     root: &Signer,
     trust_domain: &TrustDomain,
     vault: &Vault,
+    extensions: Vec<Extension>,
     now: UnixSeconds,
 ) -> Result<(Signer, SealedIssuer), RotationError> {
     if root.validity().not_after <= now {
@@ -259,11 +266,17 @@ fn make_issuing(
         serial: fresh_serial()?,
         validity: issuer_validity(ISSUING_LIFETIME, now, Some(root.validity())),
         path_length: Some(0),
-        extensions: Vec::new(),
+        extensions,
     };
     let (signer, sealed) = root.make_issuer(&template, vault)?;
     check::issuer(signer.certificate(), &template, root.certificate())?;
     Ok((signer, sealed))
+}
+
+/// The extension by which a CA certificate names the log of what it issues.
+async fn names(journal: &Journal, which: Which<'_>) -> Result<Vec<Extension>, RotationError> {
+    let named = log::extension(journal, which).await?;
+    Ok(named.into_iter().map(|der| Extension { oid: LOG_OID.to_vec(), der }).collect())
 }
 
 fn fresh_serial() -> Result<Serial, RotationError> {

@@ -30,7 +30,7 @@ const CA: Floors = &[
     (5, &["config", "operator"]),
     (4, &["authority"]),
     (3, &["rotation", "offline_root", "federation"]),
-    (2, &["signer", "check", "attest"]),
+    (2, &["signer", "check", "attest", "log"]),
     (1, &["template", "journal"]),
     (0, &["clock", "random", "replica", "store", "datadir", "metrics", "pem", "lockdown"]),
 ];

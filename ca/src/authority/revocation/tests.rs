@@ -61,6 +61,7 @@ async fn host(journal: &Journal, byte: u8, id: &str, not_after: u64) {
         not_before: NOW - 60,
         not_after,
         leaf_sha256: hex(byte),
+        logged: None,
     };
     batch.create(&serial.to_string(), &issued);
     assert!(matches!(journal.commit(batch).await.unwrap(), Commit::Committed { .. }));

@@ -23,6 +23,8 @@ use super::{Stopping, accept};
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 
+mod logs;
+
 /// Probes and scrapers: a handful each.
 const MAX_CONNECTIONS: usize = 64;
 /// A request head that takes longer is no probe.
@@ -47,8 +49,8 @@ pub async fn serve(listener: TcpListener, ops: Ops, stopping: Stopping) {
         let ops = ops.clone();
         async move {
             let service = service_fn(move |request| {
-                let response = ops.respond(&request);
-                async move { Ok::<_, Infallible>(response) }
+                let ops = ops.clone();
+                async move { Ok::<_, Infallible>(ops.respond(&request).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -81,7 +83,7 @@ pub async fn serve_waiting(listener: TcpListener, why: &'static str, stopping: S
 }
 
 impl Ops {
-    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused =
                 text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
@@ -104,10 +106,14 @@ impl Ops {
             "/bundle.json" => {
                 typed(StatusCode::OK, "application/json", self.authority.bundle().to_spiffe_json())
             }
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "not here; there are /livez /readyz /metrics /bundle.pem /bundle.json\n",
-            ),
+            path => match logs::answer(self.authority.logs(), path).await {
+                Some(response) => response,
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    "not here; there are /livez /readyz /metrics /bundle.pem /bundle.json \
+                     /log/checkpoint /root-log/checkpoint\n",
+                ),
+            },
         }
     }
 

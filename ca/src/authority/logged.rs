@@ -1,0 +1,45 @@
+//! Between signing and handing out: every certificate goes into the log. Called by `issue` and `own`.
+//!
+//! Never: hands out a certificate whose append failed.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use super::issued::Issued;
+use super::{Authority, IssueError};
+use crate::check;
+use crate::journal::LogPlace;
+
+/// A certificate's place in the issuing log, and the proof that travels with it.
+pub(super) struct Logged {
+    pub(super) place: LogPlace,
+    pub(super) proof: Vec<u8>,
+}
+
+impl Authority {
+    /// Logs a certificate that was signed and checked. Its issuer is in the root's log before.
+    pub(super) async fn log(
+        &self,
+        certificate_der: &[u8],
+        issuer_der: &[u8],
+    ) -> Result<Logged, IssueError> {
+        let bundle = self.bundle();
+        let root = check::root_of(issuer_der, bundle.roots())?;
+        let (place, proof) = self.logs.log(certificate_der, issuer_der, root).await?;
+        Ok(Logged { place, proof })
+    }
+
+    /// The proof of a certificate that this very request was given before. Another replica's log is
+    /// not here: its certificate comes without a proof, and the caller begins anew.
+    pub(super) async fn prove_again(&self, issued: Issued) -> Result<Issued, IssueError> {
+        let (leaf, issuer) = (&issued.chain[0], &issued.chain[1]);
+        let log_proof = match &issued.logged {
+            Some(place) if self.logs.is_ours(place) => {
+                let bundle = self.bundle();
+                let root = check::root_of(issuer, bundle.roots())?;
+                self.logs.proof_again(place.index, leaf, issuer, root).await?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Issued { log_proof, ..issued })
+    }
+}

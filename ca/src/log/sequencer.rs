@@ -1,0 +1,345 @@
+//! One task appends: it takes what waits, writes it down as one batch, and only then answers.
+//!
+//! The order, and what a crash between two steps leaves:
+//!
+//! 1. entries and tiles on disk, synced: files that no checkpoint speaks of, overwritten by the
+//!    next batch;
+//! 2. the head in the journal, by compare-and-swap: the batch is part of the log from here on, and
+//!    no second process can make it another;
+//! 3. the checkpoint signed and published: made again from the head at the next start;
+//! 4. the answers.
+//!
+//! An entry waits for the batch before it, and for nothing else: batches grow with the load, and a
+//! lone certificate is not kept waiting.
+//!
+//! Never: two batches at once.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use myelin_identity::log::{
+    Hash, Inclusion, LogKey, Resource, TILE_WIDTH, Tile, decode_bundle, inclusion_proof, leaf_hash,
+    node_in_tile, tile_holding, verify_inclusion,
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::disk::Disk;
+use super::edge::{Edge, Grown, Missing};
+use super::key::Key;
+use super::{LogError, hex};
+use crate::journal::{Batch, Entry, Journal, LogHeadRecord};
+use crate::metrics::LogMetrics;
+use crate::store::Commit;
+
+/// Entries in one batch: at 700 bytes each a write of less than a megabyte.
+const MAX_BATCH: usize = 1024;
+
+/// A state of the log that is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    pub size: u64,
+    pub root: Hash,
+    /// The signed note.
+    pub note: Bytes,
+}
+
+/// An entry, and who waits for its place.
+pub(super) struct Waiting {
+    pub(super) entry: Bytes,
+    pub(super) answer: oneshot::Sender<Result<Inclusion, LogError>>,
+}
+
+/// What readers see.
+pub(super) struct Shared {
+    key: LogKey,
+    disk: Disk,
+    published: ArcSwap<Published>,
+    closing: Notify,
+}
+
+pub(super) struct Sequencer {
+    shared: Arc<Shared>,
+    journal: Journal,
+    key: Key,
+    edge: Edge,
+    head: Entry<LogHeadRecord>,
+    /// Whether the journal's last answer left open what is in it.
+    unsettled: bool,
+    metrics: LogMetrics,
+}
+
+/// Opens the log at the journal's head.
+pub(super) async fn open(
+    data: &Path,
+    journal: Journal,
+    key: Key,
+    metrics: LogMetrics,
+) -> Result<(Arc<Shared>, Sequencer), LogError> {
+    let head = match journal.read::<LogHeadRecord>(key.name()).await? {
+        Some(head) => head,
+        None => begin(&journal, &key).await?,
+    };
+    let disk = Disk::at(data);
+    let edge = right_edge(&disk, head.record.size)?;
+    let root = edge.root().map_err(|missing| lost(&missing))?;
+    if hex(&root) != head.record.root {
+        let why = format!(
+            "its root is {root}, the journal's is another; one of them was restored or changed alone"
+        );
+        let what = format!("right edge at {} entries", edge.size);
+        return Err(LogError::Damaged { what, why });
+    }
+    let published = sign(&key, edge.size, root);
+    disk.publish(&published.note).map_err(|error| LogError::Disk(error.to_string()))?;
+    metrics.entries.set(i64::try_from(edge.size).unwrap_or(i64::MAX));
+    let published = ArcSwap::from_pointee(published);
+    let shared =
+        Arc::new(Shared { key: key.log().clone(), disk, published, closing: Notify::new() });
+    let sequencer =
+        Sequencer { shared: shared.clone(), journal, key, edge, head, unsettled: false, metrics };
+    Ok((shared, sequencer))
+}
+
+async fn begin(journal: &Journal, key: &Key) -> Result<Entry<LogHeadRecord>, LogError> {
+    let root = hex(&myelin_identity::log::empty_root());
+    let mut batch = Batch::default();
+    batch.create(key.name(), &LogHeadRecord { size: 0, root, peaks: Vec::new() });
+    // If another process was faster its head is read below, and whoever appends first wins.
+    let _ = journal.commit(batch).await?;
+    journal.read(key.name()).await?.ok_or(LogError::Forked)
+}
+
+/// Reads the tiles and the bundle that are not full, and sees that they fit each other.
+fn right_edge(disk: &Disk, size: u64) -> Result<Edge, LogError> {
+    let mut edge = Edge { size, ..Edge::default() };
+    for tile in Tile::partial_of(size) {
+        edge.tiles.insert((tile.level, tile.index), disk.tile(tile)?);
+    }
+    let width = (size % u64::from(TILE_WIDTH)) as u16;
+    if width > 0 {
+        let index = size / u64::from(TILE_WIDTH);
+        let resource = Resource::Entries { index, width };
+        let damaged =
+            |why: &str| LogError::Damaged { what: resource.to_string(), why: why.to_owned() };
+        let whole = Resource::Entries { index, width: TILE_WIDTH };
+        let bytes = match disk.read(resource) {
+            Ok(None) => disk.read(whole),
+            read => read,
+        };
+        let bytes = bytes.map_err(|error| damaged(&error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| damaged("it is not there"))?;
+        let entries = decode_bundle(&bytes).ok_or_else(|| damaged("it has no whole entries"))?;
+        let entries =
+            entries.get(..usize::from(width)).ok_or_else(|| damaged("it is too short"))?;
+        let hashes = edge.tiles.get(&(0, index));
+        if !hashes.is_some_and(|hashes| {
+            entries.iter().map(|entry| leaf_hash(entry)).eq(hashes.iter().copied())
+        }) {
+            return Err(damaged("its entries are not those of its tile"));
+        }
+        edge.entries = entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect();
+    }
+    Ok(edge)
+}
+
+fn lost(missing: &Missing) -> LogError {
+    let Missing(node) = missing;
+    let what = format!("tile of level {} node {}", node.level, node.index);
+    LogError::Damaged { what, why: "it does not hold a hash that it must".to_owned() }
+}
+
+fn sign(key: &Key, size: u64, root: Hash) -> Published {
+    Published { size, root, note: Bytes::from(key.sign(size, root)) }
+}
+
+impl Sequencer {
+    /// Appends until nobody can ask any more.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut waiting = Vec::with_capacity(MAX_BATCH);
+        let shared = self.shared.clone();
+        loop {
+            let taken = tokio::select! {
+                biased;
+                taken = queue.recv_many(&mut waiting, MAX_BATCH) => taken,
+                () = shared.closing.notified() => {
+                    queue.close();
+                    continue;
+                }
+            };
+            if taken == 0 {
+                return;
+            }
+            let started = Instant::now();
+            // Whoever gave up must not be in the log: nobody would ever hold that certificate.
+            waiting.retain(|one| !one.answer.is_closed());
+            if waiting.is_empty() {
+                continue;
+            }
+            let entries: Vec<Bytes> = waiting.iter().map(|one| one.entry.clone()).collect();
+            let appended = self.append(&entries).await;
+            self.metrics.append_duration.observe(started.elapsed().as_secs_f64());
+            self.metrics.batch_entries.observe(entries.len() as f64);
+            if let Err(error) = &appended {
+                self.metrics.failures.inc();
+                tracing::error!(%error, entries = entries.len(), "cannot log certificates; none of them is handed out");
+            }
+            answer(&mut waiting, appended);
+        }
+    }
+
+    async fn append(&mut self, entries: &[Bytes]) -> Result<Vec<Inclusion>, LogError> {
+        self.settle().await?;
+        let first = self.edge.size;
+        let grown = self.edge.grow(entries).map_err(|missing| lost(&missing))?;
+        let grown = self.write(grown).await?;
+        let record =
+            LogHeadRecord { size: grown.edge.size, root: hex(&grown.root), peaks: Vec::new() };
+        let mut batch = Batch::default();
+        batch.replace(&self.head, &record);
+        match self.journal.commit(batch).await {
+            Ok(Commit::Committed { revision }) => {
+                self.head = Entry { key: self.head.key.clone(), revision, record };
+            }
+            Ok(Commit::Conflict) => {
+                self.unsettled = true;
+                return Err(LogError::Forked);
+            }
+            Err(error) => {
+                self.unsettled = true;
+                return Err(error.into());
+            }
+        }
+        let published = self.take_over(grown.edge, grown.root, &grown.files).await;
+        let places = grown.paths.into_iter().zip(first..);
+        Ok(places
+            .map(|(path, index)| Inclusion { index, path, checkpoint: published.note.to_vec() })
+            .collect())
+    }
+
+    /// After a commit without an answer: what the journal says is the log. Files that it does not
+    /// speak of are overwritten, files that it does are read again.
+    async fn settle(&mut self) -> Result<(), LogError> {
+        if !self.unsettled {
+            return Ok(());
+        }
+        let name = self.key.name();
+        let head = self.journal.read::<LogHeadRecord>(name).await?.ok_or(LogError::Forked)?;
+        if head.record != self.head.record {
+            let disk = self.shared.disk.clone();
+            let size = head.record.size;
+            let read = tokio::task::spawn_blocking(move || right_edge(&disk, size));
+            let edge = read.await.unwrap_or(Err(LogError::Ended))?;
+            let root = edge.root().map_err(|missing| lost(&missing))?;
+            if hex(&root) != head.record.root {
+                return Err(LogError::Forked);
+            }
+            self.take_over(edge, root, &[]).await;
+        }
+        self.head = head;
+        self.unsettled = false;
+        Ok(())
+    }
+
+    async fn write(&self, grown: Grown) -> Result<Grown, LogError> {
+        let disk = self.shared.disk.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            disk.write(&grown.files)
+                .map(|()| grown)
+                .map_err(|error| LogError::Disk(error.to_string()))
+        });
+        written.await.unwrap_or(Err(LogError::Ended))
+    }
+
+    /// Signs and shows what the journal holds now.
+    async fn take_over(
+        &mut self,
+        edge: Edge,
+        root: Hash,
+        files: &[(Resource, Vec<u8>)],
+    ) -> Arc<Published> {
+        let published = Arc::new(sign(&self.key, edge.size, root));
+        self.metrics.entries.set(i64::try_from(edge.size).unwrap_or(i64::MAX));
+        self.edge = edge;
+        self.shared.published.store(published.clone());
+        let (disk, note) = (self.shared.disk.clone(), published.note.clone());
+        let full: Vec<(Resource, Vec<u8>)> = files
+            .iter()
+            .filter(|(resource, _)| !resource.to_string().contains(".p/"))
+            .map(|(resource, _)| (*resource, Vec::new()))
+            .collect();
+        let shown = tokio::task::spawn_blocking(move || {
+            disk.forget_partials(&full);
+            disk.publish(&note)
+        });
+        if let Ok(Err(error)) = shown.await {
+            // The server itself answers from memory; a copy for a static server comes later.
+            tracing::warn!(%error, "cannot write the checkpoint file");
+        }
+        published
+    }
+}
+
+fn answer(waiting: &mut Vec<Waiting>, appended: Result<Vec<Inclusion>, LogError>) {
+    match appended {
+        Ok(places) => {
+            for (one, place) in waiting.drain(..).zip(places) {
+                // Whoever gave up in between has an entry without a certificate.
+                let _ = one.answer.send(Ok(place));
+            }
+        }
+        Err(error) => {
+            for one in waiting.drain(..) {
+                let _ = one.answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn key(&self) -> &LogKey {
+        &self.key
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.notify_one();
+    }
+
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// Proves from the files, and sees that the proof holds: nothing damaged leaves.
+    pub(super) fn prove(&self, index: u64, entry: &[u8]) -> Result<Inclusion, LogError> {
+        let published = self.published();
+        let size = published.size;
+        let missing = LogError::NoSuchEntry { index, size };
+        let read = |node| {
+            let tile = tile_holding(node, size).ok_or_else(|| lost(&Missing(node)))?;
+            node_in_tile(node, &self.disk.tile(tile)?).ok_or_else(|| lost(&Missing(node)))
+        };
+        let path = inclusion_proof(index, size, read).unwrap_or(Err(missing))?;
+        if !verify_inclusion(&leaf_hash(entry), index, size, &path, &published.root) {
+            let what = format!("proof of entry {index}");
+            let why = "the tiles do not lead from it to the signed root".to_owned();
+            return Err(LogError::Damaged { what, why });
+        }
+        Ok(Inclusion { index, path, checkpoint: published.note.to_vec() })
+    }
+
+    pub(super) fn read(&self, resource: Resource) -> Result<Option<Bytes>, LogError> {
+        let published = self.published();
+        if resource == Resource::Checkpoint {
+            return Ok(Some(published.note.clone()));
+        }
+        if !resource.exists_at(published.size) {
+            return Ok(None);
+        }
+        let bytes = self.disk.read(resource).map_err(|error| LogError::Disk(error.to_string()))?;
+        Ok(bytes.map(Bytes::from))
+    }
+}
