@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .build_server(false)
-        .skip_debug(["myelin.v1.JoinToken"])
+        .skip_debug(["myelin.v1.JoinToken", "myelin.v1.KubernetesToken"])
         .compile_fds(files)?;
     Ok(())
 }

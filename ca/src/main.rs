@@ -19,8 +19,8 @@ use myelin_ca::app::ceremony::Said;
 use myelin_ca::app::{self, AppError};
 use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
-    BundleCommand, Cli, Command, FederationAddArgs, FederationCommand, IssuerCommand, Keys,
-    LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, ServeArgs, SvidCommand,
+    BundleCommand, Cli, Command, EntryCommand, FederationAddArgs, FederationCommand, IssuerCommand,
+    Keys, LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, ServeArgs, SvidCommand,
     TokenCommand, Withdrawal,
 };
 use myelin_ca::federation::AddRequest;
@@ -96,6 +96,10 @@ async fn perform(command: Command) -> Result<(), String> {
         }
         Command::Svid(SvidCommand::List(args)) => {
             print(&ask(&args.data, Ask::ListSvids).await?, args.json)
+        }
+        Command::Entry(command) => {
+            let (operator, question) = about_entries(command)?;
+            print(&ask(&operator.data, question).await?, operator.json)
         }
         Command::Revoke(args) => {
             let (operator, wanted) = args.wanted().map_err(|error| error.to_string())?;
@@ -218,6 +222,18 @@ async fn verify_log(args: &OperatorArgs) -> Result<bool, String> {
     Ok(whole)
 }
 
+fn about_entries(command: EntryCommand) -> Result<(OperatorArgs, Ask), String> {
+    Ok(match command {
+        EntryCommand::Create(args) => {
+            let entry = args.entry().map_err(|error| error.to_string())?;
+            (args.operator, Ask::CreateEntry(entry))
+        }
+        EntryCommand::List(operator) => (operator, Ask::ListEntries),
+        EntryCommand::Show(named) => (named.operator, Ask::ShowEntry(named.name)),
+        EntryCommand::Delete(named) => (named.operator, Ask::DeleteEntry(named.name)),
+    })
+}
+
 async fn serve(args: ServeArgs) -> Result<(), String> {
     start_logs(&args.logs)?;
     lockdown::apply().iter().for_each(|missing| tracing::warn!("{missing}"));
@@ -269,6 +285,8 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Denials(lines) => serde_json::to_string(lines),
             Answer::Undone(line) => serde_json::to_string(line),
             Answer::Federation(answer) => serde_json::to_string(answer),
+            Answer::Entry(entry) => serde_json::to_string(entry),
+            Answer::Entries(entries) => serde_json::to_string(entries),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
@@ -306,6 +324,8 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
         Answer::Issuer(_) => {}
         Answer::Revoked(revoked) => println!("{revoked}"),
         Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Answer::Entry(entry) => println!("{entry}"),
+        Answer::Entries(entries) => entries.iter().for_each(|entry| println!("{entry}")),
         Answer::Undone(line) => println!("taken back: {line}"),
         Answer::Federation(answer) => print!("{answer}"),
         Answer::Refused(why) => return Err(why.clone()),

@@ -46,6 +46,9 @@ pub struct Spec {
     pub descriptors: Option<u32>,
     /// Operators beside root.
     pub admin_uids: Vec<u32>,
+    /// Lines of `[ca]` that say how it attests, in place of a join token; `DIR` is its directory,
+    /// into which the test puts whatever it shows.
+    pub attests: Option<String>,
 }
 
 impl Spec {
@@ -61,6 +64,7 @@ impl Spec {
             intercept: Vec::new(),
             descriptors: None,
             admin_uids: Vec::new(),
+            attests: None,
         }
     }
 
@@ -76,6 +80,12 @@ impl Spec {
 
     pub fn limits(mut self, limits: &str) -> Self {
         limits.clone_into(&mut self.limits);
+        self
+    }
+
+    /// Attests by these lines of `[ca]`, in place of a join token.
+    pub fn attests(mut self, lines: &str) -> Self {
+        self.attests = Some(lines.to_owned());
         self
     }
 
@@ -107,9 +117,14 @@ impl Workload {
             ca: ca.endpoint(),
             process: Mutex::new(None),
         };
-        let token = ca.token(&workload.spec.id(), workload.pod.addresses()).await?;
         workload.own(&subdir(&workload.dir, "run")?, 0o755)?;
-        workload.write("token", &token)?;
+        match &workload.spec.attests {
+            None => {
+                let token = ca.token(&workload.spec.id(), workload.pod.addresses()).await?;
+                workload.write("token", &token)?;
+            }
+            Some(_) => workload.write("bundle.pem", &ca.bundle_pem().await?)?,
+        }
         workload.write_config()?;
         workload.own(&workload.dir, 0o755)?;
         output(workload.intercept(&["apply"])?, LIMIT).await?;
@@ -312,10 +327,17 @@ impl Workload {
     pub fn write_config(&self) -> Result<()> {
         let spec = &self.spec;
         let dir = self.dir.display();
+        let attests = match &spec.attests {
+            None => format!("join_token_file = \"{dir}/token\""),
+            Some(lines) => {
+                let lines = lines.replace("DIR", &dir.to_string());
+                format!("bundle_file = \"{dir}/bundle.pem\"\n{lines}")
+            }
+        };
         let cidrs: Vec<String> = spec.mesh_cidrs.iter().map(|range| format!("{range:?}")).collect();
         let text = format!(
             "trust_domain = {:?}\nfederates_with = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
-             [ca]\naddress = \"{}\"\njoin_token_file = \"{dir}/token\"\n\
+             [ca]\naddress = \"{}\"\n{attests}\n\
              [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
              [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
             spec.trust_domain,
@@ -333,7 +355,8 @@ impl Workload {
         self.write("sidecar.toml", &text)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<()> {
+    /// Puts a file into its directory that only its sidecar may read.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.dir.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         self.own(&path, 0o600)

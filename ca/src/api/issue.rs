@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Api, audit, caller};
-use crate::attest::{Caller, attestor_of, prove};
+use crate::attest::{Caller, attestor_of};
 use crate::authority::{IssueError, Issued, Reason};
 
 impl Api {
@@ -47,7 +47,8 @@ impl Api {
         caller: &Caller,
         request: proto::IssueRequest,
     ) -> Result<Issued, IssueError> {
-        let proven = prove(request, caller)?;
+        let now = self.authority.clock().seconds();
+        let proven = self.attestors.prove(request, caller, now).await?;
         self.authority.issue(caller, &proven).await
     }
 

@@ -14,7 +14,7 @@ use myelin_identity::verify::Peer;
 use tokio::sync::{Semaphore, watch};
 use tonic::{Request, Status};
 
-use crate::attest::Caller;
+use crate::attest::{Attestors, Caller};
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 
@@ -65,6 +65,7 @@ pub type Stopping = watch::Receiver<bool>;
 #[derive(Clone)]
 pub struct Api {
     authority: Arc<Authority>,
+    attestors: Arc<Attestors>,
     metrics: Metrics,
     bundle_watches: Arc<Semaphore>,
     directory_watches: Arc<Semaphore>,
@@ -72,9 +73,15 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn new(authority: Arc<Authority>, metrics: Metrics, stopping: Stopping) -> Self {
+    pub fn new(
+        authority: Arc<Authority>,
+        attestors: Arc<Attestors>,
+        metrics: Metrics,
+        stopping: Stopping,
+    ) -> Self {
         Self {
             authority,
+            attestors,
             metrics,
             bundle_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             directory_watches: Arc::new(Semaphore::new(MAX_WATCHES)),

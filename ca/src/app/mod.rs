@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api::{Api, admin, listen, ops, tls};
+use crate::attest::kubernetes::KeysError;
+use crate::attest::machine::MachineError;
 use crate::authority::{Authority, AuthorityError, IssueError};
 use crate::clock::Clock;
 use crate::config::{ConfigError, ServeConfig};
@@ -41,6 +43,7 @@ use crate::template::MIN_LIFETIME;
 pub mod ceremony;
 mod console;
 mod endpoint;
+mod evidence;
 mod foreign;
 mod heartbeat;
 mod keys;
@@ -100,6 +103,12 @@ pub enum AppError {
     Admin { path: PathBuf, cause: io::Error },
     #[error("cannot ask the server on {}: {cause}; is it this version of myelin-ca?", path.display())]
     Ask { path: PathBuf, cause: io::Error },
+    #[error("--kubernetes-jwks: {0}")]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    MachineCas(#[from] MachineError),
+    #[error("cannot read {}: {cause}; expected CA certificates in PEM", path.display())]
+    CaFile { path: PathBuf, cause: io::Error },
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -161,6 +170,8 @@ impl Builder {
                 "SHORT LIFETIMES ARE ALLOWED: for tests only; in production drop --allow-short-lifetimes"
             );
         }
+        let attestors = evidence::attestors(&config.attest, &config.trust_domain, &clock).await?;
+        let attestors = Arc::new(attestors);
         let own = authority.issue_own().await?;
         let renew_at = upkeep::renew_at(&own, clock.seconds());
         metrics.own_svid_not_after.set(own.validity.not_after as f64);
@@ -175,7 +186,7 @@ impl Builder {
         let mut tasks = JoinSet::new();
         let shared = (authority.clone(), metrics.clone(), stopping.clone());
         let (federation, endpoint) = foreign::start(endpoint, shared, &mut tasks).await?;
-        let api = Api::new(authority.clone(), metrics.clone(), stopping.clone());
+        let api = Api::new(authority.clone(), attestors, metrics.clone(), stopping.clone());
         let served = tls.clone();
         tasks.spawn(async move {
             if let Err(error) = listen::serve(doors.grpc.0, served, api).await {

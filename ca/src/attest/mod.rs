@@ -1,6 +1,16 @@
-//! From a caller to a proof: who asks, by what right, for which public key. Pure: everything that
-//! can be shown from the request and the connection alone is shown here; what only the journal
-//! knows is `authority`'s to ask.
+//! From a caller to a proof: who asks, by what right, for which public key. One file an attestor,
+//! all behind [`Attestors::prove`]; what only the journal knows (is this token unused, which entry
+//! holds for these selectors) is `authority`'s to ask.
+//!
+//! | attestor | proves | file |
+//! |---|---|---|
+//! | join token | that an operator gave this machine a secret | `join_token` |
+//! | host key | the key that redeemed a token once | `host_key` |
+//! | current SVID | the certificate that is to be renewed | `current_svid` |
+//! | Kubernetes | which pod, by its service-account token | `kubernetes` |
+//! | machine | the key of a machine's own certificate | `machine` |
+//!
+//! Every request proves a host key over its very TLS connection beside all that.
 //!
 //! Never: takes anything from a CSR but its public key, reads the journal, or lets a `Proven` be
 //! made elsewhere.
@@ -10,13 +20,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use myelin_identity::issuance::{
-    Attestation, EXPORTER_BYTES, IssuanceError, IssueRequest, Lineage, proto, verify_host_proof,
-};
-use myelin_identity::svid::{KeyError, P256Spki};
+use myelin_identity::issuance::{Attestation, EXPORTER_BYTES, IssueRequest, proto};
+use myelin_identity::svid::P256Spki;
 use myelin_identity::verify::Peer;
 
+use crate::clock::UnixSeconds;
 use crate::journal::Hex;
+
+mod attested;
+mod current_svid;
+mod error;
+mod host_key;
+mod join_token;
+pub mod kubernetes;
+pub mod machine;
+
+pub use attested::{Attested, MAX_SELECTOR_BYTES, Selector, SelectorError};
+pub use error::{AttestError, Evidence};
 
 /// Where a request came from, as the TLS connection itself says.
 #[derive(Clone, Debug)]
@@ -32,12 +52,12 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteAddr(pub SocketAddr);
 
-/// By what right a certificate is asked for.
+/// By what right a certificate is asked for, as far as the journal has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
     /// Holds a join token with this hash.
     Token { secret_hash: Hex },
-    /// Holds a host key, and nothing else any more.
+    /// Holds a host key, and no SVID any more.
     HostAlone,
     /// Holds a host key and the SVID with this serial, and says which generation it is.
     Renewal { lineage: Hex, generation: u64, serial: Hex },
@@ -45,88 +65,70 @@ pub enum Claimed {
     Companion { lineage: Hex, generation: u64, serial: Hex },
 }
 
-/// A request whose every signature was verified. Only [`prove`] makes one.
+/// A request whose every signature was verified. Only [`Attestors::prove`] makes one.
 #[derive(Clone, Debug)]
 pub struct Proven {
     claimed: Claimed,
+    attested: Option<Attested>,
     host: Hex,
     csr_key: P256Spki,
     request_key: Hex,
     lifetime: Duration,
 }
 
-/// Why a caller proved nothing. The caller is to blame.
-#[derive(Debug, thiserror::Error)]
-pub enum AttestError {
-    #[error(transparent)]
-    Malformed(#[from] IssuanceError),
-    #[error(
-        "the host key's signature is not over this connection, this CSR and this request key: {0}; sign the exporter of the connection that the request is sent on"
-    )]
-    HostSignature(KeyError),
-    #[error(
-        "a renewal must come on a connection that presents the current SVID; connect with it, or attest with the host key alone"
-    )]
-    SvidNotPresented,
+/// The attestors that this CA was configured with, beside those that need no configuration.
+#[derive(Default)]
+pub struct Attestors {
+    pub kubernetes: Option<kubernetes::Kubernetes>,
+    pub machine: Option<machine::Machines>,
 }
 
-/// Verifies the CSR's self-signature and the host key's signature over this very connection.
-pub fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, AttestError> {
-    let request = IssueRequest::try_from(request)?;
-    let host_spki = request.attestation.host_spki();
-    let csr_der = request.csr.der();
-    verify_host_proof(
-        host_spki,
-        &caller.exporter,
-        csr_der,
-        &request.request_key,
-        &request.host_signature,
-    )
-    .map_err(AttestError::HostSignature)?;
-    let claimed = match &request.attestation {
-        Attestation::Join { secret, .. } => {
-            Claimed::Token { secret_hash: Hex(secret.stored_hash().to_vec()) }
-        }
-        Attestation::Host { lineage: None, .. } => Claimed::HostAlone,
-        Attestation::Host { lineage: Some(Lineage { id, generation }), .. } => Claimed::Renewal {
-            lineage: Hex(id.as_bytes().to_vec()),
-            generation: *generation,
-            serial: presented_serial(caller)?,
-        },
-        Attestation::Companion { vouched_by: Lineage { id, generation }, .. } => {
-            Claimed::Companion {
-                lineage: Hex(id.as_bytes().to_vec()),
-                generation: *generation,
-                serial: presented_serial(caller)?,
+impl Attestors {
+    /// Verifies the CSR's self-signature, the host key's signature over this very connection, and
+    /// the evidence of the attestor that the request names.
+    pub async fn prove(
+        &self,
+        request: proto::IssueRequest,
+        caller: &Caller,
+        now: UnixSeconds,
+    ) -> Result<Proven, AttestError> {
+        let request = IssueRequest::try_from(request)?;
+        host_key::verify(&request, caller)?;
+        let attested = match &request.attestation {
+            Attestation::Join { .. } | Attestation::Host { .. } | Attestation::Companion { .. } => {
+                None
             }
-        }
-    };
-    Ok(Proven {
-        claimed,
-        host: Hex(host_spki.fingerprint().to_vec()),
-        csr_key: *request.csr.key(),
-        request_key: Hex(request.request_key.as_bytes().to_vec()),
-        lifetime: Duration::from_secs(request.lifetime_seconds.unwrap_or(0)),
-    })
-}
-
-/// The SVID that the connection proved.
-fn presented_serial(caller: &Caller) -> Result<Hex, AttestError> {
-    let peer = caller.peer.as_ref().ok_or(AttestError::SvidNotPresented)?;
-    Ok(Hex(peer.serial.as_bytes().to_vec()))
+            Attestation::Kubernetes { token, .. } => {
+                let attestor = self.kubernetes.as_ref();
+                let attestor = attestor.ok_or(AttestError::NotConfigured("kubernetes"))?;
+                Some(attestor.attest(token, now).await?)
+            }
+            Attestation::Machine { proof, .. } => {
+                let attestor = self.machine.as_ref();
+                let attestor = attestor.ok_or(AttestError::NotConfigured("machine"))?;
+                Some(attestor.attest(proof, &request, caller, now)?)
+            }
+        };
+        let claimed = match (&request.attestation, request.attestation.lineage()) {
+            (Attestation::Join { secret, .. }, _) => join_token::claim(secret),
+            (Attestation::Companion { vouched_by, .. }, _) => {
+                current_svid::vouch(vouched_by, caller)?
+            }
+            (_, None) => Claimed::HostAlone,
+            (_, Some(lineage)) => current_svid::claim(&lineage, caller)?,
+        };
+        Ok(Proven {
+            claimed,
+            attested,
+            host: Hex(request.attestation.host_spki().fingerprint().to_vec()),
+            csr_key: *request.csr.key(),
+            request_key: Hex(request.request_key.as_bytes().to_vec()),
+            lifetime: Duration::from_secs(request.lifetime_seconds.unwrap_or(0)),
+        })
+    }
 }
 
 impl Claimed {
-    /// The attestor's word in logs and metrics.
-    pub fn attestor(&self) -> &'static str {
-        match self {
-            Self::Token { .. } => "join_token",
-            Self::HostAlone => "host_key",
-            Self::Renewal { .. } => "renewal",
-            Self::Companion { .. } => "companion",
-        }
-    }
-
     /// Whether the claim is about this lineage.
     pub fn names(&self, lineage: &Hex) -> bool {
         self.lineage() == Some(lineage)
@@ -143,6 +145,22 @@ impl Claimed {
 impl Proven {
     pub fn claimed(&self) -> &Claimed {
         &self.claimed
+    }
+
+    /// What evidence from outside the mesh shows; it is asked for at every issue.
+    pub fn attested(&self) -> Option<&Attested> {
+        self.attested.as_ref()
+    }
+
+    /// The attestor's word in logs, metrics and the journal.
+    pub fn attestor(&self) -> &'static str {
+        match (&self.attested, &self.claimed) {
+            (Some(attested), _) => attested.attestor,
+            (None, Claimed::Token { .. }) => "join_token",
+            (None, Claimed::HostAlone) => "host_key",
+            (None, Claimed::Renewal { .. }) => "renewal",
+            (None, Claimed::Companion { .. }) => "companion",
+        }
     }
 
     /// SHA-256 of the host key's public half.
@@ -176,7 +194,13 @@ impl Proven {
         csr_key: P256Spki,
         request_key: Hex,
     ) -> Self {
-        Self { claimed, host, csr_key, request_key, lifetime: Duration::ZERO }
+        Self { claimed, attested: None, host, csr_key, request_key, lifetime: Duration::ZERO }
+    }
+
+    /// The same with evidence.
+    #[cfg(test)]
+    pub(crate) fn with(self, attested: Attested) -> Self {
+        Self { attested: Some(attested), ..self }
     }
 }
 
@@ -188,26 +212,9 @@ pub fn attestor_of(request: &proto::IssueRequest) -> &'static str {
         Some(Wire::Host(host)) if host.lineage.is_some() => "renewal",
         Some(Wire::Host(_)) => "host_key",
         Some(Wire::Companion(_)) => "companion",
+        Some(Wire::Kubernetes(_)) => kubernetes::ATTESTOR,
+        Some(Wire::Machine(_)) => machine::ATTESTOR,
         None => "none",
-    }
-}
-
-impl AttestError {
-    /// One word of a closed set.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Malformed(IssuanceError::Key { field: "csr_der", .. }) => "csr_not_p256",
-            Self::Malformed(IssuanceError::CsrNotPossessed) => "csr_signature",
-            Self::Malformed(IssuanceError::CsrMalformed) => "csr_malformed",
-            Self::Malformed(_) => "malformed",
-            Self::HostSignature(_) => "host_signature",
-            Self::SvidNotPresented => "svid_not_presented",
-        }
-    }
-
-    /// Whether the request itself is wrong, rather than what it proves.
-    pub fn is_malformed(&self) -> bool {
-        matches!(self, Self::Malformed(_))
     }
 }
 

@@ -10,6 +10,12 @@ use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
 use super::*;
 
+const NOW: u64 = 1_800_000_000;
+
+async fn prove(request: proto::IssueRequest, caller: &Caller) -> Result<Proven, AttestError> {
+    Attestors::default().prove(request, caller, NOW).await
+}
+
 /// A change that breaks a proof, and the word for it.
 type Case = (fn(&mut Made), &'static str);
 
@@ -56,24 +62,49 @@ fn renewal(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
     proto::issue_request::Attestation::Host(proto::Host { host_spki, lineage })
 }
 
-#[test]
-fn each_right_is_told_from_the_others() {
+#[tokio::test]
+async fn each_right_is_told_from_the_others() {
     for (attestation, expected) in [(token as fn(_) -> _, "join_token"), (alone, "host_key")] {
         let Made { request, caller } = made(attestation);
         assert_eq!(attestor_of(&request), expected);
-        assert_eq!(prove(request, &caller).unwrap().claimed().attestor(), expected);
+        assert_eq!(prove(request, &caller).await.unwrap().attestor(), expected);
     }
 }
 
-#[test]
-fn renewal_without_a_peer_is_refused() {
-    let Made { request, caller } = made(renewal);
-    assert_eq!(attestor_of(&request), "renewal");
-    assert_eq!(prove(request, &caller).unwrap_err().word(), "svid_not_presented");
+#[tokio::test]
+async fn attestor_that_was_not_configured_is_refused_by_its_name() {
+    fn pod(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
+        let token = "a.b.c".to_owned();
+        let pod = proto::KubernetesToken { token, host_spki, lineage: None };
+        proto::issue_request::Attestation::Kubernetes(pod)
+    }
+    fn machine(host_spki: Vec<u8>) -> proto::issue_request::Attestation {
+        let chain_der = vec![vec![0]];
+        let signature = vec![0; 64];
+        proto::issue_request::Attestation::Machine(proto::MachineCertificate {
+            chain_der,
+            scheme: 0x0403,
+            signature,
+            host_spki,
+            lineage: None,
+        })
+    }
+    for (attestation, expected) in [(pod as fn(_) -> _, "kubernetes"), (machine, "machine")] {
+        let Made { request, caller } = made(attestation);
+        assert_eq!(attestor_of(&request), expected);
+        assert_eq!(prove(request, &caller).await.unwrap_err().word(), "attestor_not_configured");
+    }
 }
 
-#[test]
-fn request_that_differs_from_what_the_host_signed_is_refused() {
+#[tokio::test]
+async fn renewal_without_a_peer_is_refused() {
+    let Made { request, caller } = made(renewal);
+    assert_eq!(attestor_of(&request), "renewal");
+    assert_eq!(prove(request, &caller).await.unwrap_err().word(), "svid_not_presented");
+}
+
+#[tokio::test]
+async fn request_that_differs_from_what_the_host_signed_is_refused() {
     let table: [Case; 8] = [
         (|made| made.caller.exporter[0] ^= 1, "host_signature"),
         (|made| made.request.request_key[0] ^= 1, "host_signature"),
@@ -87,7 +118,7 @@ fn request_that_differs_from_what_the_host_signed_is_refused() {
     for (change, expected) in table {
         let mut made = made(token);
         change(&mut made);
-        let word = prove(made.request, &made.caller).unwrap_err().word();
+        let word = prove(made.request, &made.caller).await.unwrap_err().word();
         assert!(word.starts_with(expected), "{word}, expected {expected}");
     }
 }

@@ -63,13 +63,13 @@ impl Authority {
         for _ in 0..MAX_ATTEMPTS {
             let now = self.clock.seconds();
             let former = self.journal.read::<CompanionRecord>(&proven.host().to_string()).await?;
-            let seen = self.look_up(proven).await?;
+            let seen = self.look_up(caller, proven).await?;
             let known = Known {
                 host: seen.host.as_ref().map(|entry| &entry.record),
                 lineage: seen.lineage.as_ref().map(|entry| &entry.record),
                 held: seen.held.as_ref().map(|entry| &entry.record),
                 former: former.as_ref().map(|entry| &entry.record),
-                id_denied: seen.known(now).id_denied,
+                id_denied: seen.known(proven, now).id_denied,
             };
             let done = match decide(proven, known) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
@@ -272,7 +272,14 @@ mod tests {
             ports: vec![],
             protocol: String::new(),
         };
-        HostRecord { grant, lineage: hex(3), denied, denied_by: None, next_due: 0 }
+        HostRecord {
+            grant,
+            lineage: hex(3),
+            denied,
+            denied_by: None,
+            attested_by: None,
+            next_due: 0,
+        }
     }
 
     fn lineage(generation: u64, state: LineageState) -> LineageRecord {

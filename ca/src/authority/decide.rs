@@ -33,6 +33,10 @@ pub(super) struct Known<'a> {
     pub(super) lineage: Option<&'a LineageRecord>,
     /// The record of the SVID that the connection proved.
     pub(super) held: Option<&'a HeldRecord>,
+    /// What the registration entries grant to whoever shows evidence from outside.
+    pub(super) entry: Option<Result<&'a Grant, Reason>>,
+    /// The evidence has stood for another host key before.
+    pub(super) replayed: bool,
     /// The ID that would be issued is on the deny list.
     pub(super) id_denied: bool,
 }
@@ -63,12 +67,26 @@ pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Dec
     if known.host.is_some_and(|host| host.denied) {
         return Decision::Refuse(Reason::HostDenied);
     }
+    if known.replayed {
+        return Decision::Refuse(Reason::Replayed);
+    }
     match proven.claimed() {
         Claimed::Token { .. } => redeem(proven, known, now),
         Claimed::HostAlone => reattest(proven, known),
         Claimed::Renewal { generation, .. } => renew(proven, known, *generation),
         // Decided in `authority::companion`, which never asks here: what vouches is not renewed.
         Claimed::Companion { .. } => Decision::Refuse(Reason::SvidOfAnotherLineage),
+    }
+}
+
+/// What this host may have now: what the entries say about its evidence, else what its join token
+/// said once.
+fn granted<'a>(known: &Known<'a>) -> Result<&'a Grant, Reason> {
+    match (known.entry, known.host) {
+        (Some(entry), _) => entry,
+        (None, None) => Err(Reason::HostUnknown),
+        (None, Some(host)) if host.attested_by.is_some() => Err(Reason::EvidenceMissing),
+        (None, Some(host)) => Ok(&host.grant),
     }
 }
 
@@ -91,8 +109,9 @@ fn redeem(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Decision {
 }
 
 fn reattest(proven: &Proven, known: Known<'_>) -> Decision {
-    let Some(host) = known.host else {
-        return Decision::Refuse(Reason::HostUnknown);
+    let grant = match granted(&known) {
+        Ok(grant) => grant,
+        Err(reason) => return Decision::Refuse(reason),
     };
     match known.lineage {
         Some(lineage)
@@ -104,13 +123,20 @@ fn reattest(proven: &Proven, known: Known<'_>) -> Decision {
                 Decision::Refuse(Reason::RequestKeyReused)
             }
         }
-        _ => Decision::Begin { grant: host.grant.clone() },
+        _ => Decision::Begin { grant: grant.clone() },
     }
 }
 
 fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
     let Some(host) = known.host else {
         return Decision::Refuse(Reason::HostUnknown);
+    };
+    let grant = match granted(&known) {
+        Ok(grant) if grant.spiffe_id != host.grant.spiffe_id => {
+            return Decision::Refuse(Reason::IdChanged);
+        }
+        Ok(grant) => grant,
+        Err(reason) => return Decision::Refuse(reason),
     };
     let Some(lineage) = known.lineage.filter(|lineage| lineage.host == *proven.host()) else {
         return Decision::Refuse(Reason::LineageUnknown);
@@ -130,7 +156,7 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
         LineageState::Live if retried && same_request(proven, lineage) => Decision::Again,
         LineageState::Live if retried => Decision::Refuse(Reason::RequestKeyReused),
         LineageState::Live if lineage.generation == claimed => {
-            Decision::Advance { grant: host.grant.clone(), generation: claimed + 1 }
+            Decision::Advance { grant: grant.clone(), generation: claimed + 1 }
         }
         LineageState::Live => Decision::Alarm,
     }

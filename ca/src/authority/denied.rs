@@ -120,11 +120,8 @@ impl Denied {
 
     /// Whether nobody may hold this ID at `now`.
     pub(super) fn holds_id(&self, spiffe_id: &str, now: UnixSeconds) -> bool {
-        let now = at(now);
-        self.list.entries().any(|entry| match &entry.subject {
-            DenySubject::Id(id) => id.as_str() == spiffe_id && now.as_secs() <= entry.until,
-            DenySubject::Serial(_) => false,
-        })
+        let id = SpiffeId::parse(spiffe_id);
+        id.is_ok_and(|id| self.list.id_denied_until(&id, at(now)).is_some())
     }
 
     /// Whether whoever made this claim is denied at `now`, by ID or by certificate.

@@ -15,8 +15,8 @@ use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Blob, Claim, Entry, Grant, HeldRecord, Hex, IssuedRecord, LineageRecord,
-    LineageState,
+    AddressRecord, Batch, Blob, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, IssuedRecord,
+    LineageRecord, LineageState,
 };
 use crate::template::Leaf;
 
@@ -114,7 +114,7 @@ pub(super) fn write_certificate(
 ) {
     let record = IssuedRecord {
         spiffe_id: issued.spiffe_id.clone(),
-        attestor: proven.claimed().attestor().to_owned(),
+        attestor: proven.attestor().to_owned(),
         host: proven.host().clone(),
         lineage: issued.lineage.clone(),
         generation: issued.generation,
@@ -133,4 +133,15 @@ pub(super) fn write_certificate(
         not_after: issued.not_after,
     };
     batch.create(&held_name(proven.host(), &issued.serial), &held);
+}
+
+/// What rests on evidence from outside: the entries as they were, and the one host key that stands
+/// for a pod from now on.
+pub(super) fn write_outside(batch: &mut Batch, proven: &Proven, seen: &Seen, issued: &Issued) {
+    let Some(outside) = &seen.outside else { return };
+    outside.registered.expect(batch);
+    if let Some(whom) = proven.attested().and_then(|attested| attested.bound_to.as_ref()) {
+        let record = BoundRecord { host: proven.host().clone(), not_after: issued.not_after };
+        batch.put(&whom.to_string(), outside.bound.as_ref(), &record);
+    }
 }

@@ -9,15 +9,17 @@
 use std::net::IpAddr;
 
 use super::decide::{Decision, address_is_free, decide, within_rate};
-use super::entries::{held_name, write_certificate};
+use super::entries::{held_name, write_certificate, write_outside};
 use super::issued::Issued;
-use super::seen::Seen;
+use super::registration::{Choice, choose};
+use super::seen::{Outside, Seen};
 use super::{Authority, IssueError, Reason, chain};
 use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed, TokenRecord,
+    AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed,
+    TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -40,8 +42,8 @@ impl Authority {
         }
         for _ in 0..MAX_ATTEMPTS {
             let now = self.clock.seconds();
-            let seen = self.look_up(proven).await?;
-            let done = match decide(proven, seen.known(now), now) {
+            let seen = self.look_up(caller, proven).await?;
+            let done = match decide(proven, seen.known(proven, now), now) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
                 Decision::Again => Some(self.prove_again(seen.again(proven)?).await?),
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
@@ -71,11 +73,16 @@ impl Authority {
         Err(IssueError::Refused(Reason::Contended))
     }
 
-    pub(super) async fn look_up(&self, proven: &Proven) -> Result<Seen, IssueError> {
+    pub(super) async fn look_up(
+        &self,
+        caller: &Caller,
+        proven: &Proven,
+    ) -> Result<Seen, IssueError> {
         let journal = &self.journal;
         let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
         let denied = self.denied();
-        let mut seen = Seen { token: None, host, lineage: None, held: None, denied };
+        let outside = self.outside(caller, proven).await?;
+        let mut seen = Seen { token: None, host, lineage: None, held: None, outside, denied };
         let lineage = match proven.claimed() {
             Claimed::Token { secret_hash } => {
                 seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
@@ -94,6 +101,28 @@ impl Authority {
             seen.lineage = self.lineage(&id).await?;
         }
         Ok(seen)
+    }
+
+    /// What the entries grant to this evidence.
+    async fn outside(
+        &self,
+        caller: &Caller,
+        proven: &Proven,
+    ) -> Result<Option<Outside>, IssueError> {
+        let Some(attested) = proven.attested() else { return Ok(None) };
+        let registered = self.registered().await?;
+        let bundle = self.bundle();
+        let choice = Choice {
+            trust_domain: bundle.trust_domain(),
+            namespaces: &self.settings.kubernetes_namespaces,
+            remote: caller.remote.0.ip(),
+        };
+        let granted = choose(&registered, attested, &choice);
+        let bound = match &attested.bound_to {
+            Some(whom) => self.journal.read::<BoundRecord>(&whom.to_string()).await?,
+            None => None,
+        };
+        Ok(Some(Outside { registered, granted, bound }))
     }
 
     /// Signs and commits one certificate. `None`: the journal changed meanwhile, nothing was
@@ -146,9 +175,11 @@ impl Authority {
             lineage: issued.lineage.clone(),
             denied: false,
             denied_by: None,
+            attested_by: proven.attested().map(|attested| attested.attestor.to_owned()),
             next_due,
         };
         batch.put(&proven.host().to_string(), host, &record);
+        write_outside(&mut batch, proven, seen, &issued);
         if let Some(token) = &seen.token {
             let used =
                 Redeemed { at: now, host: proven.host().clone(), lineage: issued.lineage.clone() };

@@ -26,6 +26,7 @@ use crate::signer::Vault;
 use crate::template::Lifetimes;
 
 use denied::Denied;
+use registration::Registered;
 
 mod alarm;
 mod companion;
@@ -40,6 +41,7 @@ mod logged;
 mod own;
 mod reason;
 mod recall;
+pub mod registration;
 pub mod revocation;
 mod seen;
 mod statement;
@@ -60,6 +62,8 @@ pub struct Settings {
     /// Addresses and names under which sidecars reach this CA, for its own SVID.
     pub own_addresses: Vec<std::net::IpAddr>,
     pub own_names: Vec<String>,
+    /// Namespaces whose service accounts need no registration entry.
+    pub kubernetes_namespaces: Vec<String>,
 }
 
 /// The issuing authority of one trust domain.
@@ -70,6 +74,7 @@ pub struct Authority {
     live: Live,
     denied: RwLock<Denied>,
     foreign: ArcSwap<ForeignBundles>,
+    registered: RwLock<Registered>,
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
     clock: Clock,
@@ -115,6 +120,7 @@ impl Authority {
             live: Live::default(),
             denied: RwLock::new(denied),
             foreign: ArcSwap::default(),
+            registered: RwLock::default(),
             statements: tokio::sync::watch::Sender::new(None),
             settings,
             clock,

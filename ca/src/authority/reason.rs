@@ -37,6 +37,32 @@ pub enum Reason {
         "this host key was denied after an alarm or a revocation; if its SVID was copied, find out how, then join with a new host key and token"
     )]
     HostDenied,
+    #[error(
+        "no registration entry gives an ID to what was attested; make one with: myelin-ca entry create"
+    )]
+    EntryMissing,
+    #[error("a deny entry holds for what was attested; see `myelin-ca entry list`")]
+    EntryDenied,
+    #[error(
+        "two registration entries hold for what was attested and none is more exact; give one of them another selector"
+    )]
+    EntryAmbiguous,
+    #[error(
+        "the entry takes the address from the caller or its certificate, and there is none, or it lies outside the entry's ranges; is there a NAT between sidecar and CA?"
+    )]
+    AddressUnknown,
+    #[error(
+        "this host attests with evidence from outside the mesh at every issue, and came without; check the sidecar's [ca] section"
+    )]
+    EvidenceMissing,
+    #[error(
+        "this pod's service-account token was used with another host key before: it was copied, or the pod lost its state directory; start a new pod"
+    )]
+    Replayed,
+    #[error(
+        "the registration entries give this caller another ID than its SVID has; start the sidecar again to take it"
+    )]
+    IdChanged,
     #[error("no such lineage belongs to this host key; attest with the host key alone")]
     LineageUnknown,
     #[error("this lineage was denied after an alarm; join with a new host key and token")]
@@ -76,6 +102,13 @@ impl Reason {
             Self::HostUnknown => "host_unknown",
             Self::IdDenied => "id_denied",
             Self::HostDenied => "host_denied",
+            Self::EntryMissing => "entry_missing",
+            Self::EntryDenied => "entry_denied",
+            Self::EntryAmbiguous => "entry_ambiguous",
+            Self::AddressUnknown => "address_unknown",
+            Self::EvidenceMissing => "evidence_missing",
+            Self::Replayed => "jwt_replayed",
+            Self::IdChanged => "id_changed",
             Self::LineageUnknown => "lineage_unknown",
             Self::LineageDenied => "lineage_denied",
             Self::SvidOfAnotherLineage => "svid_of_another_lineage",
@@ -159,6 +192,7 @@ impl IssueError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Unproven(error) if error.is_malformed() => Blame::Request,
+            Self::Unproven(error) if error.may_pass() => Blame::Circumstances,
             Self::Unproven(_) => Blame::Caller,
             Self::Refused(
                 Reason::AddressTaken

@@ -9,10 +9,13 @@
 use super::decide::Known;
 use super::denied::Denied;
 use super::issued::Issued;
+use super::registration::Registered;
 use super::{IssueError, Reason, chain};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
-use crate::journal::{Entry, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord};
+use crate::journal::{
+    BoundRecord, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord,
+};
 
 /// Everything that one attempt read, with revisions.
 pub(super) struct Seen {
@@ -20,15 +23,31 @@ pub(super) struct Seen {
     pub(super) host: Option<Entry<HostRecord>>,
     pub(super) lineage: Option<Entry<LineageRecord>>,
     pub(super) held: Option<Entry<HeldRecord>>,
+    /// What rests on evidence from outside, if the caller shows any.
+    pub(super) outside: Option<Outside>,
     /// What is denied; the commit holds only if nothing was denied since.
     pub(super) denied: Denied,
 }
 
+/// The entries and what they say, and whether the evidence is bound to a host key.
+pub(super) struct Outside {
+    pub(super) registered: Registered,
+    pub(super) granted: Result<Grant, Reason>,
+    pub(super) bound: Option<Entry<BoundRecord>>,
+}
+
 impl Seen {
-    pub(super) fn known(&self, now: UnixSeconds) -> Known<'_> {
+    pub(super) fn known(&self, proven: &Proven, now: UnixSeconds) -> Known<'_> {
         let token = self.token.as_ref().map(|entry| &entry.record.grant);
-        let grant = token.or_else(|| self.host.as_ref().map(|entry| &entry.record.grant));
+        let entry = self.outside.as_ref().map(|outside| outside.granted.as_ref());
+        let entry = entry.map(|granted| granted.map_err(|reason| *reason));
+        let by_entry = entry.and_then(Result::ok);
+        let grant =
+            token.or(by_entry).or_else(|| self.host.as_ref().map(|entry| &entry.record.grant));
+        let bound = self.outside.as_ref().and_then(|outside| outside.bound.as_ref());
         Known {
+            entry,
+            replayed: bound.is_some_and(|bound| bound.record.host != *proven.host()),
             id_denied: grant.is_some_and(|grant| self.denied.holds_id(&grant.spiffe_id, now)),
             token: self.token.as_ref().map(|entry| &entry.record),
             host: self.host.as_ref().map(|entry| &entry.record),

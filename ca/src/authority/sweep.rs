@@ -10,8 +10,8 @@ use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, CompanionRecord, DenialRecord, Entry, HeldRecord, HostRecord,
-    IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
+    AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord,
+    HostRecord, IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -55,6 +55,7 @@ impl Authority {
                 address.claims.iter().all(|claim| long_ago(claim.not_after))
             })
             .await?;
+        gone += self.sweep_kind(|bound: &BoundRecord| long_ago(bound.not_after)).await?;
         gone += self.sweep_lineages(long_ago).await?;
         gone += self.sweep_denials(now).await?;
         Ok(gone)

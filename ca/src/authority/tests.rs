@@ -14,7 +14,9 @@ use rustls_pki_types::UnixTime;
 use super::decide::{Decision, ISSUE_BURST, Known, decide, within_rate};
 use super::*;
 use crate::attest::{Caller, Claimed, Proven, RemoteAddr};
-use crate::journal::{Blob, Grant, HeldRecord, HostRecord, LineageState, Redeemed, TokenRecord};
+use crate::journal::{
+    Blob, DenyRecord, Grant, HeldRecord, HostRecord, LineageState, Redeemed, TokenRecord,
+};
 use crate::replica::ReplicaId;
 use crate::store::embedded::Embedded;
 use crate::template::{MAX_LIFETIME, MIN_LIFETIME};
@@ -40,7 +42,14 @@ fn grant() -> Grant {
 }
 
 fn host(denied: bool) -> HostRecord {
-    HostRecord { grant: grant(), lineage: hex(3), denied, denied_by: None, next_due: 0 }
+    HostRecord {
+        grant: grant(),
+        lineage: hex(3),
+        denied,
+        denied_by: None,
+        attested_by: None,
+        next_due: 0,
+    }
 }
 
 fn lineage(generation: u64, request_key: u8, csr: &P256Spki, state: LineageState) -> LineageRecord {
@@ -143,6 +152,49 @@ fn denied_host_gets_nothing_by_any_right() {
     }
 }
 
+/// What evidence from outside changes in each decision.
+#[test]
+fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
+    let csr = key();
+    let attested = || crate::attest::Attested {
+        attestor: "kubernetes",
+        selectors: vec![],
+        bound_to: Some(hex(7)),
+        service_account: None,
+        addresses: vec![],
+    };
+    let pod = HostRecord { attested_by: Some("kubernetes".to_owned()), ..host(false) };
+    let (by_token, live) = (host(false), lineage(1, 5, &csr, LineageState::Live));
+    let held = held(1);
+    let other = Grant { spiffe_id: "spiffe://prod.example/ns/a/sa/b".to_owned(), ..grant() };
+    let same = grant();
+    let decided = |shown: bool, renews: bool, known: Known<'_>| {
+        let renewal = Claimed::Renewal { lineage: hex(3), generation: 1, serial: hex(9) };
+        let claim = if renews { renewal } else { Claimed::HostAlone };
+        let proven = Proven::assumed(claim, hex(1), csr, hex(6));
+        decide(&if shown { proven.with(attested()) } else { proven }, known, NOW)
+    };
+    let known = Known { lineage: Some(&live), held: Some(&held), ..Known::default() };
+    let with = |host, entry| Known { host: Some(host), entry, ..known };
+    assert!(matches!(decided(false, false, with(&by_token, None)), Decision::Begin { .. }));
+    for renews in [false, true] {
+        let bare = decided(false, renews, with(&pod, None));
+        assert_eq!(refused(&bare), Some(Reason::EvidenceMissing));
+        let denied = decided(true, renews, with(&pod, Some(Err(Reason::EntryDenied))));
+        assert_eq!(refused(&denied), Some(Reason::EntryDenied));
+        let replayed = Known { replayed: true, ..with(&pod, Some(Ok(&same))) };
+        assert_eq!(refused(&decided(true, renews, replayed)), Some(Reason::Replayed));
+    }
+    let first = decided(true, false, Known { entry: Some(Ok(&same)), ..Known::default() });
+    assert_eq!(first, Decision::Begin { grant: grant() });
+    let renewed = decided(true, true, with(&pod, Some(Ok(&same))));
+    assert_eq!(renewed, Decision::Advance { grant: grant(), generation: 2 });
+    let changed = decided(true, true, with(&pod, Some(Ok(&other))));
+    assert_eq!(refused(&changed), Some(Reason::IdChanged));
+    let anew = decided(true, false, with(&pod, Some(Ok(&other))));
+    assert_eq!(anew, Decision::Begin { grant: other.clone() });
+}
+
 #[test]
 fn issues_of_a_host_are_bounded_by_burst_and_rate() {
     let mut record = host(false);
@@ -159,19 +211,86 @@ fn issues_of_a_host_are_bounded_by_burst_and_rate() {
 async fn authority(time: &Arc<AtomicU64>) -> (tempfile::TempDir, Authority) {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::new(Arc::new(Embedded::open(&dir.path().join("store.redb")).unwrap()));
+    let authority = replica(dir.path(), journal, 1, time).await;
+    (dir, authority)
+}
+
+/// One of several on a store.
+async fn replica(
+    directory: &std::path::Path,
+    journal: Journal,
+    id: u8,
+    time: &Arc<AtomicU64>,
+) -> Authority {
     let domain = TrustDomain::parse("prod.example").unwrap();
-    let (seal_key, replica) = (SealKey::from_bytes([1; 32]), ReplicaId::from_bytes([1; 8]));
+    let (seal_key, replica) = (SealKey::from_bytes([1; 32]), ReplicaId::from_bytes([id; 8]));
     let metrics = crate::metrics::Metrics::new().unwrap().log;
-    let logs = Logs::start(dir.path(), &journal, &seal_key, "prod.example", &replica, metrics);
+    let logs = Logs::start(directory, &journal, &seal_key, "prod.example", &replica, metrics);
     let logs = logs.await.unwrap();
     let rotation = Rotation::start(journal.clone(), &domain, seal_key, replica, NOW).await.unwrap();
     let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
-    let settings = Settings { lifetimes, own_addresses: vec![], own_names: vec![] };
+    let settings = Settings {
+        lifetimes,
+        own_addresses: vec![],
+        own_names: vec![],
+        kubernetes_namespaces: vec![],
+    };
     let time = time.clone();
     let clock = Clock::new(move || {
         UnixTime::since_unix_epoch(Duration::from_secs(time.load(Ordering::SeqCst)))
     });
-    (dir, Authority::start(journal, rotation, logs, settings, clock).await.unwrap())
+    Authority::start(journal, rotation, logs, settings, clock).await.unwrap()
+}
+
+async fn revoke(authority: &Authority) {
+    let subject = revocation::Subject::Id(grant().spiffe_id);
+    let request = revocation::RevokeRequest { subject, reason: String::new() };
+    let domain = authority.trust_domain();
+    revocation::revoke(authority.journal(), &domain, &request, NOW).await.unwrap();
+}
+
+#[tokio::test]
+async fn revocation_at_one_replica_is_heard_by_the_others_and_binds_their_issues_at_once() {
+    let time = Arc::new(AtomicU64::new(NOW));
+    let (_dir, one) = authority(&time).await;
+    let other = tempfile::tempdir().unwrap();
+    let two = replica(other.path(), one.journal().clone(), 2, &time).await;
+    join(&two).await.unwrap();
+    assert!(two.live().at(grant().addresses[0], 80, NOW).is_some());
+    revoke(&one).await;
+    // The other one has not heard yet, and still cannot issue: its commit expects the old list.
+    assert_eq!(two.deny_epoch(), 0);
+    let host = two.journal().all::<HostRecord>().await.unwrap().remove(0);
+    assert!(host.record.denied);
+    let proven = Proven::assumed(Claimed::HostAlone, hex(1), key(), hex(6));
+    let caller =
+        Caller { remote: RemoteAddr("10.0.0.1:5".parse().unwrap()), peer: None, exporter: [0; 32] };
+    let refused = two.issue(&caller, &proven).await.map(drop).map_err(|error| error.word());
+    assert_eq!(refused, Err("host_denied"));
+    assert!(two.hear_denials().await.unwrap());
+    assert_eq!(two.deny_epoch(), one.journal().all::<DenyRecord>().await.unwrap()[0].record.epoch);
+    assert!(two.live().at(grant().addresses[0], 80, NOW).is_none(), "the directory forgets it");
+    let refused = two.issue(&caller, &proven).await.map(drop).map_err(|error| error.word());
+    assert_eq!(refused, Err("id_denied"));
+    assert!(!two.hear_denials().await.unwrap(), "nothing new");
+}
+
+#[tokio::test]
+async fn denial_that_has_ended_leaves_the_list_with_a_new_epoch() {
+    let time = Arc::new(AtomicU64::new(NOW));
+    let (_dir, authority) = authority(&time).await;
+    join(&authority).await.unwrap();
+    revoke(&authority).await;
+    authority.hear_denials().await.unwrap();
+    let (epoch, entries) = (authority.deny_epoch(), authority.deny_list().entries().count());
+    assert_eq!(entries, 1);
+    time.store(NOW + MAX_LIFETIME.as_secs() + 601, Ordering::SeqCst);
+    authority.hear_denials().await.unwrap();
+    assert_eq!(authority.deny_list().entries().count(), 1, "a list that shrinks is another list");
+    authority.sweep().await.unwrap();
+    authority.hear_denials().await.unwrap();
+    assert_eq!(authority.deny_list().entries().count(), 0);
+    assert!(authority.deny_epoch() > epoch);
 }
 
 async fn join(authority: &Authority) -> Result<Issued, IssueError> {

@@ -59,11 +59,11 @@ pub enum TokenError {
     Revoked(String),
     #[error(transparent)]
     Denied(#[from] DeniedError),
-    #[error("a token has {found} addresses, but must have 1 to {MAX_ADDRESSES}, each once")]
+    #[error("{found} addresses were given, but there must be 1 to {MAX_ADDRESSES}, each once")]
     Addresses { found: usize },
     #[error("address {0} cannot be a workload's; name the address that peers dial")]
     Address(IpAddr),
-    #[error("a token has at most {MAX_PORTS} ports, each once and not 0")]
+    #[error("there may be at most {MAX_PORTS} ports, each once and not 0")]
     Ports,
     #[error(
         "protocol {0:?} must be at most {MAX_PROTOCOL_BYTES} of a-z 0-9 . : / -, such as myelin/1, mtls or mtls:h2"
@@ -107,45 +107,62 @@ pub async fn create(
 
 /// The grant of a request, checked whole.
 fn grant(bundle: &TrustBundle, request: &TokenRequest) -> Result<Grant, TokenError> {
-    let id = SpiffeId::parse(&request.spiffe_id)
-        .map_err(|why| TokenError::Id { id: request.spiffe_id.clone(), why })?;
+    let id = workload_id(bundle, &request.spiffe_id)?;
+    let addresses = addresses(&request.addresses)?;
+    let ports = ports(&request.ports)?;
+    protocol(&request.protocol)?;
+    Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol: request.protocol.clone() })
+}
+
+/// An ID that a workload of this trust domain may have.
+pub(super) fn workload_id(bundle: &TrustBundle, text: &str) -> Result<SpiffeId, TokenError> {
+    let id = SpiffeId::parse(text).map_err(|why| TokenError::Id { id: text.to_owned(), why })?;
     if id.trust_domain() != bundle.trust_domain() {
-        return Err(TokenError::OtherTrustDomain {
-            id,
-            expected: bundle.trust_domain().to_string(),
-        });
+        let expected = bundle.trust_domain().to_string();
+        return Err(TokenError::OtherTrustDomain { id, expected });
     }
     if id.is_reserved() {
         return Err(TokenError::Reserved(id));
     }
-    let mut addresses: Vec<IpAddr> = request.addresses.iter().map(IpAddr::to_canonical).collect();
+    Ok(id)
+}
+
+pub(super) fn addresses(asked: &[IpAddr]) -> Result<Vec<IpAddr>, TokenError> {
+    let mut addresses: Vec<IpAddr> = asked.iter().map(IpAddr::to_canonical).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    if addresses.len() != request.addresses.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len())
-    {
-        return Err(TokenError::Addresses { found: request.addresses.len() });
+    if addresses.len() != asked.len() || !(1..=MAX_ADDRESSES).contains(&addresses.len()) {
+        return Err(TokenError::Addresses { found: asked.len() });
     }
     if let Some(address) =
         addresses.iter().find(|address| address.is_unspecified() || address.is_multicast())
     {
         return Err(TokenError::Address(*address));
     }
-    let mut ports = request.ports.clone();
+    Ok(addresses)
+}
+
+pub(super) fn ports(asked: &[u16]) -> Result<Vec<u16>, TokenError> {
+    let mut ports = asked.to_vec();
     ports.sort_unstable();
     ports.dedup();
-    if ports.len() != request.ports.len() || ports.len() > MAX_PORTS || ports.first() == Some(&0) {
+    if ports.len() != asked.len() || ports.len() > MAX_PORTS || ports.first() == Some(&0) {
         return Err(TokenError::Ports);
     }
+    Ok(ports)
+}
+
+pub(super) fn protocol(asked: &str) -> Result<(), TokenError> {
     let fits =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"./-:".contains(&byte);
-    if request.protocol.len() > MAX_PROTOCOL_BYTES || !request.protocol.bytes().all(fits) {
-        return Err(TokenError::Protocol(request.protocol.clone()));
+    if asked.len() > MAX_PROTOCOL_BYTES || !asked.bytes().all(fits) {
+        return Err(TokenError::Protocol(asked.to_owned()));
     }
-    Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol: request.protocol.clone() })
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use myelin_identity::id::TrustDomain;
     use myelin_identity::seal::SealKey;
 
@@ -156,7 +173,7 @@ mod tests {
     /// A change that makes a request wrong, and what the refusal says.
     type Case = (fn(&mut TokenRequest), &'static str);
 
-    fn bundle() -> TrustBundle {
+    pub(in crate::authority) fn bundle() -> TrustBundle {
         let template = IssuerTemplate {
             common_name: "test".to_owned(),
             trust_domain: "prod.example".to_owned(),

@@ -15,7 +15,9 @@ use crate::authority::Settings;
 use crate::authority::tokens::TokenRequest;
 use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
 
+mod attest;
 mod ceremony;
+mod entry;
 mod keys;
 mod revoke;
 mod store;
@@ -32,6 +34,8 @@ pub use federation::{
     FederationOneArgs, Profile,
 };
 
+pub use attest::{AttestArgs, AttestConfig, KeysConfig, KubernetesConfig};
+pub use entry::{AddressFrom, EntryArgs, EntryCommand, EntryNamed};
 pub use revoke::{RevokeArgs, RevokeCommand, Withdrawal};
 
 /// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
@@ -61,6 +65,9 @@ pub enum Command {
     /// On the offline machine: make a root, sign intermediates with it.
     #[command(subcommand)]
     Root(RootCommand),
+    /// Say who may become which ID: registration entries for pods and machines.
+    #[command(subcommand)]
+    Entry(EntryCommand),
     /// Withdraw trust from a SPIFFE ID or a certificate; list and undo that.
     Revoke(RevokeArgs),
     /// Federate with other trust domains.
@@ -106,6 +113,8 @@ pub struct ServeArgs {
     pub store: StoreArgs,
     #[command(flatten)]
     pub federation: FederationArgs,
+    #[command(flatten)]
+    pub attest: AttestArgs,
     #[command(flatten)]
     pub logs: LogArgs,
 }
@@ -215,6 +224,7 @@ pub struct ServeConfig {
     pub authority: Settings,
     /// Our own bundle endpoint; absent: none.
     pub federation: Option<EndpointConfig>,
+    pub attest: AttestConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +243,22 @@ pub enum ConfigError {
     Store(#[from] StoreFlagError),
     #[error("--root-cert {}: {why}; expected the certificate of an ECDSA root in PEM", path.display())]
     RootCert { path: PathBuf, why: String },
+    #[error(
+        "--kubernetes-allow-namespace {0:?} is no name of a namespace; names are compared whole, there are no patterns"
+    )]
+    Namespace(String),
+    #[error(
+        "--kubernetes-jwks {0:?}: keys that come in the clear can be forged; use an https:// URL or a file"
+    )]
+    PlainJwks(String),
+    #[error(
+        "an https --kubernetes-jwks needs --kubernetes-jwks-ca, by which its server is recognised (in a pod: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt)"
+    )]
+    JwksCa,
+    #[error(
+        "say where the workload is: --address <IP> (repeated), or --address-from caller (with --within <CIDR> if you like), or --address-from certificate"
+    )]
+    EntryAddress,
     #[error("--data is missing; name the CA's data directory (or set MYELIN_CA_DATA)")]
     NoData,
     #[error(
@@ -275,8 +301,14 @@ impl ServeArgs {
             root_cert: self.root_cert.clone(),
             listen: self.listen,
             ops_listen: self.ops_listen,
-            authority: Settings { lifetimes, own_addresses, own_names },
             federation: self.federation.config()?,
+            attest: self.attest.config()?,
+            authority: Settings {
+                lifetimes,
+                own_addresses,
+                own_names,
+                kubernetes_namespaces: self.attest.kubernetes_namespaces.clone(),
+            },
         })
     }
 }

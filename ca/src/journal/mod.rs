@@ -25,12 +25,14 @@ mod denials;
 mod federation;
 mod log;
 mod records;
+mod registration;
 
 pub use companion::CompanionRecord;
 pub use denials::*;
 pub use federation::*;
 pub use log::*;
 pub use records::*;
+pub use registration::*;
 
 /// A kind of record: where its keys live and which version of its form this binary writes.
 pub trait Record: Serialize + DeserializeOwned {

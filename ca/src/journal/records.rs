@@ -84,6 +84,9 @@ pub struct HostRecord {
     /// The number of the operator's denial that denied it, so that undoing finds it.
     #[serde(default)]
     pub denied_by: Option<u64>,
+    /// The attestor whose evidence it must show at every issue; none: it redeemed a join token.
+    #[serde(default)]
+    pub attested_by: Option<String>,
     /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
     /// time" of GCRA).
     pub next_due: UnixSeconds,

@@ -10,11 +10,13 @@ use std::net::IpAddr;
 use myelin_identity::bundle::TrustBundle;
 use serde::{Deserialize, Serialize};
 
+use crate::authority::registration::{self, EntryError, EntryLine};
 use crate::authority::revocation::{self, DenialLine, RevokeError, RevokeRequest, Revoked};
 use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
 
+mod entries;
 mod federation;
 mod issuer;
 mod revoke;
@@ -38,6 +40,10 @@ pub enum Ask {
     ListDenials,
     UndoRevocation(u64),
     Federation(FederationAsk),
+    CreateEntry(EntryLine),
+    ListEntries,
+    ShowEntry(String),
+    DeleteEntry(String),
 }
 
 /// Its answer.
@@ -53,6 +59,8 @@ pub enum Answer {
     Denials(Vec<DenialLine>),
     Undone(DenialLine),
     Federation(FederationAnswer),
+    Entry(EntryLine),
+    Entries(Vec<EntryLine>),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -111,6 +119,8 @@ pub enum OperatorError {
     #[error(transparent)]
     Revoke(#[from] RevokeError),
     #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
@@ -148,6 +158,12 @@ pub async fn answer(
             let own = bundle.trust_domain();
             Ok(Answer::Federation(federation::answer(journal, own, now, ask).await?))
         }
+        Ask::CreateEntry(asked) => {
+            Ok(Answer::Entry(entries::create(journal, bundle, now, &asked).await?))
+        }
+        Ask::ListEntries => Ok(Answer::Entries(registration::list(journal).await?)),
+        Ask::ShowEntry(name) => Ok(Answer::Entry(registration::show(journal, &name).await?)),
+        Ask::DeleteEntry(name) => Ok(Answer::Entry(entries::delete(journal, &name).await?)),
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),
@@ -196,11 +212,12 @@ fn token_line(key: &str, record: TokenRecord, now: UnixSeconds) -> TokenLine {
 
 async fn list_svids(journal: &Journal, now: UnixSeconds) -> Result<Answer, OperatorError> {
     let mut lines = Vec::new();
+    let counts = revocation::still_counts(journal, now).await?;
     for entry in journal.all::<AddressRecord>().await? {
         let Ok(address) = entry.key.trim_start_matches("address/").parse() else {
             continue;
         };
-        let live = entry.record.claims.into_iter().filter(|claim| claim.not_after > now);
+        let live = entry.record.claims.into_iter().filter(&counts);
         lines.extend(live.map(|claim| SvidLine {
             spiffe_id: claim.spiffe_id,
             address,

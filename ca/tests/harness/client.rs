@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivateKeyDer;
 use tonic::{Code, Status};
 
-use super::{Connected, Target, TestCa};
+use super::{Connected, ECDSA, Machine, Target, TestCa};
 
 /// A host and its key.
 pub struct Host {
@@ -61,6 +61,10 @@ pub enum By<'a> {
     Renewal(&'a Held),
     /// The workload's own certificate, vouched for by this SVID.
     Companion(&'a Held),
+    /// A pod's token; with an SVID it renews.
+    Pod(&'a str, Option<&'a Held>),
+    /// A machine's certificate; with an SVID it renews.
+    Machine(&'a Machine, Option<&'a Held>),
 }
 
 /// An SVID as its holder has it.
@@ -116,6 +120,18 @@ pub fn request(
             host_spki: host.spki.clone(),
             vouched_by: Some(held.lineage().into()),
         }),
+        By::Pod(token, held) => Attestation::Kubernetes(proto::KubernetesToken {
+            token: (*token).to_owned(),
+            host_spki: host.spki.clone(),
+            lineage: held.map(|held| held.lineage().into()),
+        }),
+        By::Machine(machine, held) => Attestation::Machine(proto::MachineCertificate {
+            chain_der: machine.chain.iter().map(|der| der.to_vec()).collect(),
+            scheme: ECDSA,
+            signature: machine.sign(&connected.exporter, &intent.csr_der, &intent.request_key),
+            host_spki: host.spki.clone(),
+            lineage: held.map(|held| held.lineage().into()),
+        }),
     };
     let host_signature =
         sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key)
@@ -138,6 +154,7 @@ pub async fn issue(
 ) -> Result<Held, Status> {
     let svid = match &by {
         By::Renewal(held) | By::Companion(held) => Some(*held),
+        By::Pod(_, held) | By::Machine(_, held) => *held,
         By::Token(_) | By::HostAlone => None,
     };
     let mut connected = target.connect(svid).await;

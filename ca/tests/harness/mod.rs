@@ -19,7 +19,7 @@ use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
 use myelin_ca::clock::Clock;
-use myelin_ca::config::{Keys, ServeConfig, StoreConfig};
+use myelin_ca::config::{AttestConfig, Keys, ServeConfig, StoreConfig};
 use myelin_ca::operator::{Answer, Ask};
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{BundleHash, TrustBundle};
@@ -33,9 +33,11 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
 mod client;
+mod evidence;
 pub mod web;
 
 pub use client::*;
+pub use evidence::*;
 
 pub const TRUST_DOMAIN: &str = "prod.example";
 pub const WEB: &str = "spiffe://prod.example/ns/shop/sa/web";
@@ -56,6 +58,19 @@ impl TestCa {
     pub async fn start_with(lifetimes: Lifetimes) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path().join("data"), lifetimes);
+        let ahead = Arc::new(AtomicU64::new(0));
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
+    }
+
+    /// With attestors of outside evidence, and namespaces that need no entry.
+    pub async fn start_attesting(attest: AttestConfig, namespaces: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let mut config = config(directory.path().join("data"), lifetimes);
+        config.attest = attest;
+        config.authority.kubernetes_namespaces =
+            namespaces.iter().map(|name| (*name).to_owned()).collect();
         let ahead = Arc::new(AtomicU64::new(0));
         let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
         Self { running, directory, ahead, config }
@@ -121,10 +136,12 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
         root_cert: None,
         listen: "127.0.0.1:0".parse().unwrap(),
         ops_listen: "127.0.0.1:0".parse().unwrap(),
+        attest: AttestConfig::default(),
         authority: Settings {
             lifetimes,
             own_addresses: vec!["127.0.0.1".parse().unwrap()],
             own_names: vec![],
+            kubernetes_namespaces: vec![],
         },
         federation: None,
     }

@@ -95,6 +95,7 @@ pub(super) fn credentials(
         cas: config.ca.addresses.clone(),
         state_dir: config.state_dir.clone(),
         join_token: token(config)?,
+        evidence: config.ca.evidence.clone(),
         pinned: bundle(config)?,
         lifetime: config.ca.lifetime,
         dialer,

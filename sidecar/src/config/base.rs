@@ -20,6 +20,7 @@ use super::field::{Field, may_be_meshed};
 use super::section::{Section, nearest};
 use super::{Ca, Intercept, Listen, Log, LogFormat, LogLevel};
 use crate::addr::{CidrSet, Endpoint, ListenAddr};
+use crate::credentials::Evidence;
 use crate::directory::MAX_MESH_RANGES;
 use crate::intercept::{MAX_EXCLUSIONS, parse_cidr};
 
@@ -51,8 +52,16 @@ const DEFAULT_OPS: u16 = 15_020;
 const DEFAULT_PROXY_UID: u32 = 1_337;
 const DEFAULT_MARK: u32 = 0x6d79;
 
-pub(super) const CA_KEYS: &[&str] =
-    &["address", "join_token_file", "bundle_file", "lifetime", "allow_short_lifetimes"];
+pub(super) const CA_KEYS: &[&str] = &[
+    "address",
+    "join_token_file",
+    "kubernetes_token_file",
+    "machine_certificate_file",
+    "machine_key_file",
+    "bundle_file",
+    "lifetime",
+    "allow_short_lifetimes",
+];
 pub(super) const LISTEN_KEYS: &[&str] =
     &["outbound", "inbound", "ops", "admin", "admin_uids", "workers"];
 pub(super) const INTERCEPT_KEYS: &[&str] = &[
@@ -129,6 +138,7 @@ pub(super) fn ca(root: &Section<'_>) -> Result<Ca, ConfigError> {
             .map(|entry| entry.endpoint().map(Endpoint))
             .collect::<Result<_, _>>()?,
         join_token_file: path("join_token_file", "/etc/myelin/join-token")?,
+        evidence: evidence(&section)?,
         bundle_file: path("bundle_file", "/etc/myelin/bundle.pem")?,
         lifetime: lifetime(&section)?,
     })
@@ -247,6 +257,46 @@ fn range(entry: &Field<'_>) -> Result<IpNet, ConfigError> {
         return Err(entry.wrong("addresses that may be meshed", fix));
     }
     Ok(range)
+}
+
+/// At most one way to attest: two would leave open which one the CA's entries are about.
+fn evidence(section: &Section<'_>) -> Result<Evidence, ConfigError> {
+    let path = |key, example| {
+        let field = section.field(key);
+        field.as_ref().map(|field| field.path(example)).transpose()
+    };
+    let token = path("kubernetes_token_file", "/var/run/secrets/myelin/token")?;
+    let certificate = path("machine_certificate_file", "/etc/ssl/machine.crt")?;
+    let key = path("machine_key_file", "/etc/ssl/private/machine.key")?;
+    let only = |key: &str| match section.field(key) {
+        Some(field) => Err(field.wrong("one way to attest only", "remove the other ones")),
+        None => Ok(()),
+    };
+    match (token, certificate, key) {
+        (None, None, None) => Ok(Evidence::None),
+        (Some(token), None, None) => {
+            only("join_token_file")?;
+            Ok(Evidence::KubernetesToken(token))
+        }
+        (None, Some(certificate), Some(key)) => {
+            only("join_token_file")?;
+            Ok(Evidence::Machine { certificate, key })
+        }
+        (Some(_), _, _) => {
+            only("machine_certificate_file")?;
+            only("machine_key_file").map(|()| Evidence::None)
+        }
+        (None, Some(_), None) => Err(section.missing(
+            "machine_key_file",
+            "the key of machine_certificate_file",
+            "machine_key_file = \"/etc/ssl/private/machine.key\"",
+        )),
+        (None, None, Some(_)) => Err(section.missing(
+            "machine_certificate_file",
+            "the certificate of machine_key_file",
+            "machine_certificate_file = \"/etc/ssl/machine.crt\"",
+        )),
+    }
 }
 
 fn lifetime(section: &Section<'_>) -> Result<Option<Duration>, ConfigError> {

@@ -36,6 +36,7 @@ use self::field::Domains;
 use self::section::Section;
 use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
+use crate::credentials::Evidence;
 use crate::proofs::Witnesses;
 use crate::{directory, policy, workload_api as socket};
 
@@ -72,6 +73,8 @@ pub struct Ca {
     /// Replicas, tried in turn; at least one.
     pub addresses: Vec<Endpoint>,
     pub join_token_file: Option<PathBuf>,
+    /// A pod's token or a machine's certificate, in place of a join token.
+    pub evidence: Evidence,
     /// PEM to pin, in place of the hash in the join token.
     pub bundle_file: Option<PathBuf>,
     /// What is asked for; absent: the CA's default.

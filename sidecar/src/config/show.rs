@@ -12,12 +12,18 @@ use myelin_identity::id::TrustDomain;
 use serde_json::{Value, json};
 
 use super::Config;
+use crate::credentials::Evidence;
 use crate::directory::{Place, Protocol};
 use crate::policy::{self, Mode, Ports, Rule};
 
 impl Config {
     pub fn show(&self) -> Value {
         let limits = &self.limits;
+        let (token, machine) = match &self.ca.evidence {
+            Evidence::None => (None, None),
+            Evidence::KubernetesToken(path) => (Some(path), None),
+            Evidence::Machine { certificate, key } => (None, Some((certificate, key))),
+        };
         json!({
             "trust_domain": self.trust_domain.as_str(),
             "federates_with": self.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
@@ -28,6 +34,9 @@ impl Config {
             "ca": {
                 "address": texts(&self.ca.addresses),
                 "join_token_file": self.ca.join_token_file,
+                "kubernetes_token_file": token,
+                "machine_certificate_file": machine.map(|(certificate, _)| certificate),
+                "machine_key_file": machine.map(|(_, key)| key),
                 "bundle_file": self.ca.bundle_file,
                 "lifetime": self.ca.lifetime.map(words),
             },

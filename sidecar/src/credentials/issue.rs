@@ -8,15 +8,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::issuance::{
-    Attestation, Csr, IssuanceError, IssueRequest, IssueResponse, RequestKey,
-};
+use myelin_identity::issuance::{Csr, IssuanceError, IssueRequest, IssueResponse, RequestKey};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::ca_client::{ConnectError, Link};
+use super::evidence::{Evidence, EvidenceError, Request, Right};
 use super::host_key::HostKey;
 use super::store::Rejected;
 
@@ -38,6 +37,8 @@ pub enum IssueError {
     Refused { reason: Reason, said: String },
     #[error("the CA's answer makes no sense: {0}")]
     Malformed(IssuanceError),
+    #[error("there is nothing to attest with: {0}")]
+    Evidence(#[from] EvidenceError),
     #[error(transparent)]
     Rejected(#[from] Rejected),
     #[error("making a key and a CSR failed in the cryptographic library; this is a defect of ours")]
@@ -51,8 +52,10 @@ pub enum Reason {
     Token,
     /// This host key never redeemed a token there.
     HostUnknown,
-    /// This host key or lineage was denied after an alarm.
+    /// This host key or lineage was denied after an alarm, or revoked.
     Denied,
+    /// Our ID, or the SVID that we hold, is revoked: that ends, or is taken back, without us.
+    Withdrawn,
     /// The lineage that we wanted to go on with is not ours (any more).
     LineageUnknown,
     Other,
@@ -60,13 +63,14 @@ pub enum Reason {
 
 impl IssueError {
     /// Every word that [`IssueError::word`] may say: the closed set for metric labels.
-    pub const WORDS: [&'static str; 6] = [
+    pub const WORDS: [&'static str; 7] = [
         "ca_unreachable",
         "ca_untrusted",
         "ca_refused",
         "answer_malformed",
         "svid_rejected",
         "clock_wrong",
+        "evidence_unreadable",
     ];
 
     /// The outcome word of this attempt.
@@ -76,6 +80,7 @@ impl IssueError {
             Self::TimedOut { .. } | Self::Unanswered { .. } => "ca_unreachable",
             Self::Refused { .. } => "ca_refused",
             Self::Malformed(_) => "answer_malformed",
+            Self::Evidence(_) => "evidence_unreadable",
             Self::Rejected(rejected) => rejected.word(),
             Self::Own => "svid_rejected",
         }
@@ -83,7 +88,11 @@ impl IssueError {
 
     /// The CA may have issued without our knowing: only the very same request may follow.
     pub(super) fn leaves_open(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::TimedOut { .. } | Self::Unanswered { .. })
+        // Without evidence nothing was sent, but something may have been before.
+        matches!(
+            self,
+            Self::Connect(_) | Self::TimedOut { .. } | Self::Unanswered { .. } | Self::Evidence(_)
+        )
     }
 }
 
@@ -91,13 +100,13 @@ impl IssueError {
 pub(super) struct Attempt {
     pub(super) csr: Csr,
     pub(super) key: Arc<PrivateKeyDer<'static>>,
-    pub(super) attestation: Attestation,
+    pub(super) right: Right,
     request_key: RequestKey,
 }
 
 impl Attempt {
     /// With a key that nothing else has ever used.
-    pub(super) fn new(attestation: Attestation) -> Result<Self, IssueError> {
+    pub(super) fn new(right: Right) -> Result<Self, IssueError> {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|_| IssueError::Own)?;
         let mut params = CertificateParams::default();
         // The CA takes the public key and nothing else: there is nothing to ask for.
@@ -106,7 +115,7 @@ impl Attempt {
         let csr = Csr::parse(request.der().to_vec()).map_err(|_| IssueError::Own)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
         let request_key = RequestKey::random().map_err(|_| IssueError::Own)?;
-        Ok(Self { csr, key: Arc::new(key), attestation, request_key })
+        Ok(Self { csr, key: Arc::new(key), right, request_key })
     }
 
     /// Sends the request on a connection that has proved the CA, with the host's proof for it.
@@ -114,13 +123,17 @@ impl Attempt {
         &self,
         link: &mut Link,
         host: &HostKey,
+        evidence: &Evidence,
         lifetime: Option<Duration>,
         within: Duration,
     ) -> Result<IssueResponse, IssueError> {
+        let (csr_der, request_key) = (self.csr.der(), &self.request_key);
+        let exporter = &link.exporter;
+        let shown = Request { host_spki: host.spki(), exporter, csr_der, request_key };
         let request = IssueRequest {
+            attestation: self.right.attest(evidence, &shown)?,
             csr: self.csr.clone(),
             request_key: self.request_key,
-            attestation: self.attestation.clone(),
             host_signature: host.prove(&link.exporter, self.csr.der(), &self.request_key),
             lifetime_seconds: lifetime.map(|lifetime| lifetime.as_secs()),
         };
@@ -141,10 +154,13 @@ fn of_status(status: &Status) -> IssueError {
             IssueError::Refused { reason: Reason::Token, said }
         }
         (_, Some("host_unknown")) => IssueError::Refused { reason: Reason::HostUnknown, said },
-        (_, Some("host_denied" | "lineage_denied" | "svid_denied" | "alarm")) => {
+        (_, Some("host_denied" | "lineage_denied" | "alarm")) => {
             IssueError::Refused { reason: Reason::Denied, said }
         }
-        (_, Some("lineage_unknown" | "svid_of_another_lineage")) => {
+        (_, Some("denied" | "id_denied")) => {
+            IssueError::Refused { reason: Reason::Withdrawn, said }
+        }
+        (_, Some("lineage_unknown" | "svid_of_another_lineage" | "id_changed")) => {
             IssueError::Refused { reason: Reason::LineageUnknown, said }
         }
         (
@@ -169,7 +185,6 @@ fn quoted(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use myelin_identity::svid::P256Spki;
 
     fn status(code: Code, reason: Option<&str>) -> Status {
         let mut status = Status::new(code, "said\nso");
@@ -179,24 +194,20 @@ mod tests {
         status
     }
 
-    fn attestation() -> Attestation {
-        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let spki = rcgen::PublicKeyData::subject_public_key_info(&pair);
-        let host_spki = P256Spki::try_from(spki.as_slice()).unwrap();
-        Attestation::Host { host_spki, lineage: None }
+    fn right() -> Right {
+        Right::Host(None)
     }
 
     #[test]
     fn every_attempt_has_a_key_and_a_request_key_of_its_own() {
-        let (one, two) =
-            (Attempt::new(attestation()).unwrap(), Attempt::new(attestation()).unwrap());
+        let (one, two) = (Attempt::new(right()).unwrap(), Attempt::new(right()).unwrap());
         assert_ne!(one.csr.key(), two.csr.key());
         assert_ne!(one.request_key, two.request_key);
     }
 
     #[test]
     fn a_csr_asks_for_no_name() {
-        let attempt = Attempt::new(attestation()).unwrap();
+        let attempt = Attempt::new(right()).unwrap();
         // An empty subject, an empty attribute set, one P-256 key: nothing else fits in.
         assert!(attempt.csr.der().len() < 240, "{} bytes", attempt.csr.der().len());
     }
@@ -214,7 +225,10 @@ mod tests {
             (Code::PermissionDenied, Some("host_unknown"), Some(Reason::HostUnknown)),
             (Code::PermissionDenied, Some("alarm"), Some(Reason::Denied)),
             (Code::PermissionDenied, Some("host_denied"), Some(Reason::Denied)),
+            (Code::PermissionDenied, Some("denied"), Some(Reason::Withdrawn)),
+            (Code::PermissionDenied, Some("id_denied"), Some(Reason::Withdrawn)),
             (Code::PermissionDenied, Some("lineage_unknown"), Some(Reason::LineageUnknown)),
+            (Code::PermissionDenied, Some("id_changed"), Some(Reason::LineageUnknown)),
             (Code::PermissionDenied, Some("of the future"), Some(Reason::Other)),
             (Code::InvalidArgument, None, Some(Reason::Other)),
             (Code::Unavailable, Some("address_taken"), None),

@@ -10,13 +10,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::issuance::{Attestation, IssueResponse, Lineage};
+use myelin_identity::issuance::{IssueResponse, Lineage};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Config;
 use super::ca_client::{ConnectError, Connector, Link, Trust};
 use super::desk::Desk;
+use super::evidence::Right;
 use super::issue::{Attempt, IssueError, Reason};
 use super::renew::{self, Schedule};
 use super::start::{Start, StartError};
@@ -108,9 +109,9 @@ impl<'a> Keeper<'a> {
     ) -> Result<(Arc<Snapshot>, &'static str), IssueError> {
         let deadline = Instant::now() + within;
         let current = self.store.usable(self.connector.clock.unix()).ok();
-        let wanted = self.attestation(current.is_some());
-        let renewal = matches!(wanted, Attestation::Host { lineage: Some(_), .. });
-        let attempt = match self.open.take().filter(|open| open.attestation == wanted) {
+        let wanted = self.right(current.is_some());
+        let renewal = matches!(wanted, Right::Host(Some(_)));
+        let attempt = match self.open.take().filter(|open| open.right == wanted) {
             Some(open) => open,
             None => Attempt::new(wanted)?,
         };
@@ -122,8 +123,8 @@ impl<'a> Keeper<'a> {
         let link = connect(self.connector, ca, &trusts, shown, within).await;
         let mut link = link.inspect_err(|_| self.turn = self.turn.wrapping_add(1))?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let response =
-            attempt.send(&mut link, &self.start.host, self.config.lifetime, left).await?;
+        let (host, evidence) = (&self.start.host, &self.config.evidence);
+        let response = attempt.send(&mut link, host, evidence, self.config.lifetime, left).await?;
         let issued = issued(attempt, &response, &link)?;
         // Whoever sees the SVID must already find a line to wait for, not one that is down.
         let raised = self.desk.expect_line();
@@ -142,14 +143,11 @@ impl<'a> Keeper<'a> {
     }
 
     /// How we prove ourselves this time: by the SVID in use, else by the host key, else by token.
-    fn attestation(&self, usable: bool) -> Attestation {
-        let host_spki = self.start.host.spki();
+    fn right(&self, usable: bool) -> Right {
         match (&self.start.token, self.lineage) {
-            (_, Some(lineage)) if usable => Attestation::Host { host_spki, lineage: Some(lineage) },
-            (Some(token), _) if !self.enrolled => {
-                Attestation::Join { secret: token.secret.clone(), host_spki }
-            }
-            _ => Attestation::Host { host_spki, lineage: None },
+            (_, Some(lineage)) if usable => Right::Host(Some(lineage)),
+            (Some(token), _) if !self.enrolled => Right::Token(token.secret.clone()),
+            _ => Right::Host(None),
         }
     }
 
@@ -197,8 +195,10 @@ impl<'a> Keeper<'a> {
         if !error.leaves_open() {
             self.open = None;
         }
-        if let (IssueError::Refused { reason: Reason::Denied, said }, Some(workload)) =
-            (&error, &self.config.workload)
+        if let (
+            IssueError::Refused { reason: Reason::Denied | Reason::Withdrawn, said },
+            Some(workload),
+        ) = (&error, &self.config.workload)
         {
             // What is denied to us is denied to whom we vouch for.
             workload.withdraw(said);

@@ -9,6 +9,7 @@
 
 mod ca_client;
 mod desk;
+mod evidence;
 mod host_key;
 mod issue;
 mod keeper;
@@ -44,6 +45,7 @@ use crate::net::Dialer;
 
 pub use self::ca_client::ConnectError;
 pub use self::desk::{ANSWER_WITHIN, Answer, Desk};
+pub use self::evidence::{Evidence, EvidenceError};
 pub use self::host_key::HostKeyError;
 pub use self::issue::{IssueError, Reason};
 pub use self::keeper::{ATTESTED, RENEWED};
@@ -64,6 +66,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Needed once; later starts prove themselves by the host key.
     pub join_token: Option<JoinToken>,
+    /// What is shown beside the host key at each issue, in place of a join token.
+    pub evidence: Evidence,
     /// Recognises the CA in place of the token's hash, until a newer bundle was learned.
     pub pinned: Option<TrustBundle>,
     /// What is asked of the CA; absent: its default. The CA may shorten it.
@@ -86,7 +90,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     assert!(!config.cas.is_empty(), "configuration refuses a sidecar without a CA address");
     let token = config.join_token.clone();
-    let start = Start::open(&config.state_dir, &config.trust_domain, token, config.pinned.clone())?;
+    let (pinned, attests) = (config.pinned.clone(), config.evidence != Evidence::None);
+    let start = Start::open(&config.state_dir, &config.trust_domain, token, pinned, attests)?;
     store.remember_denied(start.denied.clone());
     let connector = Connector { dialer: config.dialer, clock };
     let renew_now = Notify::new();

@@ -29,12 +29,14 @@ pub enum StartError {
     HostKey(#[from] HostKeyError),
     #[error(
         "{state} holds no host key and no join token was given; run `myelin-ca token create --id \
-         <SPIFFE ID> --address <address>` at the CA and start with the token that it prints"
+         <SPIFFE ID> --address <address>` at the CA and start with the token that it prints, or \
+         set ca.kubernetes_token_file or ca.machine_certificate_file"
     )]
     NothingToStartWith { state: PathBuf },
     #[error(
         "{path} is missing and no join token was given, so the CA cannot be recognised; restore it \
-         from the CA's /bundle.pem, or start with a new join token (`myelin-ca token create`)"
+         from the CA's /bundle.pem, set ca.bundle_file, or start with a new join token \
+         (`myelin-ca token create`)"
     )]
     NoBundle { path: PathBuf },
     #[error("{path} cannot be used: {source}; restore it from the CA's /bundle.pem, or remove it")]
@@ -47,8 +49,8 @@ pub enum StartError {
     )]
     HostUnknown { state: PathBuf, said: String },
     #[error(
-        "this host was denied after an alarm ({said}); find out who copied its keys, then remove \
-         {state} and start with a new join token (`myelin-ca token create`)"
+        "this host was denied after an alarm or revoked ({said}); if its keys were copied, find out by \
+         whom, then remove {state} and start with a new join token (`myelin-ca token create`)"
     )]
     HostDenied { state: PathBuf, said: String },
 }
@@ -67,16 +69,18 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Opens the state directory and makes a host key where there is none and a token allows it.
+    /// Opens the state directory and makes a host key where there is none and a token allows it, or
+    /// evidence from outside (`attests`).
     pub(super) fn open(
         state_dir: &Path,
         trust_domain: &TrustDomain,
         token: Option<JoinToken>,
         pinned: Option<TrustBundle>,
+        attests: bool,
     ) -> Result<Self, StartError> {
         let state = StateDir::open(state_dir)?;
         let known = HostKey::load(&state)?;
-        if known.is_none() && token.is_none() {
+        if known.is_none() && token.is_none() && !attests {
             return Err(StartError::NothingToStartWith { state: state_dir.into() });
         }
         let bundle = match read_bundle(&state, trust_domain) {
@@ -158,7 +162,8 @@ mod tests {
     #[test]
     fn a_start_with_nothing_says_exactly_what_to_do() {
         let outer = tempfile::tempdir().unwrap();
-        let error = Start::open(&outer.path().join("s"), &trust_domain(), None, None).unwrap_err();
+        let error =
+            Start::open(&outer.path().join("s"), &trust_domain(), None, None, false).unwrap_err();
         assert!(matches!(error, StartError::NothingToStartWith { .. }), "{error}");
         let line = error.to_string();
         assert!(line.contains("myelin-ca token create") && !line.contains('\n'), "{line}");
@@ -169,12 +174,12 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
         let bundle = Root::new().bundle(3);
-        let first = Start::open(&path, &trust_domain(), Some(token(&bundle)), None).unwrap();
+        let first = Start::open(&path, &trust_domain(), Some(token(&bundle)), None, false).unwrap();
         assert!(!first.enrolled && first.bundle.is_none());
         first.file.save(&bundle).unwrap();
         let spki = first.host.spki();
         drop(first);
-        let second = Start::open(&path, &trust_domain(), None, None).unwrap();
+        let second = Start::open(&path, &trust_domain(), None, None, false).unwrap();
         assert!(second.enrolled && second.token.is_none());
         assert_eq!(second.host.spki(), spki);
         assert_eq!(second.bundle.unwrap().hash(), bundle.hash());
@@ -185,9 +190,10 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
         drop(
-            Start::open(&path, &trust_domain(), Some(token(&Root::new().bundle(1))), None).unwrap(),
+            Start::open(&path, &trust_domain(), Some(token(&Root::new().bundle(1))), None, false)
+                .unwrap(),
         );
-        let error = Start::open(&path, &trust_domain(), None, None).unwrap_err();
+        let error = Start::open(&path, &trust_domain(), None, None, false).unwrap_err();
         assert!(matches!(error, StartError::NoBundle { .. }), "{error}");
     }
 
@@ -196,11 +202,11 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("s");
         let token = token(&Root::new().bundle(1));
-        drop(Start::open(&path, &trust_domain(), Some(token.clone()), None).unwrap());
+        drop(Start::open(&path, &trust_domain(), Some(token.clone()), None, false).unwrap());
         fs::write(path.join(BUNDLE_FILE), "no PEM").unwrap();
-        let error = Start::open(&path, &trust_domain(), None, None).unwrap_err();
+        let error = Start::open(&path, &trust_domain(), None, None, false).unwrap_err();
         assert!(matches!(error, StartError::BundleFile { .. }), "{error}");
-        let start = Start::open(&path, &trust_domain(), Some(token), None).unwrap();
+        let start = Start::open(&path, &trust_domain(), Some(token), None, false).unwrap();
         assert!(start.bundle.is_none());
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::issuance::{Attestation, Lineage};
+use myelin_identity::issuance::Lineage;
 use myelin_identity::svid::Svid;
 use myelin_identity::verify::Peer;
 use rustls::pki_types::PrivateKeyDer;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Config;
 use super::ca_client::{Connector, Trust};
+use super::evidence::Right;
 use super::issue::{Attempt, IssueError, Reason};
 use super::keeper::issued;
 use super::renew;
@@ -124,12 +125,10 @@ impl Companion<'_> {
 
     /// Ends when there is a companion under this SVID, or when it is clear that it brings none.
     async fn obtain(&self, by: &Vouching, identity: &WorkloadIdentity) {
-        let host_spki = self.start.host.spki();
-        let wanted = Attestation::Companion { host_spki, vouched_by: by.lineage };
         let left = by.snapshot.usable_until().saturating_sub(self.connector.clock.unix());
         let life = Some(Duration::from_secs(left));
         let mut waits = renew::waits(life);
-        let attempt = match Attempt::new(wanted) {
+        let attempt = match Attempt::new(Right::Companion(by.lineage)) {
             Ok(attempt) => attempt,
             Err(error) => return tracing::error!("no SVID for the workload: {error}"),
         };
@@ -139,7 +138,11 @@ impl Companion<'_> {
                 Err(error) => {
                     self.metrics.workload_renewal(error.word());
                     tracing::warn!(outcome = error.word(), "no SVID for the workload: {error}");
-                    if let IssueError::Refused { reason: Reason::Denied, said } = &error {
+                    if let IssueError::Refused {
+                        reason: Reason::Denied | Reason::Withdrawn,
+                        said,
+                    } = &error
+                    {
                         identity.withdraw(said);
                     }
                     // One generation vouches once: after a clear answer only the next SVID asks.
@@ -166,8 +169,8 @@ impl Companion<'_> {
         let trust = Trust::Bundle(Arc::clone(&bundle));
         let mut link = self.connector.connect(ca, &trust, Some(&by.snapshot), within).await?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let host = &self.start.host;
-        let response = attempt.send(&mut link, host, self.config.lifetime, left).await?;
+        let (host, evidence) = (&self.start.host, &self.config.evidence);
+        let response = attempt.send(&mut link, host, evidence, self.config.lifetime, left).await?;
         let issued = issued(attempt, &response, &link)?;
         let newer = issued.bundle.generation() >= bundle.generation();
         let bundle = if newer { Arc::clone(&issued.bundle) } else { bundle };

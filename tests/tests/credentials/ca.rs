@@ -11,7 +11,7 @@ use std::time::Duration;
 use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
-use myelin_ca::config::{Keys, ServeConfig, StoreConfig};
+use myelin_ca::config::{AttestConfig, Keys, ServeConfig, StoreConfig};
 use myelin_ca::operator::{Answer, Ask, SvidLine};
 use myelin_ca::template::Lifetimes;
 use myelin_identity::id::TrustDomain;
@@ -43,10 +43,12 @@ impl Ca {
             root_cert: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             ops_listen: "127.0.0.1:0".parse().unwrap(),
+            attest: AttestConfig::default(),
             authority: Settings {
                 lifetimes: Lifetimes { default: life, shortest: Duration::from_secs(4) },
                 own_addresses: vec!["127.0.0.1".parse().unwrap()],
                 own_names: Vec::new(),
+                kubernetes_namespaces: Vec::new(),
             },
             federation: None,
         };

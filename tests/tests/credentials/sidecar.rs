@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use myelin_identity::issuance::JoinToken;
 use myelin_sidecar::addr::{Clock, Endpoint};
-use myelin_sidecar::credentials::{self, Config, Desk, Snapshot, StartError, Store};
+use myelin_sidecar::credentials::{self, Config, Desk, Evidence, Snapshot, StartError, Store};
 use myelin_sidecar::directory::Learned;
 use myelin_sidecar::metrics::Metrics;
 use myelin_sidecar::net::Dialer;
@@ -51,6 +51,7 @@ impl Sidecar {
             cas: vec![Endpoint(ca)],
             state_dir: state.to_owned(),
             join_token,
+            evidence: Evidence::None,
             pinned: None,
             lifetime: None,
             dialer: Dialer::new(None, Duration::from_secs(5)),

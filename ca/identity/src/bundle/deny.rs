@@ -122,6 +122,11 @@ impl DenyList {
         ends.into_iter().flatten().copied().filter(|&until| now.as_secs() <= until).max()
     }
 
+    /// Until when everything under this ID is denied, if it still is at `now`.
+    pub fn id_denied_until(&self, id: &SpiffeId, now: UnixTime) -> Option<u64> {
+        self.ids.get(id).copied().filter(|&until| now.as_secs() <= until)
+    }
+
     /// The canonical bytes that get signed: every part has a length before it, so that no two lists
     /// share their bytes, and the trust domain is in it, so that no other domain's list passes.
     pub fn signed_bytes(&self, trust_domain: &TrustDomain) -> Vec<u8> {

@@ -6,7 +6,10 @@
 
 use rustls_pki_types::CertificateDer;
 
-use super::{Csr, IssuanceError, LineageId, RequestKey, TokenSecret, at_most, exactly, proto};
+use super::{
+    Csr, IssuanceError, LineageId, MachineProof, RequestKey, ServiceToken, TokenSecret, at_most,
+    exactly, proto,
+};
 use crate::bundle::{MAX_CERTIFICATE_BYTES, TrustBundle};
 use crate::svid::{MAX_CHAIN_CERTIFICATES, P256_SIGNATURE_MAX_BYTES, P256Spki};
 
@@ -36,6 +39,10 @@ pub enum Attestation {
     /// A known host that asks for its workload's own certificate. The connection carries the SVID
     /// that vouches for it, which stands at `vouched_by`.
     Companion { host_spki: P256Spki, vouched_by: Lineage },
+    /// A pod: a fresh service-account token at every issue, beside the host key.
+    Kubernetes { token: ServiceToken, host_spki: P256Spki, lineage: Option<Lineage> },
+    /// A machine with a certificate of its own, proven at every issue, beside the host key.
+    Machine { proof: MachineProof, host_spki: P256Spki, lineage: Option<Lineage> },
 }
 
 /// One line of SVIDs, and how many have been issued on it.
@@ -61,7 +68,19 @@ impl Attestation {
         match self {
             Self::Join { host_spki, .. }
             | Self::Host { host_spki, .. }
-            | Self::Companion { host_spki, .. } => host_spki,
+            | Self::Companion { host_spki, .. }
+            | Self::Kubernetes { host_spki, .. }
+            | Self::Machine { host_spki, .. } => host_spki,
+        }
+    }
+
+    /// The lineage that is to go on; the connection then carries its SVID.
+    pub fn lineage(&self) -> Option<Lineage> {
+        match self {
+            Self::Join { .. } | Self::Companion { .. } => None,
+            Self::Host { lineage, .. }
+            | Self::Kubernetes { lineage, .. }
+            | Self::Machine { lineage, .. } => *lineage,
         }
     }
 }
@@ -116,6 +135,18 @@ impl TryFrom<proto::issue_request::Attestation> for Attestation {
                     vouched_by.ok_or(IssuanceError::Missing("companion.vouched_by"))?.try_into()?;
                 Ok(Self::Companion { host_spki: spki(&host_spki)?, vouched_by })
             }
+            Wire::Kubernetes(proto::KubernetesToken { token, host_spki, lineage }) => {
+                Ok(Self::Kubernetes {
+                    token: ServiceToken::new(&token)?,
+                    host_spki: spki(&host_spki)?,
+                    lineage: lineage.map(Lineage::try_from).transpose()?,
+                })
+            }
+            Wire::Machine(machine) => Ok(Self::Machine {
+                proof: MachineProof::read(machine.chain_der, machine.scheme, machine.signature)?,
+                host_spki: spki(&machine.host_spki)?,
+                lineage: machine.lineage.map(Lineage::try_from).transpose()?,
+            }),
         }
     }
 }
@@ -135,6 +166,20 @@ impl From<Attestation> for proto::issue_request::Attestation {
                 host_spki: host_spki.as_bytes().to_vec(),
                 vouched_by: Some(vouched_by.into()),
             }),
+            Attestation::Kubernetes { token, host_spki, lineage } => {
+                Self::Kubernetes(proto::KubernetesToken {
+                    token: token.reveal().to_owned(),
+                    host_spki: host_spki.as_bytes().to_vec(),
+                    lineage: lineage.map(Into::into),
+                })
+            }
+            Attestation::Machine { proof, host_spki, lineage } => {
+                Self::Machine(proto::MachineCertificate {
+                    host_spki: host_spki.as_bytes().to_vec(),
+                    lineage: lineage.map(Into::into),
+                    ..proof.into()
+                })
+            }
         }
     }
 }

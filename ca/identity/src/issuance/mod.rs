@@ -8,6 +8,7 @@
 mod bundle;
 mod csr;
 mod directory;
+mod evidence;
 mod issue;
 mod keys;
 mod proof;
@@ -19,6 +20,10 @@ mod tests;
 pub use bundle::{BundleAck, BundleUpdate};
 pub use csr::{Csr, MAX_CSR_BYTES};
 pub use directory::{DirectoryAnswer, DirectoryQuestion, MAX_PROTOCOL_BYTES, MYELIN_PROTOCOL};
+pub use evidence::{
+    MAX_MACHINE_CHAIN, MAX_MACHINE_SIGNATURE_BYTES, MAX_SERVICE_TOKEN_BYTES, MachineProof,
+    ServiceToken,
+};
 pub use issue::{Attestation, IssueRequest, IssueResponse, Lineage, MAX_LOG_PROOF_BYTES};
 pub use keys::{LineageId, RequestKey, TokenSecret};
 pub use proof::{EXPORTER_BYTES, EXPORTER_LABEL, HostProof, sign_host_proof, verify_host_proof};
@@ -38,6 +43,13 @@ pub mod proto {
         /// The secret is left out: requests get logged.
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("JoinToken(..)")
+        }
+    }
+
+    impl std::fmt::Debug for KubernetesToken {
+        /// The token is left out, likewise.
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("KubernetesToken(..)")
         }
     }
 }

@@ -22,6 +22,9 @@ pub const EXPORTER_BYTES: usize = 32;
 /// Sets these bytes apart from everything else that the host key might ever sign.
 const PROOF_LABEL: &[u8] = b"myelin issue v1";
 
+/// The same for a machine's own key, which signs for others too: TLS, SSH, its configuration.
+const MACHINE_LABEL: &[u8] = b"myelin machine v1";
+
 /// The byte string under a host's signature.
 pub struct HostProof;
 
@@ -33,7 +36,26 @@ impl HostProof {
         csr_der: &[u8],
         request_key: &RequestKey,
     ) -> Vec<u8> {
-        let mut bytes = PROOF_LABEL.to_vec();
+        Self::labelled(PROOF_LABEL, exporter, csr_der, request_key)
+    }
+
+    /// What a machine's key signs beside the host key: the same under a label of its own, so that
+    /// neither signature stands for the other.
+    pub fn machine_bytes(
+        exporter: &[u8; EXPORTER_BYTES],
+        csr_der: &[u8],
+        request_key: &RequestKey,
+    ) -> Vec<u8> {
+        Self::labelled(MACHINE_LABEL, exporter, csr_der, request_key)
+    }
+
+    fn labelled(
+        label: &[u8],
+        exporter: &[u8; EXPORTER_BYTES],
+        csr_der: &[u8],
+        request_key: &RequestKey,
+    ) -> Vec<u8> {
+        let mut bytes = label.to_vec();
         bytes.extend(exporter);
         bytes.extend(sha256(csr_der));
         bytes.extend(request_key.as_bytes());

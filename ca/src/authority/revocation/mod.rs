@@ -17,7 +17,7 @@ use super::alarm::held_by;
 use super::denied::{Denied, DeniedError};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Cause, DenialRecord, DeniedId, Entry, Hex, HostRecord, IssuedRecord, Journal,
+    Batch, Cause, Claim, DenialRecord, DeniedId, Entry, Hex, HostRecord, IssuedRecord, Journal,
     JournalError,
 };
 use crate::store::Commit;
@@ -167,6 +167,15 @@ pub async fn list(journal: &Journal, now: UnixSeconds) -> Result<Vec<DenialLine>
     let denied = Denied::read(journal, now).await?;
     let live = denied.records().iter().filter(|entry| entry.record.until() >= now);
     Ok(live.map(line).collect())
+}
+
+/// Tells claims of the denied from those that count.
+pub async fn still_counts(
+    journal: &Journal,
+    now: UnixSeconds,
+) -> Result<impl Fn(&Claim) -> bool, RevokeError> {
+    let denied = Denied::read(journal, now).await?;
+    Ok(move |claim: &Claim| claim.not_after > now && !denied.holds(claim, now))
 }
 
 async fn revoke_id(

@@ -46,6 +46,7 @@ async fn host(journal: &Journal, byte: u8, id: &str, not_after: u64) {
         lineage: hex(byte),
         denied: false,
         denied_by: None,
+        attested_by: None,
         next_due: 0,
     };
     batch.create(&host.to_string(), &record);

@@ -80,9 +80,14 @@ fn request_without_possession_or_shape_is_refused() {
 #[test]
 fn issue_messages_round_trip() {
     let mut request = request();
+    let (host_spki, lineage) = (*request.attestation.host_spki(), request.attestation.lineage());
+    let proof =
+        MachineProof { chain: vec![vec![7; 9].into()], scheme: 0x0403, signature: vec![8; 70] };
     for attestation in [
         request.attestation.clone(),
-        Attestation::Host { host_spki: *request.attestation.host_spki(), lineage: None },
+        Attestation::Host { host_spki, lineage: None },
+        Attestation::Kubernetes { token: ServiceToken::new("a.b.c").unwrap(), host_spki, lineage },
+        Attestation::Machine { proof, host_spki, lineage },
         Attestation::Join {
             secret: TokenSecret::random().unwrap(),
             host_spki: *request.attestation.host_spki(),

@@ -1,0 +1,130 @@
+//! What evidence from outside the mesh shows, in the form in which entries select by it.
+//!
+//! Never: a pattern; a selector is a whole text that holds or does not.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::journal::Hex;
+
+/// Longest selector: a DNS name of 253 bytes or a URI of a workload, with what stands before it.
+pub const MAX_SELECTOR_BYTES: usize = 512;
+
+/// The kinds of selectors that attestors show, each with its colon.
+const KINDS: [&str; 11] = [
+    "k8s:ns:",
+    "k8s:sa:",
+    "k8s:pod-name:",
+    "k8s:pod-uid:",
+    "k8s:node-name:",
+    "k8s:issuer:",
+    "x509:san:dns:",
+    "x509:san:ip:",
+    "x509:san:uri:",
+    "x509:subject:cn:",
+    "x509:issuer-hash:",
+];
+
+/// One thing that is true of a caller, such as `k8s:ns:shop`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Selector(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    #[error("selector {0:?} is of no kind that an attestor shows; expected one of: {all}", all = KINDS.join(" "))]
+    Kind(String),
+    #[error("selector {0:?} has no value after its kind")]
+    Empty(String),
+    #[error(
+        "selector {0:?} is compared whole: there are no patterns; write one entry for each value"
+    )]
+    Pattern(String),
+    #[error(
+        "a selector has at most {MAX_SELECTOR_BYTES} bytes, without white space or control characters"
+    )]
+    Length,
+}
+
+/// What one attestor found out about a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attested {
+    /// The attestor's word.
+    pub attestor: &'static str,
+    pub selectors: Vec<Selector>,
+    /// Of whom this is evidence, if only one host key may ever stand for it: a pod.
+    pub bound_to: Option<Hex>,
+    /// Namespace and service account, if there are such.
+    pub service_account: Option<(String, String)>,
+    /// Addresses that the evidence itself names.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Selector {
+    /// What an attestor found, whatever it is: it is compared, never parsed.
+    pub(super) fn found(kind: &'static str, value: &str) -> Self {
+        debug_assert!(KINDS.contains(&kind), "{kind}");
+        Self(format!("{kind}{value}"))
+    }
+
+    /// `k8s` or `x509`.
+    pub fn family(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        let plain = |c: char| !c.is_control() && !c.is_whitespace();
+        if text.len() > MAX_SELECTOR_BYTES || !text.chars().all(plain) {
+            return Err(SelectorError::Length);
+        }
+        let kind = KINDS.iter().find(|kind| text.starts_with(**kind));
+        let kind = kind.ok_or_else(|| SelectorError::Kind(text.to_owned()))?;
+        let value = &text[kind.len()..];
+        if value.is_empty() {
+            return Err(SelectorError::Empty(text.to_owned()));
+        }
+        if value.contains('*') {
+            return Err(SelectorError::Pattern(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_whole_texts_of_a_known_kind() {
+        for good in ["k8s:ns:shop", "x509:san:dns:vm-1.example.org", "x509:san:uri:a:b"] {
+            assert_eq!(good.parse::<Selector>().unwrap().as_str(), good);
+        }
+        for (wrong, expected) in [
+            ("shop", "no kind"),
+            ("k8s:pod-label:app:web", "no kind"),
+            ("k8s:ns:", "no value"),
+            ("k8s:ns:shop-*", "no patterns"),
+            ("k8s:ns:a b", "white space"),
+        ] {
+            let error = wrong.parse::<Selector>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{wrong}: {error}");
+        }
+        assert!(format!("k8s:ns:{}", "x".repeat(MAX_SELECTOR_BYTES)).parse::<Selector>().is_err());
+    }
+}

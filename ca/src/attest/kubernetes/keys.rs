@@ -1,0 +1,225 @@
+//! The issuer's public keys (a JWKS), from a file or over HTTPS: cached, read again when they are
+//! old or a token names one that is not there, and never more often than that is useful.
+//!
+//! Never: asks the source for each request, or forgets good keys because the source is away.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::super::Evidence;
+use super::fetch::{FetchError, HttpsSource};
+
+/// Most keys of one issuer: two during a rotation, with room for a careless one.
+const MAX_KEYS: usize = 64;
+/// Largest key set: [`MAX_KEYS`] RSA keys of 4096 bits with their certificates left out.
+pub(super) const MAX_JWKS_BYTES: usize = 128 * 1024;
+/// A key set is read again after this: a key that the issuer withdrew is refused soon after.
+const FRESH_FOR: Duration = Duration::from_secs(5 * 60);
+/// An unknown key id makes us look at most this often, whatever strangers send.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// While the source is away its keys still count for this long, so that its outage is not ours.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// One reading of the source; the sidecar waits for it.
+const READ_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where keys come from.
+#[derive(Debug)]
+pub enum Source {
+    File(PathBuf),
+    Https(HttpsSource),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error("cannot read {}: {cause}", path.display())]
+    File { path: PathBuf, cause: std::io::Error },
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the source took longer than {READ_WITHIN:?}")]
+    TooSlow,
+    #[error("the keys are no JWKS: {0}")]
+    Malformed(String),
+    #[error("the keys have {0} bytes, more than {MAX_JWKS_BYTES}")]
+    TooLarge(usize),
+    #[error("there are {0} keys, expected 1 to {MAX_KEYS}")]
+    Count(usize),
+}
+
+/// The cached keys of one issuer.
+pub struct Jwks {
+    source: Source,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    keys: Option<(Arc<JwkSet>, Instant)>,
+    /// Of the last reading, good or not.
+    looked: Option<Instant>,
+    /// Why the last reading brought nothing.
+    failed: Option<String>,
+}
+
+impl Jwks {
+    pub fn new(source: Source) -> Self {
+        Self { source, held: Mutex::default() }
+    }
+
+    /// Reads the keys once, so that a mistake is seen at start.
+    pub async fn prime(&self) -> Result<usize, KeysError> {
+        let keys = self.read().await?;
+        let count = keys.keys.len();
+        let now = Instant::now();
+        let mut held = self.held.lock().await;
+        (held.keys, held.looked) = (Some((Arc::new(keys), now)), Some(now));
+        Ok(count)
+    }
+
+    /// The key with this id. One caller at a time looks at the source; the others wait for what it
+    /// finds.
+    pub(super) async fn key(&self, kid: &str) -> Result<Jwk, Evidence> {
+        let mut held = self.held.lock().await;
+        let now = Instant::now();
+        let fresh = held.keys.as_ref().is_some_and(|(_, read)| now - *read < FRESH_FOR);
+        let found = held.find(kid, now);
+        if let (true, Some(key)) = (fresh, &found) {
+            return Ok(key.clone());
+        }
+        if held.looked.is_none_or(|looked| now - looked >= LOOK_AGAIN_AFTER) {
+            held.looked = Some(now);
+            match self.read().await {
+                Ok(keys) => {
+                    held.keys = Some((Arc::new(keys), now));
+                    held.failed = None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the keys of the service-account issuer cannot be read");
+                    held.failed = Some(error.to_string());
+                }
+            }
+        }
+        match (held.find(kid, now), &held.failed) {
+            (Some(key), _) => Ok(key),
+            (None, Some(why)) => Err(Evidence::TokenKeysUnavailable(why.clone())),
+            (None, None) => Err(Evidence::TokenKey { kid: kid.to_owned() }),
+        }
+    }
+
+    async fn read(&self) -> Result<JwkSet, KeysError> {
+        let reading = async {
+            match &self.source {
+                Source::File(path) => read_file(path.clone()).await,
+                Source::Https(source) => Ok(source.get(MAX_JWKS_BYTES).await?),
+            }
+        };
+        let bytes = timeout(READ_WITHIN, reading).await.map_err(|_| KeysError::TooSlow)??;
+        parse(&bytes)
+    }
+}
+
+impl Held {
+    fn find(&self, kid: &str, now: Instant) -> Option<Jwk> {
+        let (keys, read) = self.keys.as_ref()?;
+        if now - *read >= KEPT_FOR { None } else { keys.find(kid).cloned() }
+    }
+}
+
+async fn read_file(path: PathBuf) -> Result<Vec<u8>, KeysError> {
+    let at = path.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        let most = MAX_JWKS_BYTES as u64 + 1;
+        std::fs::File::open(&at)?.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let read = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    read.map_err(|cause| KeysError::File { path, cause })
+}
+
+fn parse(bytes: &[u8]) -> Result<JwkSet, KeysError> {
+    if bytes.len() > MAX_JWKS_BYTES {
+        return Err(KeysError::TooLarge(bytes.len()));
+    }
+    let keys: JwkSet =
+        serde_json::from_slice(bytes).map_err(|error| KeysError::Malformed(error.to_string()))?;
+    if !(1..=MAX_KEYS).contains(&keys.keys.len()) {
+        return Err(KeysError::Count(keys.keys.len()));
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"one","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+    fn named(kid: &str) -> String {
+        ONE.replace("one", kid)
+    }
+
+    fn refused(answer: Result<Jwk, Evidence>) -> bool {
+        matches!(answer, Err(Evidence::TokenKey { .. }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_key_makes_us_look_again_but_not_at_each_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jwks");
+        std::fs::write(&path, named("one")).unwrap();
+        let keys = Jwks::new(Source::File(path.clone()));
+        assert_eq!(keys.prime().await.unwrap(), 1);
+        assert!(keys.key("one").await.is_ok());
+        std::fs::write(&path, named("two")).unwrap();
+        assert!(refused(keys.key("two").await), "looked a moment ago");
+        tokio::time::advance(LOOK_AGAIN_AFTER).await;
+        assert!(keys.key("two").await.is_ok());
+        assert!(refused(keys.key("one").await), "withdrawn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn withdrawn_key_is_refused_once_the_set_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jwks");
+        std::fs::write(&path, named("one")).unwrap();
+        let keys = Jwks::new(Source::File(path.clone()));
+        assert!(keys.key("one").await.is_ok());
+        std::fs::write(&path, named("two")).unwrap();
+        tokio::time::advance(FRESH_FOR).await;
+        assert!(refused(keys.key("one").await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_that_is_away_is_bridged_for_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jwks");
+        std::fs::write(&path, named("one")).unwrap();
+        let keys = Jwks::new(Source::File(path.clone()));
+        assert!(keys.key("one").await.is_ok());
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::advance(FRESH_FOR).await;
+        assert!(keys.key("one").await.is_ok(), "the last that was heard");
+        let other = keys.key("two").await.unwrap_err();
+        assert!(matches!(other, Evidence::TokenKeysUnavailable(_)), "{other}");
+        tokio::time::advance(KEPT_FOR).await;
+        let late = keys.key("one").await.unwrap_err();
+        assert!(matches!(late, Evidence::TokenKeysUnavailable(_)), "{late}");
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_refused() {
+        let many = format!("{{\"keys\":[{}]}}", vec!["{}"; MAX_KEYS + 1].join(","));
+        for wrong in ["", "{}", "{\"keys\":[]}", &many, &" ".repeat(MAX_JWKS_BYTES + 1)] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{}", &wrong[..wrong.len().min(40)]);
+        }
+        assert!(parse(ONE.as_bytes()).is_ok());
+    }
+}
