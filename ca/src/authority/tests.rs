@@ -192,7 +192,7 @@ fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
     let changed = decided(true, true, with(&pod, Some(Ok(&other))));
     assert_eq!(refused(&changed), Some(Reason::IdChanged));
     let anew = decided(true, false, with(&pod, Some(Ok(&other))));
-    assert_eq!(anew, Decision::Begin { grant: other.clone() });
+    assert_eq!(anew, Decision::Begin { grant: other });
 }
 
 #[test]
