@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,16 +99,15 @@ impl HttpsSource {
             let body = body.map_err(|error| self.broken(error.as_ref()))?;
             Ok(body.to_bytes().to_vec())
         };
-        // The connection is driven only as long as the exchange needs it.
-        tokio::select! {
-            answer = exchange => answer,
-            ended = connection => Err(match ended {
-                Err(error) => self.broken(&error),
-                Ok(()) => FetchError::Broken {
-                    host: self.host.clone(),
-                    cause: "it hung up before it answered".to_owned(),
-                },
-            }),
+        // The connection is driven only as long as the exchange needs it. That it has ended does not
+        // mean that the answer was not there before.
+        let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
+        let mut over = false;
+        loop {
+            tokio::select! {
+                answer = &mut exchange => return answer,
+                _ = &mut connection, if !over => over = true,
+            }
         }
     }
 
