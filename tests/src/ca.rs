@@ -52,23 +52,58 @@ impl Ca {
         lifetime: Duration,
         flags: &[String],
     ) -> Result<Self> {
-        let ca = Self {
-            pod,
-            trust_domain: trust_domain.to_owned(),
-            data: dir.join(format!("ca-{trust_domain}")),
-            lifetime,
-            flags: flags.to_vec(),
-            process: Mutex::new(None),
-        };
+        let ca = Self::down(pod, trust_domain, dir, lifetime, flags.to_vec());
         ca.up().await?;
         Ok(ca)
     }
 
+    /// Starts one below a root whose key is elsewhere: it waits for its first intermediate.
+    pub async fn start_below(
+        pod: Pod,
+        trust_domain: &str,
+        dir: &Path,
+        lifetime: Duration,
+        root: &Path,
+    ) -> Result<Self> {
+        let flags = vec!["--root-cert".to_owned(), root.display().to_string()];
+        let ca = Self::down(pod, trust_domain, dir, lifetime, flags);
+        let process = ca.spawn()?;
+        let waits = eventually("the CA waits for its issuer", LIMIT, async || {
+            anyhow::ensure!(process.is_running(), "the CA ended: {}", process.last_words());
+            Ok(ca.data.join("admin.sock").exists())
+        });
+        waits.await.with_context(|| process.last_words())?;
+        ca.put(Some(process));
+        Ok(ca)
+    }
+
+    fn down(
+        pod: Pod,
+        trust_domain: &str,
+        dir: &Path,
+        lifetime: Duration,
+        flags: Vec<String>,
+    ) -> Self {
+        let data = dir.join(format!("ca-{trust_domain}"));
+        let trust_domain = trust_domain.to_owned();
+        Self { pod, trust_domain, data, lifetime, flags, process: Mutex::new(None) }
+    }
+
     /// Starts the process and waits until it is ready.
     pub async fn up(&self) -> Result<()> {
+        let process = self.spawn()?;
+        let ready = eventually("the CA is ready", LIMIT, async || {
+            anyhow::ensure!(process.is_running(), "the CA ended: {}", process.last_words());
+            Ok(self.ops("/readyz").await?.status == 200)
+        });
+        ready.await.with_context(|| process.last_words())?;
+        self.put(Some(process));
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Proc> {
         let log = self.data.with_extension("log");
-        let process = self
-            .command()?
+        self.command()?
             .args(["serve", "--trust-domain", &self.trust_domain])
             .args(["--listen", &format!("[::]:{PORT}")])
             .args(["--ops-listen", &format!("[::]:{OPS_PORT}")])
@@ -85,14 +120,29 @@ impl Ca {
             .arg(&self.data)
             .label("ca")
             .tee(log)
-            .spawn()?;
-        let ready = eventually("the CA is ready", LIMIT, async || {
-            anyhow::ensure!(process.is_running(), "the CA ended: {}", process.last_words());
-            Ok(self.ops("/readyz").await?.status == 200)
-        });
-        ready.await.with_context(|| process.last_words())?;
-        self.put(Some(process));
-        Ok(())
+            .spawn()
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&self) -> Result<()> {
+        let ready = eventually("the CA is ready", LIMIT, || self.is_ready());
+        ready.await.with_context(|| self.last_words())
+    }
+
+    /// Whether `/readyz` says yes now.
+    pub async fn is_ready(&self) -> Result<bool> {
+        Ok(self.ops("/readyz").await?.status == 200)
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.lock().expect("no holder of the lock panics").as_ref().map(Proc::pid)
+    }
+
+    /// `myelin-ca issuer ...` on its data directory.
+    pub fn issuer(&self, args: &[&str]) -> Result<myelin_lab::Command> {
+        let (what, rest) = args.split_first().context("no subcommand")?;
+        let command = self.command()?.args(["issuer", what]).arg("--data").arg(&self.data);
+        Ok(command.args(rest))
     }
 
     /// Kills it at once, as a power cut would.

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use myelin_ca::datadir::{DataDir, read_secret};
-use myelin_ca::journal::{ISSUING, IssuerRecord, Journal, ROOT};
+use myelin_ca::journal::{IssuerRecord, Journal, ROOT};
+use myelin_ca::replica::ReplicaId;
+use myelin_ca::rotation::issuing_name;
 use myelin_ca::store::embedded::Embedded;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
@@ -56,8 +58,9 @@ impl Forge {
         fs::copy(data.store(), &path).context("cannot copy the CA's store")?;
         let seal_key = SealKey::from_bytes(*read_secret(&data.default_seal_key())?);
         let journal = Journal::new(Arc::new(Embedded::open(&path)?));
+        let replica = ReplicaId::open_or_make(ca.data(), ReplicaId::from_bytes([0; 8]))?;
         let (root, root_key) = open(&journal, ROOT, &seal_key).await?;
-        let (intermediate, key) = open(&journal, ISSUING, &seal_key).await?;
+        let (intermediate, key) = open(&journal, &issuing_name(&replica), &seal_key).await?;
         Ok(Self {
             keys: vec![root_key.serialize_der(), key.serialize_der()],
             root_issuer: Issuer::from_ca_cert_der(&root, root_key)?,

@@ -112,6 +112,12 @@ impl Mesh {
         Ca::start(self.pod("other-ca")?, trust_domain, self.dir.path(), lifetime).await
     }
 
+    /// Another CA, below a root whose key is elsewhere; it waits for its first intermediate.
+    pub async fn ca_below(&self, trust_domain: &str, root: &Path) -> Result<Ca> {
+        let (pod, lifetime) = (self.pod("below-ca")?, Options::default().lifetime);
+        Ca::start_below(pod, trust_domain, self.dir.path(), lifetime, root).await
+    }
+
     pub fn ground(&self) -> Ground {
         self.ground
     }

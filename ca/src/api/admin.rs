@@ -110,7 +110,7 @@ pub fn issuers(authority: &Authority) -> Issuers {
     Issuers {
         journal: authority.journal().clone(),
         replica: authority.replica().clone(),
-        vault: authority.vault().clone(),
+        vault: Some(authority.vault().clone()),
         bundle: authority.bundle(),
     }
 }

@@ -7,6 +7,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::{AppError, keys};
 use crate::api::admin;
@@ -15,11 +18,17 @@ use crate::config::Keys;
 use crate::datadir::DataDir;
 use crate::journal::Journal;
 use crate::log::{self, Findings, Progress};
-use crate::operator::{Answer, Ask, Issuers, answer};
+use crate::operator::{Answer, Ask, IssuerAsk, Issuers, answer};
 use crate::random;
 use crate::replica::ReplicaId;
 use crate::rotation::{RotationError, read_bundle};
+use crate::store::StoreError;
 use crate::store::embedded::Embedded;
+
+/// A server listens within milliseconds of taking its store, on a slow disk within a second.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Looks until whoever holds the store and never listens is somebody else.
+const MOST_LOOKS: usize = 25;
 
 /// Replays the log of this data directory, which no server may hold meanwhile.
 pub async fn verify_log(
@@ -46,7 +55,7 @@ pub async fn ask_offline_or_online(
 ) -> Result<Answer, AppError> {
     let data = DataDir::open(data)?;
     let path = data.admin_socket();
-    let told = admin::ask(&path, &question).await.map_err(|cause| AppError::Ask { path, cause })?;
+    let told = ask_whoever_starts(&data, &path, &question).await?;
     let answered = match told {
         Some(answered) => answered,
         None => {
@@ -60,7 +69,10 @@ pub async fn ask_offline_or_online(
             let bundle = read_bundle(&journal).await?.ok_or(RotationError::NoCa)?;
             match question {
                 Ask::Issuer(question) => {
-                    let vault = keys::vault(&data, keys, true)?;
+                    let vault = match question {
+                        IssuerAsk::Status => None,
+                        _ => Some(keys::vault(&data, keys, true)?),
+                    };
                     let (replica, bundle) = (super::replica(&data)?, Arc::new(bundle));
                     let issuers = Issuers { journal, replica, vault, bundle };
                     Answer::Issuer(issuers.answer(clock.seconds(), question).await?)
@@ -73,4 +85,25 @@ pub async fn ask_offline_or_online(
         Answer::Refused(why) => Err(AppError::Refused(why)),
         answered => Ok(answered),
     }
+}
+
+/// Asks the server of this directory. One that holds the store and does not listen is about to: it
+/// is asked again.
+async fn ask_whoever_starts(
+    data: &DataDir,
+    path: &Path,
+    question: &Ask,
+) -> Result<Option<Answer>, AppError> {
+    for _ in 0..MOST_LOOKS {
+        let told = admin::ask(path, question).await;
+        let told = told.map_err(|cause| AppError::Ask { path: path.to_owned(), cause })?;
+        if told.is_some() || !data.store().exists() {
+            return Ok(told);
+        }
+        match Embedded::open(&data.store()) {
+            Err(StoreError::HeldElsewhere(_)) => sleep(LOOK_AGAIN).await,
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
 }

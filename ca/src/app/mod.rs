@@ -46,6 +46,7 @@ mod endpoint;
 mod evidence;
 mod foreign;
 mod heartbeat;
+mod issuers;
 mod keys;
 mod shared;
 mod upkeep;
@@ -79,7 +80,7 @@ pub enum AppError {
     EtcdFile { flag: &'static str, path: PathBuf, cause: io::Error },
     #[error("no server runs on {}, and the state of this replica is in etcd; start the server, or ask one that runs by its --data", .0.display())]
     NoServer(PathBuf),
-    #[error("the store is there but the seal key {} is not; copy it from another replica or restore it from your backup, nothing else opens the CA's keys", .0.display())]
+    #[error("what was sealed is there but the seal key {} is not; copy it from another replica or restore it from your backup, nothing else opens the CA's keys", .0.display())]
     SealKeyMissing(PathBuf),
     #[error("cannot make a seal key: {0}")]
     SealKey(#[from] SealError),
@@ -196,7 +197,8 @@ impl Builder {
         let shown = ops::Ops { authority: authority.clone(), metrics: metrics.clone(), readiness };
         tasks.spawn(ops::serve(doors.ops.0, shown, stopping.clone()));
         tasks.spawn(admin::serve(doors.admin, admin::answers(authority.clone()), stopping.clone()));
-        tasks.spawn(heartbeat::run(authority.clone(), stopping.clone()));
+        let (saying, said) = watch::channel(Ok(()));
+        tasks.spawn(heartbeat::run(authority.clone(), saying, stopping.clone()));
         let upkeep = upkeep::Upkeep {
             authority: authority.clone(),
             metrics,
@@ -204,6 +206,7 @@ impl Builder {
             endpoint,
             renew_at,
             ready,
+            said,
         };
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
@@ -235,9 +238,9 @@ async fn open_authority(
     clock: Clock,
     metrics: &Metrics,
 ) -> Result<Authority, AppError> {
-    let made_before = data.store().exists();
     let journal = Journal::new(shared::open_store(&config.store, data).await?);
-    let made = made_before || read_bundle(&journal).await?.is_some();
+    // A start that failed over its keys leaves an empty store behind, which seals nothing.
+    let made = read_bundle(&journal).await?.is_some();
     let vault = keys::vault(data, &config.keys, made)?;
     let replica = replica(data)?;
     // The keys of the logs come first: CA certificates name them.

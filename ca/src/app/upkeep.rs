@@ -13,8 +13,8 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::AppError;
 use super::endpoint::EndpointTls;
+use super::{AppError, issuers};
 use crate::api::{Stopping, tls};
 use crate::authority::{Authority, OwnSvid};
 use crate::clock::UnixSeconds;
@@ -33,6 +33,8 @@ pub(super) struct Upkeep {
     pub(super) endpoint: Option<EndpointTls>,
     pub(super) renew_at: UnixSeconds,
     pub(super) ready: watch::Sender<Result<(), String>>,
+    /// Whether the last heartbeat could be said.
+    pub(super) said: watch::Receiver<Result<(), String>>,
 }
 
 /// Half of what is left of an SVID that was just issued.
@@ -45,6 +47,7 @@ impl Upkeep {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();
+        let (mut issuers, mut looked) = (issuers::Watch::default(), None::<Instant>);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -53,6 +56,11 @@ impl Upkeep {
             self.authority.expire();
             let mut state = self.renew().await;
             state = state.and(self.hear().await);
+            state = state.and_then(|()| self.said.borrow().clone().map_err(AppError::Refused));
+            if looked.is_none_or(|at| at.elapsed() >= issuers::LOOK) {
+                looked = Some(Instant::now());
+                issuers.look(&self.authority, &self.metrics).await;
+            }
             if swept.elapsed() >= SWEEP {
                 swept = Instant::now();
                 match self.authority.sweep().await {

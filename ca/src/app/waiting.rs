@@ -54,7 +54,7 @@ pub(super) async fn until_issuer(
     let (stop, stopping) = watch::channel(false);
     let answered = Arc::new(Notify::new());
     let probes = tokio::spawn(ops::serve_waiting(ops, WHY, stopping.clone()));
-    let (journal, vault, replica) = (journal.clone(), vault.clone(), replica.clone());
+    let (journal, vault, replica) = (journal.clone(), Some(vault.clone()), replica.clone());
     let issuers = Issuers { journal, replica, vault, bundle: Arc::new(bundle) };
     let answers = answers(issuers.clone(), clock.clone(), answered.clone());
     let operators = tokio::spawn(admin::serve(admin, answers, stopping));

@@ -11,10 +11,12 @@ use prometheus::{
 };
 
 mod federation;
+mod issuers;
 mod log;
 mod process;
 
 pub use federation::Federation;
+pub use issuers::Issuers;
 pub use log::LogMetrics;
 
 /// An issue is a few signatures and one fsync: a millisecond on a good disk, a second on a bad one.
@@ -39,6 +41,7 @@ pub struct Metrics {
     pub short_lifetimes: IntGauge,
     pub federation: Federation,
     pub log: LogMetrics,
+    pub issuers: Issuers,
 }
 
 /// One line of the documented table.
@@ -117,6 +120,7 @@ impl Metrics {
                 "1 if the test flag that allows lifetimes below 5 minutes is set, which production must not do.",
             )?,
             log: LogMetrics::new()?,
+            issuers: Issuers::new()?,
         };
         metrics.register()?;
         Ok(metrics)
@@ -144,6 +148,7 @@ impl Metrics {
         registry.register(Box::new(self.signer_renewals.clone()))?;
         registry.register(Box::new(self.short_lifetimes.clone()))?;
         self.log.register(registry)?;
+        self.issuers.register(registry)?;
         registry.register(Box::new(process::Collector::new()?))
     }
 

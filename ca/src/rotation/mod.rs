@@ -274,7 +274,7 @@ fn make_issuing(
 }
 
 /// The extension by which a CA certificate names the log of what it issues.
-async fn names(journal: &Journal, which: Which<'_>) -> Result<Vec<Extension>, RotationError> {
+pub async fn names(journal: &Journal, which: Which<'_>) -> Result<Vec<Extension>, RotationError> {
     let named = log::extension(journal, which).await?;
     Ok(named.into_iter().map(|der| Extension { oid: LOG_OID.to_vec(), der }).collect())
 }

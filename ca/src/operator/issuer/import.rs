@@ -33,6 +33,7 @@ impl Issuers {
         pem: &str,
     ) -> Result<Imported, IssuerError> {
         let Self { journal, replica, vault, bundle } = self;
+        let vault = vault.as_ref().ok_or(IssuerError::NoVault)?;
         if holds_root_key(journal).await? {
             return Err(IssuerError::OwnRoot);
         }

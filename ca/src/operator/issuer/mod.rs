@@ -115,7 +115,8 @@ pub enum IssuerError {
 pub struct Issuers {
     pub journal: Journal,
     pub replica: ReplicaId,
-    pub vault: Vault,
+    /// `status` does without.
+    pub vault: Option<Vault>,
     pub bundle: Arc<TrustBundle>,
 }
 

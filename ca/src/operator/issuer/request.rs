@@ -9,8 +9,9 @@ use myelin_identity::svid::P256Spki;
 use super::{IssuerError, Issuers, MAX_REQUESTS, RequestMade};
 use crate::clock::UnixSeconds;
 use crate::journal::{Batch, Blob, Hex, RequestRecord, request_name, requests_of};
+use crate::log::Which;
 use crate::pem;
-use crate::rotation::holds_root_key;
+use crate::rotation::{holds_root_key, names};
 use crate::signer::request_issuer;
 use crate::store::Commit;
 use crate::template::{IssuerTemplate, Serial, Validity};
@@ -22,6 +23,7 @@ impl Issuers {
         count: usize,
     ) -> Result<Vec<RequestMade>, IssuerError> {
         let Self { journal, replica, vault, bundle } = self;
+        let vault = vault.as_ref().ok_or(IssuerError::NoVault)?;
         if !(1..=MAX_REQUESTS).contains(&count) {
             return Err(IssuerError::Count { found: count });
         }
@@ -40,7 +42,7 @@ impl Issuers {
             serial: Serial::from_random([0; 16]),
             validity: Validity { not_before: now, not_after: now },
             path_length: Some(0),
-            extensions: Vec::new(),
+            extensions: names(journal, Which::Issuing(replica)).await?,
         };
         let (mut made, mut batch) = (Vec::new(), Batch::default());
         for _ in 0..count {

@@ -40,7 +40,7 @@ fn replica() -> ReplicaId {
 
 fn issuers(journal: Journal, bundle: TrustBundle) -> Issuers {
     let vault = Vault::sealed(SealKey::from_bytes([7; 32]));
-    Issuers { journal, replica: replica(), vault, bundle: Arc::new(bundle) }
+    Issuers { journal, replica: replica(), vault: Some(vault), bundle: Arc::new(bundle) }
 }
 
 fn names(params: &mut CertificateParams, common_name: &str) {
@@ -160,7 +160,8 @@ async fn first_intermediate_ends_the_wait_and_later_ones_take_their_turn() {
 
     let Issuers { journal, vault, bundle, .. } = &below.issuers;
     let domain = bundle.trust_domain();
-    let start = |now| Rotation::start(journal.clone(), domain, vault.clone(), replica(), now);
+    let start =
+        |now| Rotation::start(journal.clone(), domain, vault.clone().unwrap(), replica(), now);
     let rotation = start(NOW + DAY).await.unwrap();
     let end = |rotation: &Rotation| (rotation.signer().validity().not_after - NOW) / DAY;
     assert_eq!(end(&rotation), 365);
