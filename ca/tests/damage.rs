@@ -144,7 +144,7 @@ async fn full_disk_is_said_clearly_loses_nothing_and_is_left_behind_when_there_i
         }
     };
     let (status, host, intent, token) = refused;
-    assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "store_failed"), "{status}");
+    assert_eq!((status.code(), reason(&status)), (Code::Unavailable, "log_failed"), "{status}");
     assert!(status.message().contains("free or repair the disk"), "{status}");
 
     fs::remove_file(&ballast).unwrap();

@@ -312,6 +312,12 @@ async fn kill_in_the_middle_of_issues_repeats_no_serial_and_loses_no_certificate
         drop(server);
     }
     assert!(known.len() >= 10, "too few certificates to say anything: {}", known.len());
+    // Log and journal agree, whatever the kills came between (T45).
+    let found = stdout(&cli(&data, &["log", "verify", "--json"]));
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["damages"].as_array().map(Vec::len), Some(0), "{found}");
+    let logged = found["certificates"].as_u64().unwrap();
+    assert!(logged >= known.len() as u64, "{} were handed out: {found}", known.len());
 }
 
 #[test]

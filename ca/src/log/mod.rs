@@ -69,7 +69,7 @@ pub enum LogError {
     #[error("another process appended to this log: two servers with one log; stop one of them")]
     Forked,
     #[error(
-        "cannot open the log's key: {0}; start with the seal key that this store was made with"
+        "cannot open the log's key: {0}; all replicas share one seal key: name the one that this store was made with by --seal-key-file"
     )]
     Key(String),
     #[error("no entry {index} in a log of {size}")]
