@@ -25,6 +25,11 @@ pub fn ca() -> Result<PathBuf> {
     own("myelin-ca")
 }
 
+/// The operator's tool of this build.
+pub fn tool() -> Result<PathBuf> {
+    own("myelin")
+}
+
 /// A program of the system, or an error that names the Debian package that holds it.
 pub fn installed(program: &str, package: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::env;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -100,6 +101,17 @@ impl Mesh {
     /// The same in a pod that is there already, enrolled at any CA.
     pub async fn prepare_in(&self, pod: Pod, ca: &Ca, spec: Spec) -> Result<Workload> {
         Workload::prepare(self, ca, pod, spec).await
+    }
+
+    /// The same, enrolled with this token at whatever answers there as a CA.
+    pub async fn prepare_at(
+        &self,
+        pod: Pod,
+        ca: SocketAddr,
+        token: &str,
+        spec: Spec,
+    ) -> Result<Workload> {
+        Workload::prepare_at(self, ca, ("token", token), pod, spec).await
     }
 
     /// A pod without rules and without a sidecar.

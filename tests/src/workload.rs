@@ -108,23 +108,26 @@ pub struct Workload {
 
 impl Workload {
     pub(crate) async fn prepare(mesh: &Mesh, ca: &Ca, pod: Pod, spec: Spec) -> Result<Self> {
-        let dir = subdir(mesh.dir(), &spec.name)?;
-        let workload = Self {
-            pod,
-            spec,
-            ground: mesh.ground(),
-            dir,
-            ca: ca.endpoint(),
-            process: Mutex::new(None),
+        let (name, text) = match &spec.attests {
+            None => ("token", ca.token(&spec.id(), pod.addresses()).await?),
+            Some(_) => ("bundle.pem", ca.bundle_pem().await?),
         };
+        Self::prepare_at(mesh, ca.endpoint(), (name, &text), pod, spec).await
+    }
+
+    /// With the file by which it enrolls at whatever answers there as a CA.
+    pub(crate) async fn prepare_at(
+        mesh: &Mesh,
+        ca: SocketAddr,
+        (name, text): (&str, &str),
+        pod: Pod,
+        spec: Spec,
+    ) -> Result<Self> {
+        let dir = subdir(mesh.dir(), &spec.name)?;
+        let workload =
+            Self { pod, spec, ground: mesh.ground(), dir, ca, process: Mutex::new(None) };
         workload.own(&subdir(&workload.dir, "run")?, 0o755)?;
-        match &workload.spec.attests {
-            None => {
-                let token = ca.token(&workload.spec.id(), workload.pod.addresses()).await?;
-                workload.write("token", &token)?;
-            }
-            Some(_) => workload.write("bundle.pem", &ca.bundle_pem().await?)?,
-        }
+        workload.write(name, text)?;
         workload.write_config()?;
         workload.own(&workload.dir, 0o755)?;
         output(workload.intercept(&["apply"])?, LIMIT).await?;
