@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 use myelin_lab::Lab;
 use myelin_lab::wire::{Capture, CaptureOptions, WireReport};
 
+use crate::ca;
 use crate::programs::random_word;
 
 /// A running capture.
@@ -40,9 +41,10 @@ impl Watch {
         self.capture.report().await
     }
 
-    /// Only TLS 1.3 crossed the wire, and nobody could read the canary.
+    /// Only TLS 1.3 crossed the wire, and nobody could read the canary. But for the hashes of the
+    /// CA's logs, which sidecars ask for: they are public, and believed for their signatures alone.
     pub async fn demand_clean(&self) -> Result<WireReport> {
-        self.demand_clean_but(|_| false).await
+        self.demand_clean_but(|server| server.port() == ca::OPS_PORT).await
     }
 
     /// The same, but plaintext towards these servers is part of the test.

@@ -70,7 +70,7 @@ pub(crate) struct LogCa {
 impl LogCa {
     pub(crate) async fn start(pod: &Pod) -> Result<Self> {
         let leaves = Book::new("mesh.test/log/one", 1, 300);
-        let issuers = Book::new("mesh.test/log/root", 2, 0);
+        let issuers = Book::new("mesh.test/root-log/root", 2, 0);
         let root = CertifiedIssuer::self_signed(issuer("root", &issuers)?, KeyPair::generate()?)?;
         for name in ["first", "second", "third"] {
             let earlier = issuer(name, &leaves)?;
@@ -208,9 +208,8 @@ impl LogCa {
 
     fn resource(&self, path: &str) -> Option<Vec<u8>> {
         let shared = &self.shared;
-        for book in [&shared.leaves, &shared.issuers] {
-            let prefix = format!("/log/{}/", book.key().name());
-            let Some(resource) = path.strip_prefix(&prefix).and_then(Resource::parse) else {
+        for (prefix, book) in [("/log/", &shared.leaves), ("/root-log/", &shared.issuers)] {
+            let Some(resource) = path.strip_prefix(prefix).and_then(Resource::parse) else {
                 continue;
             };
             let shown = shared.shown.lock().unwrap();

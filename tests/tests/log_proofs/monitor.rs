@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use myelin_lab::{Command, Stream};
 use myelin_tests::programs::LIMIT;
-use myelin_tests::{Spec, binaries};
+use myelin_tests::{Mesh, Options, Spec, binaries};
 
 use crate::stage::{STRANGER, Stage};
 
@@ -87,18 +87,35 @@ async fn a_history_that_was_rewritten_between_two_runs_is_an_alarm() -> Result<(
 #[tokio::test]
 async fn what_cannot_be_read_is_an_error_that_names_it() -> Result<()> {
     let Some(stage) = Stage::set(Spec::new("server")).await? else { return Ok(()) };
-    let real_ca = stage.mesh.ca.pod().v4();
-    let mut wrong = vec![
+    let nobody = format!("http://{}:1", stage.ca.endpoint.ip());
+    let program = stage.stranger.command(binaries::tool()?);
+    let wrong = [
         (monitor(&stage, "not an ID", &[])?, "no SPIFFE ID"),
         (monitor(&stage, STRANGER, &["--known", "/nowhere"])?, "/nowhere"),
+        (program.args(["log", "monitor", "--id", STRANGER, "--url", &nobody]), "cannot read"),
     ];
-    // A mesh that keeps no log has nothing to show, and says so.
-    let url = format!("http://{real_ca}:15011");
-    let program = stage.stranger.command(binaries::tool()?);
-    wrong.push((program.args(["log", "monitor", "--id", STRANGER, "--url", &url]), "keeps none"));
     for (command, words) in wrong {
         let (code, said, errors) = run(command).await?;
         ensure!(code == Some(1) && errors.contains(words), "{code:?}: {said} {errors}");
+    }
+    Ok(())
+}
+
+/// The real CA's logs, without a bundle of our own: the command says what it had to believe.
+#[tokio::test]
+async fn the_logs_of_the_real_ca_are_read_whole() -> Result<()> {
+    let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
+    let (one, other) = (mesh.workload("one").await?, mesh.workload("other").await?);
+    let url = format!("http://{}:15011", mesh.ca.pod().v4());
+    // A pod without rules: to a workload the CA's ops port is a meshed address that nobody named.
+    let reader = mesh.pod("reader")?;
+    for workload in [&one, &other] {
+        let command = reader.command(binaries::tool()?).args(["log", "monitor", "--json"]);
+        let id = workload.spec.id();
+        let (code, said, errors) = run(command.args(["--id", &id, "--url", &url])).await?;
+        ensure!(code == Some(0), "{code:?}: {said} {errors}");
+        ensure!(serials(&said)?.len() == 1, "{said}");
+        ensure!(errors.contains("compare its hash"), "{errors}");
     }
     Ok(())
 }

@@ -148,7 +148,8 @@ impl Reader {
     }
 }
 
-/// Where the CA serves a resource of one of its logs.
+/// Where the CA serves a resource of one of its logs: its own and the root's have a place each.
 fn path_of(log: &LogKey, resource: Resource) -> String {
-    format!("/log/{}/{resource}", log.name())
+    let place = if log.name().contains("/root-log/") { "root-log" } else { "log" };
+    format!("/{place}/{resource}")
 }

@@ -101,7 +101,7 @@ fn answer(
     entries: &Mutex<Vec<Vec<u8>>>,
     note: &Mutex<Vec<u8>>,
 ) -> Response<Full<Bytes>> {
-    let resource = path.split_once("/log/example.org/log/").and_then(|(_, it)| Resource::parse(it));
+    let resource = path.split_once("/log/").and_then(|(_, it)| Resource::parse(it));
     let body = match resource {
         Some(Resource::Checkpoint) => Some(note.lock().unwrap().clone()),
         Some(Resource::Entries { index, width }) => {
