@@ -8,7 +8,9 @@
 
 use std::net::IpAddr;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, UnparsedPublicKey, VerificationAlgorithm,
+};
 use myelin_identity::svid::P256Spki;
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -19,6 +21,9 @@ use crate::template::{IssuerTemplate, Leaf, Serial, Validity};
 mod intermediate;
 
 pub use intermediate::{Requested, Unfit, imported, intermediate_key, request};
+
+/// An uncompressed point: 0x04 and two coordinates.
+const P384_POINT_BYTES: usize = 97;
 
 /// What of the certificate differs from its template. Always our own fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -193,10 +198,14 @@ fn frame(
 fn signed_by(certificate: &X509Certificate<'_>, issuer_der: &[u8]) -> Result<(), Mismatch> {
     let issuer = parse(issuer_der)?;
     same("issuer", certificate.issuer().as_raw() == issuer.subject().as_raw())?;
-    let key = UnparsedPublicKey::new(
-        &ECDSA_P256_SHA256_ASN1,
-        &issuer.public_key().subject_public_key.data,
-    );
+    let point = &issuer.public_key().subject_public_key.data;
+    // Our own keys are P-256; a root that is not ours may be P-384.
+    let algorithm: &dyn VerificationAlgorithm = if point.len() == P384_POINT_BYTES {
+        &ECDSA_P384_SHA384_ASN1
+    } else {
+        &ECDSA_P256_SHA256_ASN1
+    };
+    let key = UnparsedPublicKey::new(algorithm, point);
     let signed =
         key.verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
     same("signature", signed.is_ok())
