@@ -49,6 +49,8 @@ pub struct Spec {
     /// Lines of `[ca]` that say how it attests, in place of a join token; `DIR` is its directory,
     /// into which the test puts whatever it shows.
     pub attests: Option<String>,
+    /// Replicas of the CA beside the one that made the token.
+    pub more_cas: Vec<SocketAddr>,
 }
 
 impl Spec {
@@ -65,6 +67,7 @@ impl Spec {
             descriptors: None,
             admin_uids: Vec::new(),
             attests: None,
+            more_cas: Vec::new(),
         }
     }
 
@@ -330,6 +333,8 @@ impl Workload {
     pub fn write_config(&self) -> Result<()> {
         let spec = &self.spec;
         let dir = self.dir.display();
+        let cas = std::iter::once(&self.ca).chain(&spec.more_cas);
+        let cas: Vec<String> = cas.map(|ca| format!("\"{ca}\"")).collect();
         let attests = match &spec.attests {
             None => format!("join_token_file = \"{dir}/token\""),
             Some(lines) => {
@@ -340,14 +345,14 @@ impl Workload {
         let cidrs: Vec<String> = spec.mesh_cidrs.iter().map(|range| format!("{range:?}")).collect();
         let text = format!(
             "trust_domain = {:?}\nfederates_with = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
-             [ca]\naddress = \"{}\"\n{attests}\n\
+             [ca]\naddress = [{}]\n{attests}\n\
              [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
              [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
             spec.trust_domain,
             spec.federates_with,
             spec.id(),
             cidrs.join(", "),
-            self.ca,
+            cas.join(", "),
             spec.admin_uids,
             self.ground.proxy_uid(),
             // `/ready` compares the rules with those that have no exclusions.

@@ -124,7 +124,14 @@ impl<'a> Keeper<'a> {
         let mut link = link.inspect_err(|_| self.turn = self.turn.wrapping_add(1))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let (host, evidence) = (&self.start.host, &self.config.evidence);
-        let response = attempt.send(&mut link, host, evidence, self.config.lifetime, left).await?;
+        let sent = attempt.send(&mut link, host, evidence, self.config.lifetime, left).await;
+        // A CA that cannot answer now, such as one that is cut off from its store, may have a
+        // neighbour that can: the very same request goes there.
+        let response = sent.inspect_err(|error| {
+            if error.leaves_open() {
+                self.turn = self.turn.wrapping_add(1);
+            }
+        })?;
         let issued = issued(attempt, &response, &link)?;
         // Whoever sees the SVID must already find a line to wait for, not one that is down.
         let raised = self.desk.expect_line();

@@ -18,7 +18,7 @@ use myelin_identity::issuance::{
     BundleAck, BundleUpdate, DirectoryAnswer, DirectoryQuestion, IssuanceError, proto,
 };
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::ca_client::{CaStub, ConnectError, Connector, Trust};
@@ -36,6 +36,9 @@ const FIRST_UPDATE_WITHIN: Duration = Duration::from_secs(10);
 const HEARTBEATS_OF_PATIENCE: u64 = 2;
 /// Whatever heartbeat the CA announces: a black hole is noticed within five minutes.
 const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+/// A CA that goes on talking but has had no word from its own store for this long, four heartbeats,
+/// is left for another, if there is another.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(20);
 /// Acknowledgements that the CA has not read yet. A newer one stands for all before it.
 const MAX_ACKS_QUEUED: usize = 4;
 
@@ -50,6 +53,10 @@ enum Broken {
     Closed,
     #[error("the CA said nothing for {after:?}; bundle and deny list may be stale")]
     Silent { after: Duration },
+    #[error(
+        "the CA has not confirmed its deny list for {after:?}: it is cut off from its store; asking the next CA"
+    )]
+    Unconfirmed { after: Duration },
     #[error("the CA's message makes no sense: {0}")]
     Malformed(#[from] IssuanceError),
 }
@@ -167,6 +174,7 @@ impl Watch<'_> {
         let opening = stub.watch_bundle(ReceiverStream::new(outgoing));
         let opened = timeout(silence, opening).await;
         let mut updates = opened.map_err(|_| Broken::Silent { after: silence })??.into_inner();
+        let (mut said_at, mut confirmed) = (0, Instant::now());
         loop {
             let update = timeout(silence, updates.message())
                 .await
@@ -181,6 +189,12 @@ impl Watch<'_> {
             }
             if let Some(list) = update.deny_list {
                 self.take_deny_list(&list);
+                if list.list.said_at() > said_at {
+                    (said_at, confirmed) = (list.list.said_at(), Instant::now());
+                } else if confirmed.elapsed() > CONFIRMED_WITHIN && self.cas.len() > 1 {
+                    heard.store(false, Ordering::Relaxed);
+                    return Err(Broken::Unconfirmed { after: CONFIRMED_WITHIN });
+                }
             }
             if let Some(foreign) = update.foreign {
                 self.take_foreign(foreign);
