@@ -183,7 +183,7 @@ pub enum StoreError {
     Open { path: String, cause: Arc<io::Error> },
     /// The network, or the cluster: nobody answered in time.
     #[error(
-        "{what}: none of {members} etcd endpoints answered in time, the last said: {last}; check etcd's health and the network, then it goes on by itself"
+        "{what}: none of {members} etcd endpoints answered in time, the last said: {last}; check etcd's health, the network, and that etcd accepts --etcd-cert: then it goes on by itself"
     )]
     Unreachable { what: &'static str, members: usize, last: String },
     /// The cluster's configuration or ours.

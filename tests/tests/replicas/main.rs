@@ -120,6 +120,6 @@ async fn replica_that_etcd_does_not_let_in_says_so_and_does_not_start() -> Resul
         .args(etcd.flags().into_iter().filter(known));
     let said = failure(serve, LIMIT).await?;
     ensure!(said.contains("etcd endpoints answered"), "{said}");
-    ensure!(said.contains("ertificate"), "the reason is named: {said}");
+    ensure!(said.contains("--etcd-cert"), "{said}");
     Ok(())
 }
