@@ -9,6 +9,7 @@
 pub mod binaries;
 pub mod ca;
 pub mod forge;
+pub mod genuine;
 pub mod http;
 pub mod mesh;
 pub mod metrics;

@@ -17,7 +17,7 @@ use myelin_sidecar::addr::Endpoint;
 use myelin_sidecar::relay::{Carrier, Link, Step};
 use myelin_sidecar::tls::{self, Deadline, Offer};
 use myelin_sidecar::wire::{Acceptor, Budget, Dialer, Event, Frame, Refuse, UseNumber};
-use myelin_tests::forge::Forge;
+use myelin_tests::genuine::Genuine;
 use myelin_tests::{Mesh, Options, Spec, Workload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -32,7 +32,7 @@ struct Stage {
     mesh: Mesh,
     server: Workload,
     dialer: Pod,
-    forge: Forge,
+    identity: Genuine,
     /// What each connection to the workload said, whole.
     heard: mpsc::UnboundedReceiver<Vec<u8>>,
 }
@@ -41,11 +41,11 @@ async fn stage(spec: Spec) -> Result<Option<Stage>> {
     let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(None) };
     let server = mesh.workload_of(spec).await?;
     let dialer = mesh.pod("dialer")?;
-    let forge = Forge::of(&mesh.ca).await?;
+    let identity = Genuine::enrol(&mesh, &dialer, "spiffe://mesh.test/ns/test/sa/dialer").await?;
     let (said, heard) = mpsc::unbounded_channel();
     let listener = server.pod.tcp_listen(server.v4(PORT)).await?;
     tokio::spawn(echo(listener, said));
-    Ok(Some(Stage { mesh, server, dialer, forge, heard }))
+    Ok(Some(Stage { mesh, server, dialer, identity, heard }))
 }
 
 /// Answers each connection with what it said, and reports it when it ends, however it ends.
@@ -68,15 +68,13 @@ async fn echo(listener: TcpListener, said: mpsc::UnboundedSender<Vec<u8>>) {
 
 impl Stage {
     async fn connect(&self) -> Result<Link<Dialer>> {
-        let id = "spiffe://mesh.test/ns/test/sa/dialer";
-        let credential = self.forge.svid(id, self.dialer.addresses())?;
-        let configs = self.forge.configs(&credential)?;
+        let own = self.identity.snapshot()?;
         let to = self.server.v4(PORT);
         let tcp = self.dialer.tcp_connect(to).await?;
         let session =
-            tls::dial(tcp, Endpoint(to), Offer::Myelin1, &configs, Deadline(SOON)).await?;
+            tls::dial(tcp, Endpoint(to), Offer::Myelin1, &own.tls, Deadline(SOON)).await?;
         let mut link = Link::new(session.records, Dialer::new(BUDGET));
-        link.greet(&[], SOON, |_| ()).await?;
+        link.greet(&own.log_proof, SOON, |_| ()).await?;
         Ok(link)
     }
 
@@ -223,13 +221,12 @@ async fn a_frame_longer_than_any_is_reset() -> Result<()> {
 #[tokio::test]
 async fn a_use_without_an_answer_is_never_replayed() -> Result<()> {
     let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
-    let forge = Forge::of(&mesh.ca).await?;
     let pod = mesh.pod("acceptor")?;
     let id = "spiffe://mesh.test/ns/test/sa/acceptor";
     let to = SocketAddr::new(pod.v4(), PORT);
     let peer = format!("[[outbound.peer]]\naddress = \"{}\"\nid = \"{id}\"\n", pod.v4());
     let client = mesh.workload_of(Spec::new("client").tables(&peer)).await?;
-    let configs = forge.configs(&forge.svid(id, pod.addresses())?)?;
+    let identity = Genuine::enrol(&mesh, &pod, id).await?;
     let listener = pod.tcp_listen(to).await?;
     let acceptor = tokio::spawn(async move {
         let mut opened = 0;
@@ -237,9 +234,10 @@ async fn a_use_without_an_answer_is_never_replayed() -> Result<()> {
         while let Ok(accepted) =
             tokio::time::timeout(Duration::from_secs(3), listener.accept()).await
         {
-            let session = tls::accept(accepted?.0, &configs, None, Deadline(SOON)).await?;
+            let own = identity.snapshot()?;
+            let session = tls::accept(accepted?.0, &own.tls, None, Deadline(SOON)).await?;
             let mut link = Link::new(session.records, Acceptor::new(BUDGET));
-            link.greet(&[], SOON, |_| ()).await?;
+            link.greet(&own.log_proof, SOON, |_| ()).await?;
             let is_open = link.event(SOON, |event| matches!(event, Event::Opened(_))).await?;
             opened += usize::from(is_open == Some(true));
             drop(link);

@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +96,14 @@ async fn ask_whoever_starts(
     question: &Ask,
 ) -> Result<Option<Answer>, AppError> {
     for _ in 0..MOST_LOOKS {
-        let told = admin::ask(path, question).await;
-        let told = told.map_err(|cause| AppError::Ask { path: path.to_owned(), cause })?;
+        let told = match admin::ask(path, question).await {
+            // Closed on an unread question: whoever waited for its first issuer has it and starts.
+            Err(cause) if cause.kind() == ErrorKind::ConnectionReset => {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            told => told.map_err(|cause| AppError::Ask { path: path.to_owned(), cause })?,
+        };
         if told.is_some() || !data.store().exists() {
             return Ok(told);
         }

@@ -75,7 +75,7 @@ async fn replica_with_a_seal_key_of_its_own_does_not_start_and_says_why() {
     std::fs::set_permissions(&other, owner_only).unwrap();
     config.keys.seal_key = myelin_ca::config::SealKeySource::File(other);
     let wrong = Builder::new(config).start().await.err().unwrap().to_string();
-    assert!(wrong.contains("start with the seal key that this store was made with"), "{wrong}");
+    assert!(wrong.contains("all replicas share one seal key"), "{wrong}");
 }
 
 #[tokio::test]

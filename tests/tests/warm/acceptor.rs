@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail, ensure};
 use myelin_sidecar::relay::{Carrier, Link, Step};
-use myelin_sidecar::tls::{self, Configs, Deadline};
+use myelin_sidecar::tls::{self, Deadline};
 use myelin_sidecar::wire::{Acceptor, Budget, Event};
-use myelin_tests::forge::Forge;
+use myelin_tests::genuine::Genuine;
 use myelin_tests::{Mesh, Options, Spec};
 use std::num::NonZeroU64;
 use tokio::net::{TcpListener, TcpStream};
@@ -33,29 +33,30 @@ struct Seen {
 /// are in `hand_back` are answered with `retiring`.
 async fn serve(
     listener: TcpListener,
-    configs: Configs,
+    identity: Genuine,
     hand_back: &'static [usize],
     seen: Arc<Mutex<Seen>>,
 ) {
-    let configs = Arc::new(configs);
+    let identity = Arc::new(identity);
     for number in 0.. {
         let Ok((tcp, _)) = listener.accept().await else { return };
-        let (configs, seen) = (Arc::clone(&configs), Arc::clone(&seen));
-        tokio::spawn(async move { connection(tcp, number, &configs, hand_back, &seen).await });
+        let (identity, seen) = (Arc::clone(&identity), Arc::clone(&seen));
+        tokio::spawn(async move { connection(tcp, number, &identity, hand_back, &seen).await });
     }
 }
 
 async fn connection(
     tcp: TcpStream,
     number: usize,
-    configs: &Configs,
+    identity: &Genuine,
     hand_back: &[usize],
     seen: &Mutex<Seen>,
 ) -> Result<()> {
-    let session = tls::accept(tcp, configs, None, Deadline(SOON)).await?;
+    let own = identity.snapshot()?;
+    let session = tls::accept(tcp, &own.tls, None, Deadline(SOON)).await?;
     let serial = session.peer.serial.to_string();
     let mut link = Link::new(session.records, Acceptor::new(BUDGET));
-    link.greet(&[], SOON, |_| ()).await?;
+    link.greet(&own.log_proof, SOON, |_| ()).await?;
     loop {
         let is_open = |event: Event<'_>| matches!(event, Event::Opened(_));
         if link.event(6 * SOON, is_open).await? != Some(true) {
@@ -118,16 +119,15 @@ struct Play {
 /// A client with a sidecar, and our acceptor as the peer that it dials.
 async fn play(options: Options, hand_back: &'static [usize]) -> Result<Option<Play>> {
     let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
-    let forge = Forge::of(&mesh.ca).await?;
     let pod = mesh.pod("acceptor")?;
     let id = "spiffe://mesh.test/ns/test/sa/acceptor";
     let to = SocketAddr::new(pod.v4(), PORT);
     let peer = format!("[[outbound.peer]]\naddress = \"{}\"\nid = \"{id}\"\n", pod.v4());
     let client = mesh.workload_of(Spec::new("client").tables(&peer)).await?;
-    let configs = forge.configs(&forge.svid(id, pod.addresses())?)?;
+    let identity = Genuine::enrol(&mesh, &pod, id).await?;
     let listener = pod.tcp_listen(to).await?;
     let seen = Arc::new(Mutex::new(Seen::default()));
-    tokio::spawn(serve(listener, configs, hand_back, Arc::clone(&seen)));
+    tokio::spawn(serve(listener, identity, hand_back, Arc::clone(&seen)));
     Ok(Some(Play { mesh, client, to, seen }))
 }
 
