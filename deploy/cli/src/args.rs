@@ -60,15 +60,20 @@ pub(crate) enum Command {
 pub(crate) enum LogCommand {
     /// List every certificate that was ever issued for an ID
     ///
-    /// Every CA key of the mesh names a log; peers refuse certificates that are not in it. So whoever
-    /// reads the logs knows every certificate that can be used. This command starts at the roots of the
-    /// trust bundle, reads the log of issuers that each root names, then the log of certificates that
-    /// each issuer names, all of it, and hashes every entry into the tree that the log's key has signed:
-    /// the server cannot leave out or change one.
+    /// A root that Myelin made for itself names the log of its issuers, and each of those the log of what
+    /// it issues. Below such a root peers refuse certificates that are in no log, so whoever reads the logs
+    /// knows every certificate that can be used. (Offline and corporate roots name no log; the command says
+    /// so if the bundle has one, and what is issued below it is not watched.) This command starts at the
+    /// roots of the trust bundle, reads the log of issuers that each names, then the log of certificates
+    /// that each issuer names, all of it, and hashes every entry into the tree that the log's key has
+    /// signed: the server cannot leave out or change one.
     ///
-    /// Exit code: 0 all was read and nothing is wrong; 1 it could not be read; 2 a certificate that you do
-    /// not know (see --known) or that no CA of ours issues; 3 a log contradicts itself or what it said
-    /// before: treat the CA as taken over.
+    /// Every replica of the CA has a log of its own: name each with --url. A log is read from the server
+    /// whose checkpoint is signed by its key, so a copy of a dead replica's files does as well.
+    ///
+    /// Exit code: 0 all was read and nothing is wrong; 1 something could not be read; 2 a certificate that
+    /// you do not know (see --known) or that no CA of ours issues; 3 a log contradicts itself or what it
+    /// said before: treat the CA as taken over.
     Monitor(MonitorArgs),
 }
 
@@ -78,11 +83,13 @@ pub(crate) struct MonitorArgs {
     #[arg(long, value_name = "SPIFFE ID")]
     pub(crate) id: String,
 
-    /// The CA's ops port, where it serves its logs, such as http://ca:15011
-    #[arg(long)]
-    pub(crate) url: String,
+    /// The CA's ops port, where it serves its logs, such as http://ca:15011; once for each replica, or
+    /// for a copy of a replica's files
+    #[arg(long, required = true)]
+    pub(crate) url: Vec<String>,
 
-    /// The trust bundle (PEM) whose roots name the logs [default: the CA's own /bundle.pem, with a note]
+    /// The trust bundle (PEM) whose roots name the logs, read again at each look [default: the CA's own
+    /// /bundle.pem, with a note]
     #[arg(long, value_name = "FILE")]
     pub(crate) bundle: Option<PathBuf>,
 
@@ -95,12 +102,13 @@ pub(crate) struct MonitorArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Go on, and tell of each new certificate
+    /// Go on, and tell of each new certificate; what cannot be read meanwhile is said and tried again, less
+    /// and less often up to every two minutes. Ends by itself at a contradiction only
     #[arg(long)]
     pub(crate) follow: bool,
 
-    /// How often to look again with --follow
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    /// How often to look again with --follow, a quarter more or less; a second at the least
+    #[arg(long, default_value = "10s", value_parser = pause)]
     pub(crate) every: Duration,
 
     /// Print one JSON object a line and nothing else on standard output
@@ -197,4 +205,13 @@ pub(crate) struct RepeatArgs {
     pub(crate) once: bool,
     #[arg(trailing_var_arg = true, required = true)]
     pub(crate) program: Vec<String>,
+}
+
+/// More often than once a second a look shows nothing new: logs grow by batches.
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if pause < Duration::from_secs(1) {
+        return Err("at least 1s".to_owned());
+    }
+    Ok(pause)
 }

@@ -110,12 +110,20 @@ async fn the_logs_of_the_real_ca_are_read_whole() -> Result<()> {
     // A pod without rules: to a workload the CA's ops port is a meshed address that nobody named.
     let reader = mesh.pod("reader")?;
     for workload in [&one, &other] {
-        let command = reader.command(binaries::tool()?).args(["log", "monitor", "--json"]);
         let id = workload.spec.id();
-        let (code, said, errors) = run(command.args(["--id", &id, "--url", &url])).await?;
+        let command = || -> Result<Command> {
+            let command = reader.command(binaries::tool()?).args(["log", "monitor", "--json"]);
+            Ok(command.args(["--id", &id, "--url", &url]))
+        };
+        let (code, said, errors) = run(command()?).await?;
         ensure!(code == Some(0), "{code:?}: {said} {errors}");
         ensure!(serials(&said)?.len() == 1, "{said}");
         ensure!(errors.contains("compare its hash"), "{errors}");
+        // One more server that is down: what can be read is told, and that it is not all.
+        let nobody = format!("http://{}:1", mesh.ca.pod().v4());
+        let (code, said, errors) = run(command()?.args(["--url", &nobody])).await?;
+        ensure!(code == Some(1) && errors.contains(&nobody), "{code:?}: {said} {errors}");
+        ensure!(serials(&said)?.len() == 1 && said.contains("\"whole\":false"), "{said}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One thing from the CA's port over HTTP, bounded in time and size. Called by `reader` and `monitor`.
+//! One thing from a server over HTTP, bounded in time and size. Called by `servers` and `reader`.
 //! Never: judges what came.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -21,36 +21,60 @@ const TRIES: u32 = 3;
 
 /// One server, with one connection that is opened again when it ends.
 pub(super) struct Server {
+    url: String,
     authority: String,
+    /// What its paths begin with: empty, or that of a copy that is not at the top.
+    prefix: String,
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
+/// What a server that can be reached says.
+pub(super) enum Answer {
+    Body(Vec<u8>),
+    Refusal(StatusCode),
+}
+
 impl Server {
-    /// From `http://host:port`.
+    /// From `http://host:port`, below which are `/log/` and `/root-log/`.
     pub(super) fn new(url: &str) -> Result<Self> {
-        let hint = "write it as http://ca:15011, the CA's ops port";
+        let hint = "write it as http://ca:15011, the CA's ops port, without /log";
         let uri: Uri = url.parse().with_context(|| format!("{url} is no URL; {hint}"))?;
-        let plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
-        let authority = uri.authority().filter(|_| plain && uri.query().is_none());
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        let is_base = !prefix.ends_with("/log") && !prefix.ends_with("/root-log");
+        let plain = uri.scheme_str() == Some("http") && uri.query().is_none() && is_base;
+        let authority = uri.authority().filter(|_| plain);
         let authority = authority.with_context(|| format!("{url} cannot be used; {hint}"))?;
         let port = authority.port_u16().map_or(":80", |_| "");
-        Ok(Self { authority: format!("{authority}{port}"), connection: None })
+        let authority = format!("{authority}{port}");
+        Ok(Self { url: format!("http://{authority}{prefix}"), authority, prefix, connection: None })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The body at `path`, of at most `most` bytes.
-    pub(super) async fn get(&mut self, path: &str, most: usize) -> Result<Vec<u8>> {
+    pub(super) async fn body(&mut self, path: &str, most: usize) -> Result<Vec<u8>> {
+        match self.get(path, most).await? {
+            Answer::Body(body) => Ok(body),
+            Answer::Refusal(status) => bail!("{}{path} answered {status}", self.url),
+        }
+    }
+
+    /// What the server says to `path`; an error only if it cannot be reached.
+    pub(super) async fn get(&mut self, path: &str, most: usize) -> Result<Answer> {
         let mut last = None;
         for _ in 0..TRIES {
             match timeout(ANSWER_WITHIN, self.ask(path, most)).await {
-                Ok(Ok((StatusCode::OK, body))) => return Ok(body),
-                Ok(Ok((status, _))) => bail!("http://{}{path} answered {status}", self.authority),
+                Ok(Ok((StatusCode::OK, body))) => return Ok(Answer::Body(body)),
+                Ok(Ok((status, _))) => return Ok(Answer::Refusal(status)),
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => last = Some(anyhow::anyhow!("no answer within {ANSWER_WITHIN:?}")),
             }
             self.connection = None;
         }
         let last = last.unwrap_or_else(|| anyhow::anyhow!("not asked"));
-        Err(last.context(format!("cannot read http://{}{path}", self.authority)))
+        Err(last.context(format!("cannot read {}{path}", self.url)))
     }
 
     async fn ask(&mut self, path: &str, most: usize) -> Result<(StatusCode, Vec<u8>)> {
@@ -60,8 +84,9 @@ impl Server {
         };
         let requests = self.connection.insert(requests);
         requests.ready().await?;
-        let request =
-            Request::get(path).header(header::HOST, &self.authority).body(Empty::<Bytes>::new())?;
+        let request = Request::get(format!("{}{path}", self.prefix))
+            .header(header::HOST, &self.authority)
+            .body(Empty::<Bytes>::new())?;
         let response = requests.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), most).collect().await;

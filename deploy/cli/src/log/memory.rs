@@ -1,5 +1,5 @@
 //! What a run of the monitor remembers for the next: the newest signed checkpoint of every log that it
-//! has read, in one file. Called by `monitor`.
+//! has read and who showed it, in one file. Called by `monitor`.
 //! Never: a checkpoint that does not read as signed by its log.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -19,6 +19,9 @@ use super::reader::State;
 struct Kept {
     log: String,
     note: String,
+    /// Files of earlier releases have none.
+    #[serde(default)]
+    url: Option<String>,
 }
 
 pub(super) fn recall(path: &Path) -> Result<HashMap<LogKey, State>> {
@@ -39,6 +42,7 @@ pub(super) fn keep<'s>(
     let kept = states.map(|(log, state)| Kept {
         log: log.to_string(),
         note: String::from_utf8_lossy(&state.note).into_owned(),
+        url: state.url.clone(),
     });
     let bytes = serde_json::to_vec_pretty(&kept.collect::<Vec<_>>())?;
     let fresh = path.with_extension("new");
@@ -49,5 +53,5 @@ pub(super) fn keep<'s>(
 fn read(kept: Kept) -> Result<(LogKey, State)> {
     let log: LogKey = kept.log.parse()?;
     let Checkpoint { size, root, .. } = Checkpoint::open(kept.note.as_bytes(), &log)?;
-    Ok((log, State { size, root, note: kept.note.into_bytes() }))
+    Ok((log, State { size, root, note: kept.note.into_bytes(), url: kept.url }))
 }

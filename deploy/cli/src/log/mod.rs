@@ -1,5 +1,5 @@
-//! `myelin log monitor`: reads the logs of a CA whole and tells the owner of an ID of every certificate
-//! that was ever issued for it. Called by `main`.
+//! `myelin log monitor`: reads the logs of a CA's replicas whole and tells the owner of an ID of every
+//! certificate that was ever issued for it. Called by `main`.
 //! Never: believes the server; what it says counts as far as it hashes up to a root that the log's key,
 //! which the trust bundle names, has signed.
 
@@ -10,17 +10,19 @@ mod find;
 mod memory;
 mod monitor;
 mod reader;
+mod servers;
 mod show;
 #[cfg(test)]
 mod tests;
 
 use std::process::ExitCode;
 
+use self::monitor::Verdict;
 use crate::args::{LogCommand, MonitorArgs};
 
 /// All was read and nothing is wrong.
 const FINE: u8 = 0;
-/// It could not be read: a server, a file, a flag.
+/// Something could not be read: a server, a log, a file, a flag.
 const FAILED: u8 = 1;
 /// A certificate that its owner does not know, or that is not what a CA of ours issues.
 const UNEXPECTED: u8 = 2;
@@ -42,18 +44,20 @@ fn watch(args: &MonitorArgs) -> u8 {
         }
     };
     match runtime.block_on(monitor::run(args)) {
-        Ok(unexpected) => {
-            if unexpected {
-                UNEXPECTED
-            } else {
-                FINE
-            }
-        }
+        Ok(verdict) => code(verdict),
         Err(error) => {
-            let is_contradiction = error.is::<reader::Contradiction>();
-            let mark = if is_contradiction { "ALARM: " } else { "" };
-            eprintln!("myelin log monitor: {mark}{error:#}");
-            if is_contradiction { CONTRADICTION } else { FAILED }
+            eprintln!("myelin log monitor: {error:#}");
+            FAILED
         }
+    }
+}
+
+/// The gravest decides.
+fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict { contradiction: true, .. } => CONTRADICTION,
+        Verdict { unexpected: true, .. } => UNEXPECTED,
+        Verdict { unread: true, .. } => FAILED,
+        Verdict { .. } => FINE,
     }
 }

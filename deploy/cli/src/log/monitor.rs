@@ -1,171 +1,237 @@
 //! The monitor's course: from the trust bundle to the roots' logs, from those to every issuer's log, and
 //! through all of them for one ID; then once more at each turn, if it is to follow. Called by `log`.
-//! Never: skips a log that a root's log names.
+//! Never: skips a log that a root's log names, or tells of an entry before the log's root is verified.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use aws_lc_rs::rand;
 use myelin_identity::bundle::TrustBundle;
-use myelin_identity::id::{SpiffeId, TrustDomain};
+use myelin_identity::id::SpiffeId;
 use myelin_identity::log::{LogKey, named_log};
 
-use super::fetch::Server;
-use super::find::{Found, Issuers, Read, UNKNOWN_SERIAL, known_serials};
+use super::find::{Issuers, Matches, Odds, Read, known_serials};
 use super::memory;
-use super::reader::{Reader, State};
+use super::reader::{Contradiction, Reader, State};
+use super::servers::{Place, Servers, Survey};
 use super::show::Show;
 use crate::args::MonitorArgs;
 
-/// Sixteen roots in PEM.
-const MAX_BUNDLE_BYTES: usize = 256 * 1024;
 /// Issuers' logs that are read: a fleet of replicas over years.
 const MAX_LOGS: usize = 1024;
+/// While something cannot be read the pause doubles, up to this: a CA that comes back is not met by
+/// every monitor at once, and its owner hears of what it did meanwhile soon enough.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
-struct Monitor {
+/// What one turn, or all of them, came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) contradiction: bool,
+    pub(super) unexpected: bool,
+    pub(super) unread: bool,
+}
+
+struct Monitor<'a> {
+    args: &'a MonitorArgs,
     id: SpiffeId,
-    server: Server,
-    known: Option<BTreeMap<String, ()>>,
+    servers: Servers,
+    known: Option<BTreeSet<String>>,
+    /// Of logs that earlier runs have read and this one has not met yet.
     before: HashMap<LogKey, State>,
     issuers: Issuers,
+    /// Hash of the bundle whose roots are watched.
+    bundle: String,
     roots: Vec<Reader>,
     logs: Vec<Reader>,
     show: Show,
-    unexpected: bool,
 }
 
-/// Reads everything; `true`: something is not as its owner would expect.
-pub(super) async fn run(args: &MonitorArgs) -> Result<bool> {
-    let id = SpiffeId::parse(&args.id).with_context(|| format!("{} is no SPIFFE ID", args.id))?;
-    let mut server = Server::new(&args.url)?;
-    let mut show = Show::new(args.json);
-    let bundle = bundle(args, id.trust_domain(), &mut server, &mut show).await?;
-    let known = args.known.as_ref().map(|path| {
-        let text = fs::read_to_string(path);
-        text.map(|text| known_serials(&text))
-            .with_context(|| format!("cannot read {}", path.display()))
-    });
-    let before = args.state.as_deref().map_or_else(|| Ok(HashMap::new()), memory::recall)?;
-    let mut monitor = Monitor {
-        id,
-        server,
-        known: known.transpose()?,
-        before,
-        issuers: Issuers::default(),
-        roots: Vec::new(),
-        logs: Vec::new(),
-        show,
-        unexpected: false,
-    };
-    monitor.roots = monitor.logs_of_roots(&bundle)?;
+/// Reads everything, once or until it is stopped. An error is one of the command line, its files, or
+/// a first look that found no bundle; what cannot be read later is in the verdict.
+pub(super) async fn run(args: &MonitorArgs) -> Result<Verdict> {
+    let mut monitor = Monitor::new(args)?;
+    monitor.learn_roots().await?;
+    let (mut verdict, mut failures) = (Verdict::default(), 0_u32);
     loop {
-        let found = monitor.turn().await?;
-        monitor.show.found(&monitor.id, &found);
-        if let Some(path) = &args.state {
-            let states = monitor.roots.iter().chain(&monitor.logs);
-            memory::keep(path, states.filter_map(|it| it.now.as_ref().map(|now| (&it.log, now))))?;
+        let turn = monitor.turn().await;
+        verdict.add(turn);
+        monitor.remember()?;
+        if !args.follow || turn.contradiction {
+            monitor.show.end(&monitor.id, !verdict.unread);
+            return Ok(verdict);
         }
-        if !args.follow {
-            monitor.show.end(&monitor.id);
-            return Ok(monitor.unexpected);
+        failures = if turn.unread { failures.saturating_add(1) } else { 0 };
+        let mut random = [0];
+        rand::fill(&mut random).context("no random numbers")?;
+        tokio::time::sleep(pause(args.every, failures, random[0])).await;
+        if let Err(error) = monitor.learn_roots().await {
+            verdict.add(monitor.trouble(&error));
         }
-        tokio::time::sleep(args.every).await;
     }
 }
 
-async fn bundle(
-    args: &MonitorArgs,
-    trust_domain: &TrustDomain,
-    server: &mut Server,
-    show: &mut Show,
-) -> Result<TrustBundle> {
-    let pem = match &args.bundle {
-        Some(path) => {
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
-        }
-        None => String::from_utf8(server.get("/bundle.pem", MAX_BUNDLE_BYTES).await?)
-            .context("the CA's /bundle.pem is no text")?,
-    };
-    let bundle = TrustBundle::from_pem(trust_domain.clone(), 0, &pem)?;
-    if args.bundle.is_none() {
-        show.unpinned(&bundle.hash().to_string());
-    }
-    Ok(bundle)
+/// Until the next turn, after so many failed ones; a quarter more or less by chance.
+pub(super) fn pause(every: Duration, failures: u32, random: u8) -> Duration {
+    let longest = every.max(LONGEST_PAUSE);
+    let pause = every.saturating_mul(1 << failures.min(10)).min(longest);
+    pause.mul_f64(0.75 + f64::from(random) / 512.0)
 }
 
-impl Monitor {
-    fn reader(&mut self, log: LogKey) -> Reader {
-        let before = self.before.remove(&log);
-        Reader::new(log, before)
+impl Verdict {
+    fn add(&mut self, other: Self) {
+        self.contradiction |= other.contradiction;
+        self.unexpected |= other.unexpected;
+        self.unread |= other.unread;
+    }
+}
+
+impl<'a> Monitor<'a> {
+    fn new(args: &'a MonitorArgs) -> Result<Self> {
+        let id = SpiffeId::parse(&args.id);
+        let id = id.with_context(|| format!("{} is no SPIFFE ID", args.id))?;
+        let known = args.known.as_ref().map(|path| {
+            let text = fs::read_to_string(path);
+            text.map(|text| known_serials(&text))
+                .with_context(|| format!("cannot read {}", path.display()))
+        });
+        let before = args.state.as_deref().map_or_else(|| Ok(HashMap::new()), memory::recall)?;
+        Ok(Self {
+            args,
+            id,
+            servers: Servers::new(&args.url)?,
+            known: known.transpose()?,
+            before,
+            issuers: Issuers::default(),
+            bundle: String::new(),
+            roots: Vec::new(),
+            logs: Vec::new(),
+            show: Show::new(args.json),
+        })
     }
 
-    fn logs_of_roots(&mut self, bundle: &TrustBundle) -> Result<Vec<Reader>> {
-        let mut readers: Vec<Reader> = Vec::new();
+    /// Reads the trust bundle, and watches the logs of roots that are new in it. Those of a root that
+    /// has left it are watched on: what was issued below it is still of interest.
+    async fn learn_roots(&mut self) -> Result<()> {
+        let pem = match &self.args.bundle {
+            Some(path) => fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?,
+            None => self.servers.bundle().await?,
+        };
+        let bundle = TrustBundle::from_pem(self.id.trust_domain().clone(), 0, &pem)?;
+        let hash = bundle.hash().to_string();
+        if self.bundle == hash {
+            return Ok(());
+        }
+        if self.args.bundle.is_none() {
+            self.show.unpinned(&hash);
+        }
+        let mut unlogged = 0;
         for root in bundle.roots() {
-            if let Some(log) = named_log(root).context("a root's name of its log")?
-                && !readers.iter().any(|reader| reader.log == log)
-            {
-                readers.push(self.reader(log));
+            match named_log(root).context("a root's name of its log")? {
+                Some(log) if self.roots.iter().any(|reader| reader.log == log) => {}
+                Some(log) => self.roots.push(Reader::new(log.clone(), self.before.remove(&log))),
+                None => unlogged += 1,
             }
         }
         ensure!(
-            !readers.is_empty(),
-            "no root of this bundle names a log: this mesh keeps none, so nobody can tell what was issued"
+            !self.roots.is_empty(),
+            "no root of this bundle names a log, so nobody can tell what was issued below it; roots \
+             that Myelin made itself name one, corporate roots do not"
         );
-        Ok(readers)
+        if unlogged > 0 {
+            self.show.unlogged(unlogged);
+        }
+        self.bundle = hash;
+        Ok(())
     }
 
-    /// Reads what is new in every log; what concerns the ID comes back.
-    async fn turn(&mut self) -> Result<Vec<Found>> {
-        let mut named = Vec::new();
-        for root in &mut self.roots {
-            let (issuers, log) = (&mut self.issuers, root.log.name().to_owned());
-            let mut odd = Vec::new();
-            let entry = |index, bytes: &[u8]| match issuers.read(bytes) {
-                Read::Log(found) => named.push(*found),
-                Read::Odd(why) => odd.push((index, why)),
-            };
-            let before = root.size();
-            root.advance(&mut self.server, entry, |read, all| self.show.progress(&log, read, all))
-                .await?;
-            self.show.read(&log, before, root.size(), "issuers");
-            for (index, why) in odd {
-                self.unexpected = true;
-                self.show.odd(&log, index, why);
+    /// Reads what is new in every log, and tells what concerns the ID.
+    async fn turn(&mut self) -> Verdict {
+        let (mut survey, mut verdict) = (Survey::default(), Verdict::default());
+        // In this order every issuer of what the issuers' logs hold is in the roots' logs already.
+        for place in [Place::Issuer, Place::Root] {
+            for error in self.servers.survey(&mut survey, place).await {
+                verdict.add(self.trouble(&error));
             }
         }
+        let mut roots_are_read = true;
+        for nth in 0..self.roots.len() {
+            match self.read_root(&survey, nth).await {
+                Ok(turn) => verdict.add(turn),
+                Err(error) => {
+                    verdict.add(self.trouble(&error));
+                    roots_are_read = false;
+                }
+            }
+        }
+        // Without all issuers good certificates would look like those of a stranger.
+        let logs = if roots_are_read { self.logs.len() } else { 0 };
+        for nth in 0..logs {
+            match self.read_log(&survey, nth).await {
+                Ok(turn) => verdict.add(turn),
+                Err(error) => verdict.add(self.trouble(&error)),
+            }
+        }
+        verdict
+    }
+
+    async fn read_root(&mut self, survey: &Survey, nth: usize) -> Result<Verdict> {
+        let (root, show) = (&mut self.roots[nth], &mut self.show);
+        let shown = self.servers.showing(survey, &root.log)?;
+        let (log, before) = (root.log.name().to_owned(), root.size());
+        let (mut issuers, mut named, mut odds) = (Issuers::default(), Vec::new(), Odds::default());
+        let entry = |index, bytes: &[u8]| match issuers.read(bytes) {
+            Read::Log(_) if named.len() > MAX_LOGS => {}
+            Read::Log(log) => named.push(*log),
+            Read::Odd(why) => odds.take(index, why),
+        };
+        root.advance(shown, entry, |read, all| show.progress(&log, read, all)).await?;
+        show.read(&log, before, root.size(), "issuers");
+        show.odd(&log, &odds);
+        self.issuers.add(issuers);
         for log in named {
-            let is_new = !self.logs.iter().any(|reader| reader.log == log);
-            if is_new {
+            if self.logs.iter().all(|reader| reader.log != log) {
                 ensure!(
                     self.logs.len() < MAX_LOGS,
-                    "the roots' logs name more than {MAX_LOGS} logs"
+                    "the roots' logs name more than {MAX_LOGS} logs; only the first are watched"
                 );
-                let reader = self.reader(log);
-                self.logs.push(reader);
+                self.logs.push(Reader::new(log.clone(), self.before.remove(&log)));
             }
         }
-        let mut all = Vec::new();
-        for reader in &mut self.logs {
-            let log = reader.log.name().to_owned();
-            let (issuers, id) = (&self.issuers, &self.id);
-            let entry = |index, bytes: &[u8]| all.extend(issuers.find(id, &log, index, bytes));
-            let before = reader.size();
-            reader
-                .advance(&mut self.server, entry, |read, all| self.show.progress(&log, read, all))
-                .await?;
-            self.show.read(&log, before, reader.size(), "certificates");
-        }
-        for found in &mut all {
-            let known = self.known.as_ref();
-            let is_unknown = known.is_some_and(|known| !known.contains_key(&found.serial));
-            if is_unknown && found.objection.is_none() {
-                found.objection = Some(UNKNOWN_SERIAL);
+        Ok(Verdict { unexpected: !odds.shown.is_empty(), ..Verdict::default() })
+    }
+
+    async fn read_log(&mut self, survey: &Survey, nth: usize) -> Result<Verdict> {
+        let (reader, show) = (&mut self.logs[nth], &mut self.show);
+        let shown = self.servers.showing(survey, &reader.log)?;
+        let (log, before) = (reader.log.name().to_owned(), reader.size());
+        let mut matches = Matches::new(self.known.as_ref());
+        let entry = |index, bytes: &[u8]| {
+            if let Some(found) = self.issuers.find(&self.id, index, bytes) {
+                matches.take(found);
             }
-            self.unexpected |= found.objection.is_some();
-        }
-        Ok(all)
+        };
+        reader.advance(shown, entry, |read, all| show.progress(&log, read, all)).await?;
+        show.read(&log, before, reader.size(), "certificates");
+        show.found(&self.id, &log, &matches);
+        Ok(Verdict { unexpected: matches.counts().1 > 0, ..Verdict::default() })
+    }
+
+    fn trouble(&mut self, error: &Error) -> Verdict {
+        self.show.trouble(error);
+        let contradiction = error.is::<Contradiction>();
+        Verdict { contradiction, unread: !contradiction, unexpected: false }
+    }
+
+    /// Keeps the newest states; of logs that were not met this time, those of earlier runs.
+    fn remember(&self) -> Result<()> {
+        let Some(path) = &self.args.state else { return Ok(()) };
+        let read = self.roots.iter().chain(&self.logs);
+        let read = read.filter_map(|reader| reader.state().map(|state| (&reader.log, state)));
+        memory::keep(path, read.chain(&self.before))
     }
 }

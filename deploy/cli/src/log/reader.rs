@@ -1,18 +1,19 @@
 //! One log read whole, entry by entry, and followed as it grows: every entry is hashed into the tree
 //! that a signed checkpoint states, so that nothing can be left out or changed. Called by `monitor`.
-//! Never: hands out an entry of a tree whose root was not signed by the log's key.
+//! Never: keeps an entry, or goes on from a tree whose root was not signed by the log's key.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::fmt;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use hyper::StatusCode;
 use myelin_identity::log::{
-    Checkpoint, Frontier, Hash, LogKey, MAX_NOTE_BYTES, Resource, TILE_WIDTH, decode_bundle,
-    leaf_hash,
+    Checkpoint, Frontier, Hash, LogKey, Resource, TILE_WIDTH, decode_bundle, leaf_hash,
 };
 
-use super::fetch::Server;
+use super::fetch::{Answer, Server};
+use super::servers::{Place, Shown};
 
 /// A bundle of entries: a version byte, the issuer's hash and a certificate of at most 8 KiB each.
 const MAX_BUNDLE_BYTES: usize = TILE_WIDTH as usize * (2 + 33 + 8 * 1024);
@@ -34,6 +35,12 @@ impl Contradiction {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
+
+    pub(super) fn two_roots(log: &LogKey, known: &Checkpoint, root: &Hash) -> Self {
+        let Checkpoint { size, root: known, .. } = known;
+        let log = log.name();
+        Self(format!("log {log} has signed two roots for {size} entries: {known} and {root}"))
+    }
 }
 
 /// A signed state that was seen before.
@@ -42,16 +49,19 @@ pub(super) struct State {
     pub(super) size: u64,
     pub(super) root: Hash,
     pub(super) note: Vec<u8>,
+    /// The server that showed it, if it is known.
+    pub(super) url: Option<String>,
 }
 
 /// One log, read so far.
 pub(super) struct Reader {
     pub(super) log: LogKey,
+    /// Of all that was read below a signed root.
     frontier: Frontier,
     /// What an earlier run has read up to; it must turn out to be a part of this history.
     before: Option<State>,
     /// The newest state that was read whole.
-    pub(super) now: Option<State>,
+    now: Option<State>,
 }
 
 impl Reader {
@@ -63,93 +73,103 @@ impl Reader {
         self.frontier.size()
     }
 
-    /// Reads what has been added since the last time and hands each entry out with its index.
-    /// `progress` hears of entries read and of how many there are.
+    /// The newest state that is known, be it from an earlier run.
+    pub(super) fn state(&self) -> Option<&State> {
+        self.now.as_ref().or(self.before.as_ref())
+    }
+
+    /// Reads what has been added since the last time. `entry` gets each entry with its index while the
+    /// tree is hashed: what it makes of them counts only once this has come to a good end. After an
+    /// error the next call hands out the same entries again. `progress` hears of entries read and of
+    /// how many there are.
     pub(super) async fn advance(
         &mut self,
-        server: &mut Server,
+        shown: Shown<'_>,
         mut entry: impl FnMut(u64, &[u8]),
         mut progress: impl FnMut(u64, u64),
     ) -> Result<()> {
-        let name = self.log.name().to_owned();
-        let note = server.get(&path_of(&self.log, Resource::Checkpoint), MAX_NOTE_BYTES).await?;
-        let checkpoint = Checkpoint::open(&note, &self.log)
-            .with_context(|| format!("the checkpoint of log {name} as served"))?;
+        let name = self.log.name();
+        let Shown { server, place, checkpoint, note, older } = shown;
+        self.is_no_step_back(&checkpoint, server.url())?;
         let Checkpoint { size, root, .. } = checkpoint;
-        self.is_no_step_back(size, &root)?;
-        let mut read = Vec::new();
-        while self.frontier.size() < size {
-            let at = self.frontier.size();
-            let bundle = self.bundle(server, at, size).await?;
+        let mut frontier = self.frontier.clone();
+        while frontier.size() < size {
+            let at = frontier.size();
+            let full = u64::from(TILE_WIDTH);
+            let (index, known) = (at / full, usize::try_from(at % full)?);
+            let width = u16::try_from((size - index * full).min(full))?;
+            let bundle = bundle(server, place, index, width).await?;
             let entries = decode_bundle(&bundle)
                 .with_context(|| format!("the entries from {at} of log {name} do not read"))?;
-            let known = usize::try_from(at % u64::from(TILE_WIDTH))?;
-            ensure!(entries.len() > known, "log {name} served too few entries from {at}");
-            for bytes in &entries[known..] {
-                read.push(bytes.to_vec());
-                self.frontier.append(leaf_hash(bytes));
-                self.compare_with_before()?;
+            let new = entries.get(known..usize::from(width));
+            let new = new.with_context(|| format!("log {name}: too few entries from {at}"))?;
+            for bytes in new {
+                entry(frontier.size(), bytes);
+                frontier.append(leaf_hash(bytes));
+                self.compare_with(self.before.as_ref().map(|it| (it.size, it.root)), &frontier)?;
+                self.compare_with(older.iter().map(|it| (it.size, it.root)), &frontier)?;
             }
-            progress(self.frontier.size(), size);
+            progress(frontier.size(), size);
         }
-        if self.frontier.root() != root {
+        if frontier.root() != root {
             return Err(Contradiction::new(format!(
                 "the entries that the server shows for log {name} are not those of its signed \
                  checkpoint of {size}; an entry was changed, or there are two histories"
             ))
             .into());
         }
-        let first = size - read.len() as u64;
-        read.iter().enumerate().for_each(|(nth, bytes)| entry(first + nth as u64, bytes));
-        self.now = Some(State { size, root, note });
+        self.frontier = frontier;
+        self.now = Some(State { size, root, note, url: Some(server.url().to_owned()) });
         Ok(())
     }
 
-    async fn bundle(&self, server: &mut Server, at: u64, size: u64) -> Result<Vec<u8>> {
-        let full = u64::from(TILE_WIDTH);
-        let index = at / full;
-        let width = u16::try_from((size - index * full).min(full))?;
-        let path = path_of(&self.log, Resource::Entries { index, width });
-        server.get(&path, MAX_BUNDLE_BYTES).await
-    }
-
-    fn is_no_step_back(&self, size: u64, root: &Hash) -> Result<(), Contradiction> {
+    fn is_no_step_back(&self, shown: &Checkpoint, url: &str) -> Result<()> {
         let name = self.log.name();
         for known in self.before.iter().chain(&self.now) {
-            if size < known.size {
-                return Err(Contradiction::new(format!(
-                    "log {name} had {} entries and now shows {size}; a log never shrinks",
-                    known.size
-                )));
+            let Checkpoint { size, root, .. } = shown;
+            if *size < known.size {
+                let what =
+                    format!("log {name} had {} entries and now shows {size} at {url}", known.size);
+                let is_other = known.url.as_deref().is_some_and(|known| known != url);
+                ensure!(!is_other, "{what}: a copy that is behind, or its other server cut it");
+                bail!(Contradiction::new(format!("{what}; a log never shrinks")));
             }
-            if size == known.size && *root != known.root {
-                return Err(Contradiction::new(format!(
-                    "log {name} has signed two roots for {size} entries: {} and {root}",
-                    known.root
-                )));
+            if *size == known.size && *root != known.root {
+                let origin = name.to_owned();
+                let known = Checkpoint { origin, size: known.size, root: known.root };
+                bail!(Contradiction::two_roots(&self.log, &known, root));
             }
         }
         Ok(())
     }
 
-    fn compare_with_before(&mut self) -> Result<(), Contradiction> {
-        let Some(before) = self.before.take_if(|before| before.size == self.frontier.size()) else {
-            return Ok(());
-        };
-        if self.frontier.root() == before.root {
+    /// What was signed for the size that is read now must be the root of what was read.
+    fn compare_with(
+        &self,
+        signed: impl IntoIterator<Item = (u64, Hash)>,
+        read: &Frontier,
+    ) -> Result<(), Contradiction> {
+        let mut signed = signed.into_iter().filter(|(size, _)| *size == read.size());
+        if signed.all(|(_, root)| root == read.root()) {
             return Ok(());
         }
         Err(Contradiction::new(format!(
-            "the first {} entries of log {} are not those that it signed before: it has two \
+            "the first {} entries of log {} are not those that it has signed once: it has two \
              histories",
-            before.size,
+            read.size(),
             self.log.name()
         )))
     }
 }
 
-/// Where the CA serves a resource of one of its logs: its own and the root's have a place each.
-fn path_of(log: &LogKey, resource: Resource) -> String {
-    let place = if log.name().contains("/root-log/") { "root-log" } else { "log" };
-    format!("/{place}/{resource}")
+/// The first `width` entries of a bundle, or the full one, which replaces those that were not.
+async fn bundle(server: &mut Server, place: Place, index: u64, width: u16) -> Result<Vec<u8>> {
+    let path = |width| place.path_of(Resource::Entries { index, width });
+    match server.get(&path(width), MAX_BUNDLE_BYTES).await? {
+        Answer::Body(bundle) => Ok(bundle),
+        Answer::Refusal(StatusCode::NOT_FOUND) if width < TILE_WIDTH => {
+            server.body(&path(TILE_WIDTH), MAX_BUNDLE_BYTES).await
+        }
+        Answer::Refusal(status) => bail!("{}{} answered {status}", server.url(), path(width)),
+    }
 }

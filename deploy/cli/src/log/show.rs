@@ -13,7 +13,8 @@ use comfy_table::{Table, presets};
 use myelin_identity::id::SpiffeId;
 use serde_json::json;
 
-use super::find::Found;
+use super::find::{Found, MAX_FOUND, Matches, Odds};
+use super::reader::Contradiction;
 
 pub(super) struct Show {
     json: bool,
@@ -35,6 +36,13 @@ impl Show {
         eprintln!(
             "note: the trust bundle came from the CA that is watched; compare its hash with a join \
              token's, or give --bundle: {hash}"
+        );
+    }
+
+    pub(super) fn unlogged(&mut self, roots: usize) {
+        eprintln!(
+            "note: {roots} of the bundle's roots name no log (offline and corporate roots do not); what \
+             is issued below those is not watched"
         );
     }
 
@@ -60,43 +68,67 @@ impl Show {
         }
     }
 
-    pub(super) fn odd(&mut self, log: &str, index: u64, why: &str) {
-        if self.json {
-            println!("{}", json!({ "event": "odd", "log": log, "index": index, "why": why }));
-        } else {
-            println!("WARNING: {log}, entry {index}: {why}");
-        }
-    }
-
-    pub(super) fn found(&mut self, id: &SpiffeId, found: &[Found]) {
-        self.found += found.len();
-        self.objections += found.iter().filter(|it| it.objection.is_some()).count();
-        if self.json {
-            found.iter().for_each(|it| println!("{}", as_json(id, it)));
-            return;
-        }
-        if !found.is_empty() {
-            println!("\n{id}\n{}", table(found));
-        }
-        for it in found {
-            if let Some(why) = it.objection {
-                println!("WARNING: serial {} ({}, entry {}): {why}", it.serial, it.log, it.index);
+    pub(super) fn odd(&mut self, log: &str, odds: &Odds) {
+        for (index, why) in &odds.shown {
+            if self.json {
+                println!("{}", json!({ "event": "odd", "log": log, "index": index, "why": why }));
+            } else {
+                println!("WARNING: {log}, entry {index}: {why}");
             }
         }
+        if odds.left_out > 0 {
+            eprintln!("note: {} more entries of {log} are odd and not shown", odds.left_out);
+        }
     }
 
-    pub(super) fn end(&mut self, id: &SpiffeId) {
+    pub(super) fn found(&mut self, id: &SpiffeId, log: &str, matches: &Matches<'_>) {
+        let (all, objections) = matches.counts();
+        self.found += all;
+        self.objections += objections;
+        let found = &matches.found;
+        if self.json {
+            found.iter().for_each(|it| println!("{}", as_json(id, log, it)));
+        } else if !found.is_empty() {
+            println!("\n{id}\n{}", table(log, found));
+        }
+        for it in found.iter().filter(|_| !self.json) {
+            if let Some(why) = it.objection {
+                println!("WARNING: serial {} ({log}, entry {}): {why}", it.serial, it.index);
+            }
+        }
+        if matches.left_out > 0 {
+            eprintln!(
+                "note: {} more certificates are in {log}; at most {MAX_FOUND} are listed at a time, and \
+                 as many that are unexpected",
+                matches.left_out
+            );
+        }
+    }
+
+    /// What could not be read, or an alarm, in one line; standard output has no part in it.
+    pub(super) fn trouble(&mut self, error: &anyhow::Error) {
+        self.clear();
+        let mark = if error.is::<Contradiction>() { "ALARM: " } else { "" };
+        eprintln!("myelin log monitor: {mark}{error:#}");
+    }
+
+    /// `whole`: nothing was left unread.
+    pub(super) fn end(&mut self, id: &SpiffeId, whole: bool) {
+        self.clear();
         let (found, objections) = (self.found, self.objections);
         if self.json {
             let id = id.as_str();
             println!(
                 "{}",
-                json!({ "event": "end", "id": id, "found": found, "unexpected": objections })
+                json!({
+                    "event": "end", "id": id, "found": found, "unexpected": objections, "whole": whole
+                })
             );
-        } else {
-            let s = if found == 1 { "" } else { "s" };
-            println!("\n{found} certificate{s} ever issued for {id}; {objections} to look at");
+            return;
         }
+        let s = if found == 1 { "" } else { "s" };
+        let so_far = if whole { "ever issued" } else { "seen, in what could be read," };
+        println!("\n{found} certificate{s} {so_far} for {id}; {objections} to look at");
     }
 
     fn clear(&mut self) {
@@ -106,7 +138,7 @@ impl Show {
     }
 }
 
-fn table(found: &[Found]) -> Table {
+fn table(log: &str, found: &[Found]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["serial", "valid from", "until", "addresses", "issuer", "log, entry"]);
@@ -116,15 +148,15 @@ fn table(found: &[Found]) -> Table {
             format!("{mark}{}", it.serial),
             date(it.not_before),
             date(it.not_after),
-            it.addresses.join(" "),
+            it.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             it.issuer.clone(),
-            format!("{}, {}", it.log, it.index),
+            format!("{log}, {}", it.index),
         ]);
     }
     table
 }
 
-fn as_json(id: &SpiffeId, found: &Found) -> serde_json::Value {
+fn as_json(id: &SpiffeId, log: &str, found: &Found) -> serde_json::Value {
     json!({
         "event": "certificate",
         "id": id.as_str(),
@@ -133,7 +165,7 @@ fn as_json(id: &SpiffeId, found: &Found) -> serde_json::Value {
         "not_after": found.not_after,
         "addresses": found.addresses,
         "issuer": found.issuer,
-        "log": found.log,
+        "log": log,
         "index": found.index,
         "unexpected": found.objection,
     })
