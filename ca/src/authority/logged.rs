@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::log::Inclusion;
+
 use super::issued::Issued;
 use super::{Authority, IssueError};
 use crate::check;
@@ -22,9 +24,8 @@ impl Authority {
         certificate_der: &[u8],
         issuer_der: &[u8],
     ) -> Result<Logged, IssueError> {
-        let bundle = self.bundle();
-        let root = check::root_of(issuer_der, bundle.roots())?;
-        let (place, proof) = self.logs.log(certificate_der, issuer_der, root).await?;
+        let issuer = self.place_of(issuer_der).await?;
+        let (place, proof) = self.logs.log(certificate_der, issuer_der, issuer).await?;
         Ok(Logged { place, proof })
     }
 
@@ -34,12 +35,22 @@ impl Authority {
         let (leaf, issuer) = (&issued.chain[0], &issued.chain[1]);
         let log_proof = match &issued.logged {
             Some(place) if self.logs.is_ours(place) => {
-                let bundle = self.bundle();
-                let root = check::root_of(issuer, bundle.roots())?;
-                self.logs.proof_again(place.index, leaf, issuer, root).await?
+                let issuer_place = self.place_of(issuer).await?;
+                self.logs.proof_again(place.index, leaf, issuer, issuer_place).await?
             }
             _ => Vec::new(),
         };
         Ok(Issued { log_proof, ..issued })
+    }
+
+    /// An intermediate's place in the root's log. Which root it is of costs a verification, and one
+    /// intermediate signs for weeks: that is asked of a new one only.
+    async fn place_of(&self, issuer_der: &[u8]) -> Result<Inclusion, IssueError> {
+        if let Some(place) = self.logs.known_issuer(issuer_der) {
+            return Ok(place);
+        }
+        let bundle = self.bundle();
+        let root = check::root_of(issuer_der, bundle.roots())?;
+        Ok(self.logs.enter_issuer(issuer_der, root).await?)
     }
 }

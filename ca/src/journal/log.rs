@@ -34,10 +34,14 @@ pub struct RootLogRecord {
     pub entry: Blob,
 }
 
-/// Where an intermediate is in the root's log. `name`: SHA-256 of its certificate.
+/// Where an intermediate is in the root's log. `name`: SHA-256 of its certificate. Without a
+/// signature: a transaction that failed was not the log, and its words stay in a store's own log.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RootLogProofRecord {
-    pub inclusion: Blob,
+    pub index: u64,
+    pub path: Vec<Hex>,
+    /// Of the log up to and with this entry.
+    pub root: Hex,
 }
 
 /// Where a certificate is: whose issuing log, and at which index.

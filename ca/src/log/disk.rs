@@ -14,7 +14,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use myelin_identity::log::{Hash, Resource, TILE_WIDTH, Tile, hashes_of_tile};
+use bytes::Bytes;
+use myelin_identity::log::{Hash, Resource, TILE_WIDTH, Tile, decode_bundle, hashes_of_tile};
 
 use super::LogError;
 
@@ -22,6 +23,9 @@ use super::LogError;
 pub const DIRECTORY: &str = "log";
 /// Largest file: a bundle of 256 entries of the largest certificate that is accepted (8 KiB).
 const MAX_FILE_BYTES: u64 = 256 * (8 * 1024 + 64);
+
+const NOT_WHOLE: &str = "its end is cut off, or it is no such file";
+const SHORT: &str = "it is too short";
 
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
@@ -57,20 +61,34 @@ impl Disk {
 
     /// The hashes of a tile that the log must have, as many as it says.
     pub(super) fn tile(&self, tile: Tile) -> Result<Vec<Hash>, LogError> {
-        let damaged = |why: &str| LogError::Damaged { what: tile.to_string(), why: why.to_owned() };
-        let whole = Tile { width: TILE_WIDTH, ..tile };
-        let bytes = match self.read(Resource::Hashes(tile)) {
-            Ok(None) => self.read(Resource::Hashes(whole)),
+        let resource = Resource::Hashes(tile);
+        let whole = Resource::Hashes(Tile { width: TILE_WIDTH, ..tile });
+        let bytes = self.partial_or_whole(resource, whole)?;
+        let hashes = hashes_of_tile(&bytes).ok_or_else(|| damaged(resource, NOT_WHOLE))?;
+        hashes
+            .get(..usize::from(tile.width))
+            .map(<[_]>::to_vec)
+            .ok_or_else(|| damaged(resource, SHORT))
+    }
+
+    /// The entries of a bundle that the log must have, as many as it says.
+    pub(super) fn entries(&self, index: u64, width: u16) -> Result<Vec<Bytes>, LogError> {
+        let resource = Resource::Entries { index, width };
+        let whole = Resource::Entries { index, width: TILE_WIDTH };
+        let bytes = self.partial_or_whole(resource, whole)?;
+        let entries = decode_bundle(&bytes).ok_or_else(|| damaged(resource, NOT_WHOLE))?;
+        let entries = entries.get(..usize::from(width)).ok_or_else(|| damaged(resource, SHORT))?;
+        Ok(entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect())
+    }
+
+    /// A partial file goes when the whole one is there, which begins with the same bytes.
+    fn partial_or_whole(&self, partial: Resource, whole: Resource) -> Result<Vec<u8>, LogError> {
+        let bytes = match self.read(partial) {
+            Ok(None) => self.read(whole),
             read => read,
         };
-        let bytes = bytes.map_err(|error| damaged(&error.to_string()))?;
-        let bytes = bytes.ok_or_else(|| damaged("it is not there"))?;
-        let mut hashes = hashes_of_tile(&bytes).ok_or_else(|| damaged("it has no whole hashes"))?;
-        if hashes.len() < usize::from(tile.width) {
-            return Err(damaged("it is too short"));
-        }
-        hashes.truncate(usize::from(tile.width));
-        Ok(hashes)
+        let bytes = bytes.map_err(|error| damaged(partial, &error.to_string()))?;
+        bytes.ok_or_else(|| damaged(partial, "it is not there"))
     }
 
     /// Writes files so that they are there, whole, when this returns.
@@ -103,13 +121,13 @@ impl Disk {
     }
 
     /// Removes the partial files of what is full now. If that fails they cost room, nothing else.
-    pub(super) fn forget_partials(&self, files: &[(Resource, Vec<u8>)]) {
-        let full = files.iter().filter(|(resource, _)| match resource {
+    pub(super) fn forget_partials(&self, files: &[Resource]) {
+        let full = files.iter().filter(|resource| match resource {
             Resource::Hashes(tile) => tile.width == TILE_WIDTH,
             Resource::Entries { width, .. } => *width == TILE_WIDTH,
             Resource::Checkpoint => false,
         });
-        for (resource, _) in full {
+        for resource in full {
             let partials = self.directory.join(format!("{resource}.p"));
             if let Err(error) = fs::remove_dir_all(&partials)
                 && error.kind() != io::ErrorKind::NotFound
@@ -118,6 +136,10 @@ impl Disk {
             }
         }
     }
+}
+
+fn damaged(what: Resource, why: &str) -> LogError {
+    LogError::Damaged { what: what.to_string(), why: why.to_owned() }
 }
 
 /// Makes a directory and those above it; says which ones have a new name in them.

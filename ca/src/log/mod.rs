@@ -66,7 +66,17 @@ pub enum LogError {
         "the log's {what} is damaged: {why}; restore the log directory from a copy, see docs/operate/log.md"
     )]
     Damaged { what: String, why: String },
-    #[error("another process appended to this log: two servers with one log; stop one of them")]
+    #[error(
+        "the log here is signed at {signed} entries, which the store, at {known}, does not know of: the store is an older one, restored perhaps, and going on would sign a second history; move log/ and replica.id out of the data directory: this replica then begins a log of its own, see docs/operate/log.md"
+    )]
+    Newer { signed: u64, known: u64 },
+    #[error(
+        "log/ holds another log, {0:?}, and this replica has none yet; move it out of the data directory: it may be the only copy"
+    )]
+    Another(String),
+    #[error(
+        "another process appended to this log: two servers with one log; see docs/operate/log.md before you remove anything"
+    )]
     Forked,
     #[error(
         "cannot open the log's key: {0}; all replicas share one seal key: name the one that this store was made with by --seal-key-file"
@@ -84,7 +94,11 @@ impl LogError {
         match self {
             Self::Disk(_) | Self::Journal(_) | Self::Slow | Self::Ended => "log_failed",
             Self::Busy => "log_busy",
-            Self::Damaged { .. } | Self::NoSuchEntry { .. } | Self::Key(_) => "log_damaged",
+            Self::Damaged { .. }
+            | Self::Newer { .. }
+            | Self::Another(_)
+            | Self::NoSuchEntry { .. }
+            | Self::Key(_) => "log_damaged",
             Self::Forked => "log_forked",
         }
     }
@@ -190,11 +204,13 @@ impl Logs {
         replica: &ReplicaId,
         metrics: LogMetrics,
     ) -> Result<Self, LogError> {
+        // All replicas share the root's log. Its key says whether the seal key is the right one,
+        // before a key of our own is sealed with it for good.
+        let key = Key::open_or_make(journal, Which::Root, trust_domain, seal_key).await?;
+        let root = RootLog::new(journal.clone(), key);
         let which = Which::Issuing(replica);
         let key = Key::open_or_make(journal, which, trust_domain, seal_key).await?;
         let issuing = IssuingLog::start(data, journal.clone(), key, metrics).await?;
-        let key = Key::open_or_make(journal, Which::Root, trust_domain, seal_key).await?;
-        let root = RootLog::new(journal.clone(), key);
         Ok(Self { issuing, root, replica: replica.to_string(), last: Mutex::new(None) })
     }
 
@@ -203,15 +219,14 @@ impl Logs {
         place.replica == self.replica
     }
 
-    /// Logs a certificate and yields its place and the proof that travels with it. The issuer is
-    /// entered into the root's log first, if it is not there yet.
+    /// Logs a certificate and yields its place and the proof that travels with it. Its issuer is in
+    /// the root's log at `issuer`.
     pub async fn log(
         &self,
         certificate_der: &[u8],
         issuer_der: &[u8],
-        root_der: &[u8],
+        issuer: Inclusion,
     ) -> Result<(LogPlace, Vec<u8>), LogError> {
-        let issuer = self.issuer(issuer_der, root_der).await?;
         let leaf = self.issuing.append(entry_of(certificate_der, issuer_der)).await?;
         let place = LogPlace { replica: self.replica.clone(), index: leaf.index };
         Ok((place, together(leaf, issuer)?))
@@ -223,20 +238,26 @@ impl Logs {
         index: u64,
         certificate_der: &[u8],
         issuer_der: &[u8],
-        root_der: &[u8],
+        issuer: Inclusion,
     ) -> Result<Vec<u8>, LogError> {
-        let issuer = self.issuer(issuer_der, root_der).await?;
         let entry = entry_of(certificate_der, issuer_der);
         together(self.issuing.prove(index, &entry).await?, issuer)
     }
 
-    async fn issuer(&self, issuer_der: &[u8], root_der: &[u8]) -> Result<Inclusion, LogError> {
-        let known = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((certificate, place)) = known
-            && certificate == issuer_der
-        {
-            return Ok(place);
-        }
+    /// The place of an intermediate, if it is the one that was entered or asked for last: its path
+    /// to the root was verified then.
+    pub fn known_issuer(&self, issuer_der: &[u8]) -> Option<Inclusion> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(known, _)| known == issuer_der).map(|(_, place)| place.clone())
+    }
+
+    /// Enters an intermediate of this root into the root's log, if it is not there yet, and yields
+    /// its place.
+    pub async fn enter_issuer(
+        &self,
+        issuer_der: &[u8],
+        root_der: &[u8],
+    ) -> Result<Inclusion, LogError> {
         let place = self.root.enter(issuer_der, root_der).await?;
         let kept = (issuer_der.to_vec(), place.clone());
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);

@@ -1,7 +1,7 @@
 //! The root's log: every intermediate is in it before it signs. It has as many entries as there were
 //! intermediates, lies whole in the store, and grows by compare-and-swap, so that replicas share it.
 //!
-//! Never: an SVID.
+//! Never: an SVID, or a signature on what is not committed.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -44,11 +44,7 @@ impl RootLog {
         let name = Hex(digest(&SHA256, issuer_der).as_ref().to_vec()).to_string();
         for _ in 0..MAX_ATTEMPTS {
             if let Some(known) = self.journal.read::<RootLogProofRecord>(&name).await? {
-                let decoded = Inclusion::decode(&known.record.inclusion.0);
-                return match decoded {
-                    Ok((place, [])) => Ok(place),
-                    _ => Err(damaged("the proof of an intermediate", "it cannot be read")),
-                };
+                return self.place(&known.record);
             }
             if let Some(place) = self.attempt(&name, entry_of(issuer_der, root_der)).await? {
                 tracing::info!(
@@ -71,9 +67,8 @@ impl RootLog {
         };
         let (index, path) = (frontier.size(), frontier.path_of_next());
         frontier.append(leaf_hash(&entry));
-        let checkpoint = self.key.sign(frontier.size(), frontier.root());
-        let place = Inclusion { index, path, checkpoint };
-        let encoded = place.encode().map_err(|error| damaged("proof", &error.to_string()))?;
+        let path = path.iter().map(hex).collect();
+        let proof = RootLogProofRecord { index, path, root: hex(&frontier.root()) };
         let record = LogHeadRecord {
             size: frontier.size(),
             root: hex(&frontier.root()),
@@ -82,11 +77,21 @@ impl RootLog {
         let mut batch = Batch::default();
         batch.put(which, head.as_ref(), &record);
         batch.create(&format!("{index:020}"), &RootLogRecord { entry: Blob(entry) });
-        batch.create(name, &RootLogProofRecord { inclusion: Blob(encoded) });
+        batch.create(name, &proof);
         match self.journal.commit(batch).await? {
-            Commit::Committed { .. } => Ok(Some(place)),
+            Commit::Committed { .. } => self.place(&proof).map(Some),
             Commit::Conflict => Ok(None),
         }
+    }
+
+    /// What a record that is committed proves, signed: nothing before its commit is the log.
+    fn place(&self, record: &RootLogProofRecord) -> Result<Inclusion, LogError> {
+        let path = record.path.iter().map(hash).collect::<Option<_>>();
+        let (Some(path), Some(root)) = (path, hash(&record.root)) else {
+            return Err(damaged("the proof of an intermediate", "it has hashes that are none"));
+        };
+        let checkpoint = self.key.sign(record.index + 1, root);
+        Ok(Inclusion { index: record.index, path, checkpoint })
     }
 
     /// What the log shows under a path, if it has it.
@@ -163,10 +168,14 @@ fn frontier(record: &LogHeadRecord) -> Result<Frontier, LogError> {
     let peaks = record
         .peaks
         .iter()
-        .map(|peak| peak.0.as_slice().try_into().map(Hash))
-        .collect::<Result<_, _>>()
-        .map_err(|_| damaged("root's log", "its head has hashes that are none"))?;
+        .map(hash)
+        .collect::<Option<_>>()
+        .ok_or_else(|| damaged("root's log", "its head has hashes that are none"))?;
     Frontier::new(record.size, peaks).map_err(|error| damaged("root's log", &error.to_string()))
+}
+
+fn hash(bytes: &Hex) -> Option<Hash> {
+    bytes.0.as_slice().try_into().ok().map(Hash)
 }
 
 fn damaged(what: &str, why: &str) -> LogError {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use myelin_identity::log::{
-    Hash, Inclusion, LogKey, Resource, TILE_WIDTH, Tile, decode_bundle, inclusion_proof, leaf_hash,
+    Checkpoint, Hash, Inclusion, LogKey, Resource, TILE_WIDTH, Tile, inclusion_proof, leaf_hash,
     node_in_tile, tile_holding, verify_inclusion,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -38,6 +38,8 @@ use crate::store::Commit;
 
 /// Entries in one batch: at 700 bytes each a write of less than a megabyte.
 const MAX_BATCH: usize = 1024;
+/// Attempts to fence the head: the commit that was under way may land in between, which is one.
+const MAX_FENCES: usize = 3;
 
 /// A state of the log that is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,11 +82,10 @@ pub(super) async fn open(
     key: Key,
     metrics: LogMetrics,
 ) -> Result<(Arc<Shared>, Sequencer), LogError> {
-    let head = match journal.read::<LogHeadRecord>(key.name()).await? {
-        Some(head) => head,
-        None => begin(&journal, &key).await?,
-    };
+    begin(&journal, &key).await?;
+    let head = fenced(&journal, &key).await?;
     let disk = Disk::at(data);
+    no_newer(&disk, &key, &head.record)?;
     let edge = right_edge(&disk, head.record.size)?;
     let root = edge.root().map_err(|missing| lost(&missing))?;
     if hex(&root) != head.record.root {
@@ -105,13 +106,55 @@ pub(super) async fn open(
     Ok((shared, sequencer))
 }
 
-async fn begin(journal: &Journal, key: &Key) -> Result<Entry<LogHeadRecord>, LogError> {
+/// The head of a log that is not there yet.
+async fn begin(journal: &Journal, key: &Key) -> Result<(), LogError> {
+    if journal.read::<LogHeadRecord>(key.name()).await?.is_some() {
+        return Ok(());
+    }
     let root = hex(&myelin_identity::log::empty_root());
     let mut batch = Batch::default();
     batch.create(key.name(), &LogHeadRecord { size: 0, root, peaks: Vec::new() });
-    // If another process was faster its head is read below, and whoever appends first wins.
+    // If another process was faster its head is the one, and whoever appends first wins.
     let _ = journal.commit(batch).await?;
-    journal.read(key.name()).await?.ok_or(LogError::Forked)
+    Ok(())
+}
+
+/// The head, after it was committed onto itself. A commit whose answer was lost may still be on its
+/// way: whatever it rests on has another revision now, so that it cannot make files that are about
+/// to be overwritten a part of the log.
+async fn fenced(journal: &Journal, key: &Key) -> Result<Entry<LogHeadRecord>, LogError> {
+    for _ in 0..MAX_FENCES {
+        let head = journal.read::<LogHeadRecord>(key.name()).await?.ok_or(LogError::Forked)?;
+        let mut batch = Batch::default();
+        batch.replace(&head, &head.record);
+        if let Commit::Committed { revision } = journal.commit(batch).await? {
+            return Ok(Entry { revision, ..head });
+        }
+    }
+    Err(LogError::Forked)
+}
+
+/// Refuses to go on where something is signed that the store does not know: it was restored beside
+/// a log that went on, or the log in this directory is another one.
+fn no_newer(disk: &Disk, key: &Key, head: &LogHeadRecord) -> Result<(), LogError> {
+    let Ok(Some(note)) = disk.read(Resource::Checkpoint) else { return Ok(()) };
+    let known = head.size;
+    if let Ok(signed) = Checkpoint::open(&note, key.log()) {
+        let other = signed.size == known && hex(&signed.root) != head.root;
+        if signed.size > known || other {
+            return Err(LogError::Newer { signed: signed.size, known });
+        }
+        return Ok(());
+    }
+    // What is torn is written anew below; what is somebody else's is not ours to overwrite.
+    let note = String::from_utf8_lossy(&note);
+    let mut lines = note.lines();
+    let (origin, size) = (lines.next().unwrap_or_default(), lines.next().map(str::parse::<u64>));
+    let filled = size.is_some_and(|size| size.is_ok_and(|size| size > 0));
+    if known == 0 && filled && origin != key.log().name() {
+        return Err(LogError::Another(origin.to_owned()));
+    }
+    Ok(())
 }
 
 /// Reads the tiles and the bundle that are not full, and sees that they fit each other.
@@ -123,26 +166,13 @@ fn right_edge(disk: &Disk, size: u64) -> Result<Edge, LogError> {
     let width = (size % u64::from(TILE_WIDTH)) as u16;
     if width > 0 {
         let index = size / u64::from(TILE_WIDTH);
-        let resource = Resource::Entries { index, width };
-        let damaged =
-            |why: &str| LogError::Damaged { what: resource.to_string(), why: why.to_owned() };
-        let whole = Resource::Entries { index, width: TILE_WIDTH };
-        let bytes = match disk.read(resource) {
-            Ok(None) => disk.read(whole),
-            read => read,
-        };
-        let bytes = bytes.map_err(|error| damaged(&error.to_string()))?;
-        let bytes = bytes.ok_or_else(|| damaged("it is not there"))?;
-        let entries = decode_bundle(&bytes).ok_or_else(|| damaged("it has no whole entries"))?;
-        let entries =
-            entries.get(..usize::from(width)).ok_or_else(|| damaged("it is too short"))?;
-        let hashes = edge.tiles.get(&(0, index));
-        if !hashes.is_some_and(|hashes| {
-            entries.iter().map(|entry| leaf_hash(entry)).eq(hashes.iter().copied())
-        }) {
-            return Err(damaged("its entries are not those of its tile"));
+        edge.entries = disk.entries(index, width)?;
+        let made = edge.entries.iter().map(|entry| leaf_hash(entry));
+        if !edge.tiles.get(&(0, index)).is_some_and(|row| made.eq(row.iter().copied())) {
+            let what = Resource::Entries { index, width }.to_string();
+            let why = "its entries are not those of its tile".to_owned();
+            return Err(LogError::Damaged { what, why });
         }
-        edge.entries = entries.iter().map(|entry| Bytes::copy_from_slice(entry)).collect();
     }
     Ok(edge)
 }
@@ -221,14 +251,14 @@ impl Sequencer {
             .collect())
     }
 
-    /// After a commit without an answer: what the journal says is the log. Files that it does not
-    /// speak of are overwritten, files that it does are read again.
+    /// After a commit without an answer: what the journal says once that commit can no longer come
+    /// is the log. Files that it does not speak of are overwritten, files that it does are read
+    /// again.
     async fn settle(&mut self) -> Result<(), LogError> {
         if !self.unsettled {
             return Ok(());
         }
-        let name = self.key.name();
-        let head = self.journal.read::<LogHeadRecord>(name).await?.ok_or(LogError::Forked)?;
+        let head = fenced(&self.journal, &self.key).await?;
         if head.record != self.head.record {
             let disk = self.shared.disk.clone();
             let size = head.record.size;
@@ -267,13 +297,9 @@ impl Sequencer {
         self.edge = edge;
         self.shared.published.store(published.clone());
         let (disk, note) = (self.shared.disk.clone(), published.note.clone());
-        let full: Vec<(Resource, Vec<u8>)> = files
-            .iter()
-            .filter(|(resource, _)| !resource.to_string().contains(".p/"))
-            .map(|(resource, _)| (*resource, Vec::new()))
-            .collect();
+        let written: Vec<Resource> = files.iter().map(|(resource, _)| *resource).collect();
         let shown = tokio::task::spawn_blocking(move || {
-            disk.forget_partials(&full);
+            disk.forget_partials(&written);
             disk.publish(&note)
         });
         if let Ok(Err(error)) = shown.await {

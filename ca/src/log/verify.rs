@@ -11,7 +11,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::log::{
-    Checkpoint, Entry, Frontier, Hash, LogKey, Resource, TILE_WIDTH, Tile, decode_bundle, leaf_hash,
+    Checkpoint, Entry, Frontier, Hash, LogKey, Resource, TILE_WIDTH, Tile, leaf_hash,
 };
 
 use super::disk::Disk;
@@ -37,7 +37,8 @@ pub struct Findings {
     pub origin: String,
     pub entries: u64,
     pub root: String,
-    /// Unexpired certificates of the journal that are where it says.
+    /// Certificates that the journal knows (it forgets them a week after their end) and that are
+    /// where it says.
     pub certificates: u64,
     /// Unexpired entries that the journal does not know: a crash or a conflict came between the
     /// log and the journal, and nobody was handed these certificates by this CA.
@@ -171,14 +172,14 @@ impl Replay<'_> {
         let hashes = match self.disk.tile(tile) {
             Ok(hashes) => hashes,
             Err(error) => {
-                findings.damage(tile, error);
+                findings.damage(tile, why(error));
                 Vec::new()
             }
         };
-        let entries = match self.entries(resource) {
+        let entries = match self.disk.entries(index, width) {
             Ok(entries) => entries,
-            Err(why) => {
-                findings.damage(resource, why);
+            Err(error) => {
+                findings.damage(resource, why(error));
                 // The tile goes on for it, so that one damage is one damage.
                 hashes.iter().for_each(|hash| self.append(*hash));
                 (first..first + u64::from(width)).for_each(|at| drop(claims.remove(&at)));
@@ -196,19 +197,6 @@ impl Replay<'_> {
                 Err(why) => findings.damage(resource, format!("entry {at}: {why}")),
             }
         }
-    }
-
-    fn entries(&self, resource: Resource) -> Result<Vec<Vec<u8>>, String> {
-        let Resource::Entries { index, width } = resource else { return Ok(Vec::new()) };
-        let whole = Resource::Entries { index, width: TILE_WIDTH };
-        let bytes = match self.disk.read(resource) {
-            Ok(None) => self.disk.read(whole),
-            read => read,
-        };
-        let bytes = bytes.map_err(|error| error.to_string())?.ok_or("it is not there")?;
-        let entries = decode_bundle(&bytes).ok_or("it has no whole entries")?;
-        let entries = entries.get(..usize::from(width)).ok_or("it is too short")?;
-        Ok(entries.iter().map(|entry| entry.to_vec()).collect())
     }
 
     fn append(&mut self, leaf: Hash) {
@@ -231,10 +219,18 @@ impl Replay<'_> {
                 match self.disk.tile(tile) {
                     Ok(hashes) if hashes == made => {}
                     Ok(_) => findings.damage(tile, "its hashes are not those of the tiles below"),
-                    Err(error) => findings.damage(tile, error),
+                    Err(error) => findings.damage(tile, why(error)),
                 }
             }
         }
+    }
+}
+
+/// What is wrong, where a line says already with what.
+fn why(error: LogError) -> String {
+    match error {
+        LogError::Damaged { why, .. } => why,
+        other => other.to_string(),
     }
 }
 

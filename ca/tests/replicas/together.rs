@@ -74,8 +74,11 @@ async fn replica_with_a_seal_key_of_its_own_does_not_start_and_says_why() {
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(&other, owner_only).unwrap();
     config.keys.seal_key = myelin_ca::config::SealKeySource::File(other);
-    let wrong = Builder::new(config).start().await.err().unwrap().to_string();
+    let wrong = Builder::new(config.clone()).start().await.err().unwrap().to_string();
     assert!(wrong.contains("all replicas share one seal key"), "{wrong}");
+    // The mistake sealed nothing of this replica's: with the right key it starts.
+    config.keys.seal_key = myelin_ca::config::SealKeySource::File(key.path());
+    Builder::new(config).start().await.unwrap().stop().await;
 }
 
 #[tokio::test]

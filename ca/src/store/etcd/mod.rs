@@ -5,8 +5,10 @@
 //! commit whose answer was lost is sent again; if it then conflicts, what is stored shows whether
 //! it was our own doing.
 //!
-//! Never: reads from one member alone, waits without a deadline, or trusts what is stored: who may
-//! write here is not who may sign.
+//! Who may write under the prefix may issue, by a token or an entry of his own making: etcd's users
+//! and its client certificates are what keeps others out, and nothing in here does.
+//!
+//! Never: reads from one member alone, or asks a question without a deadline.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -15,6 +15,8 @@ use super::*;
 use crate::journal::{Batch, IssuedRecord, LogHeadRecord};
 use crate::store::embedded::Embedded;
 
+mod faults;
+
 struct Place {
     dir: tempfile::TempDir,
     journal: Journal,
