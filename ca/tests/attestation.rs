@@ -238,6 +238,68 @@ async fn certificate_that_proves_no_machine_of_ours_is_refused_in_that_word() {
     issue(&ca.target(), &host, By::Machine(&real, None), &intent).await.unwrap();
 }
 
+async fn revoke_serial(ca: &TestCa, held: &Held) -> u64 {
+    let serial = held.svid().leaf().serial.to_string();
+    let request = RevokeRequest { subject: Subject::Serial(serial), reason: String::new() };
+    let Answer::Revoked(revoked) = ca.running.ask(Ask::Revoke(request)).await.unwrap() else {
+        panic!()
+    };
+    ca.running.authority().hear_denials().await.unwrap();
+    revoked.number
+}
+
+#[tokio::test]
+async fn revoked_machine_does_not_come_back_with_another_host_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let corporation = Corporation::new(dir.path(), "corporation");
+    let mut ca = TestCa::start_attesting(attest(None, Some(&corporation)), &[]).await;
+    let name = "vm-1.example.org";
+    entry(&ca, "vm", &["x509:san:dns:vm-1.example.org"], Some(DB), AddressSource::Evidence).await;
+    let machine = corporation.machine(name, |_| {});
+    let by = By::Machine(&machine, None);
+    let held = issue(&ca.target(), &Host::new(), by, &Intent::new()).await.unwrap();
+    revoke_serial(&ca, &held).await;
+    // At once, after the denial has cleared itself, and after the sweep of all that has ended.
+    for passed in [0, 25 * 3600, 8 * 24 * 3600] {
+        ca.advance(Duration::from_secs(passed));
+        ca = ca.restart().await;
+        ca.running.authority().sweep().await.unwrap();
+        let by = By::Machine(&machine, None);
+        let back = issue(&ca.target(), &Host::new(), by, &Intent::new()).await;
+        assert_refused(back, REFUSED, "host_denied");
+    }
+    // Another machine of that name is let in; so is this kind again once its denial is undone.
+    let other = corporation.machine(name, |_| {});
+    let asked =
+        async || issue(&ca.target(), &Host::new(), By::Machine(&other, None), &Intent::new()).await;
+    let held = asked().await.unwrap();
+    let number = revoke_serial(&ca, &held).await;
+    assert_refused(asked().await, REFUSED, "host_denied");
+    ca.running.ask(Ask::UndoRevocation(number)).await.unwrap();
+    ca.running.authority().hear_denials().await.unwrap();
+    assert_refused(asked().await, LATER, "machine_bound");
+}
+
+#[tokio::test]
+async fn machine_stands_under_one_host_key_at_a_time_and_may_lose_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let corporation = Corporation::new(dir.path(), "corporation");
+    let ca = TestCa::start_attesting(attest(None, Some(&corporation)), &[]).await;
+    entry(&ca, "vm", &["x509:san:dns:vm-1.example.org"], Some(DB), AddressSource::Evidence).await;
+    let machine = corporation.machine("vm-1.example.org", |_| {});
+    let asked = async |ca: &TestCa, host: &Host| {
+        issue(&ca.target(), host, By::Machine(&machine, None), &Intent::new()).await
+    };
+    let (first, second) = (Host::new(), Host::new());
+    asked(&ca, &first).await.unwrap();
+    asked(&ca, &first).await.unwrap();
+    assert_refused(asked(&ca, &second).await, LATER, "machine_bound");
+    ca.advance(Duration::from_secs(25 * 3600));
+    let ca = ca.restart().await;
+    asked(&ca, &second).await.unwrap();
+    assert_refused(asked(&ca, &first).await, LATER, "machine_bound");
+}
+
 fn replace_chain(request: &mut myelin_identity::issuance::proto::IssueRequest, by: &Machine) {
     use myelin_identity::issuance::proto::issue_request::Attestation;
     let Some(Attestation::Machine(machine)) = &mut request.attestation else { panic!() };

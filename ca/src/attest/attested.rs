@@ -54,12 +54,28 @@ pub struct Attested {
     /// The attestor's word.
     pub attestor: &'static str,
     pub selectors: Vec<Selector>,
-    /// Of whom this is evidence, if only one host key may ever stand for it: a pod.
-    pub bound_to: Option<Hex>,
+    /// Of whom this is evidence, if one host key at a time may stand for it.
+    pub bound_to: Option<BoundTo>,
     /// Namespace and service account, if there are such.
     pub service_account: Option<(String, String)>,
     /// Addresses that the evidence itself names.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A pod or a machine, as a hash of what tells it from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundTo {
+    pub name: Hex,
+    pub lasts: Lasts,
+}
+
+/// How long its host key is the only one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// A pod's state ends with the pod.
+    ForGood,
+    /// A machine may lose its state directory: it comes back when its SVID has ended.
+    WithTheSvid,
 }
 
 impl Selector {

@@ -23,8 +23,9 @@ use webpki::aws_lc_rs::{
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::{AttestError, Attested, Caller, Evidence, Selector};
+use super::{AttestError, Attested, BoundTo, Caller, Evidence, Lasts, Selector};
 use crate::clock::UnixSeconds;
+use crate::journal::Hex;
 
 /// The word in logs and metrics.
 pub const ATTESTOR: &str = "machine";
@@ -205,7 +206,14 @@ fn read(leaf: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> Result<Attest
             _ => {}
         }
     }
-    Ok(Attested { attestor: ATTESTOR, selectors, bound_to: None, service_account: None, addresses })
+    let bound_to = Some(BoundTo { name: key_name(&certificate), lasts: Lasts::WithTheSvid });
+    Ok(Attested { attestor: ATTESTOR, selectors, bound_to, service_account: None, addresses })
+}
+
+/// A machine is its key: certificates come and go, and two machines may have one name.
+fn key_name(certificate: &X509Certificate<'_>) -> Hex {
+    let named = [b"machine key\n", certificate.public_key().raw].concat();
+    Hex(digest(&SHA256, &named).as_ref().to_vec())
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -35,7 +35,7 @@ mod join_token;
 pub mod kubernetes;
 pub mod machine;
 
-pub use attested::{Attested, MAX_SELECTOR_BYTES, Selector, SelectorError};
+pub use attested::{Attested, BoundTo, Lasts, MAX_SELECTOR_BYTES, Selector, SelectorError};
 pub use error::{AttestError, Evidence};
 
 /// Where a request came from, as the TLS connection itself says.

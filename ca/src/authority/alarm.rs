@@ -12,8 +12,8 @@ use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Cause, DenialRecord, DeniedSerial, HeldRecord, Hex, HostRecord, Journal,
-    JournalError, LineageRecord, LineageState,
+    Batch, Cause, DenialRecord, DeniedSerial, HeldRecord, Hex, Journal, JournalError,
+    LineageRecord, LineageState,
 };
 use crate::store::Commit;
 
@@ -29,9 +29,6 @@ impl Authority {
             return Ok(Commit::Conflict);
         };
         let mut batch = Batch::default();
-        // Every issue writes the host's record, so none can slip in between the list below and this
-        // commit.
-        batch.replace(host, &HostRecord { denied: true, ..host.record.clone() });
         let deny = |lineage: &LineageRecord| LineageRecord {
             state: LineageState::Denied,
             ..lineage.clone()
@@ -50,13 +47,14 @@ impl Authority {
             serials: held_by(&self.journal, proven.host(), now).await?,
             settled: true,
         };
-        Denied::read(&self.journal, now).await?.add(&mut batch, &denial)?;
+        let number = Denied::read(&self.journal, now).await?.add(&mut batch, &denial)?;
+        // Every issue writes the host's record, so none can slip in between the list above and this
+        // commit.
+        batch.replace(host, &host.record.barred(number));
         let mut freed = Vec::new();
-        for address in &host.record.grant.addresses {
-            let Some(entry) = self.journal.read::<AddressRecord>(&address.to_string()).await?
-            else {
-                continue;
-            };
+        let addresses = &host.record.grant.addresses;
+        for (address, entry) in addresses.iter().zip(self.claims_at(addresses).await?) {
+            let Some(entry) = entry else { continue };
             let mut left = entry.record.clone();
             left.claims.retain(|claim| claim.host != *proven.host());
             batch.replace(&entry, &left);

@@ -276,7 +276,7 @@ mod tests {
             grant,
             lineage: hex(3),
             denied,
-            denied_by: None,
+            barred_by: std::collections::BTreeSet::new(),
             attested_by: None,
             next_due: 0,
         }

@@ -35,8 +35,8 @@ pub(super) struct Known<'a> {
     pub(super) held: Option<&'a HeldRecord>,
     /// What the registration entries grant to whoever shows evidence from outside.
     pub(super) entry: Option<Result<&'a Grant, Reason>>,
-    /// The evidence has stood for another host key before.
-    pub(super) replayed: bool,
+    /// The evidence stands for another host key, and why that is in the way.
+    pub(super) bound_elsewhere: Option<Reason>,
     /// The ID that would be issued is on the deny list.
     pub(super) id_denied: bool,
 }
@@ -67,8 +67,8 @@ pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Dec
     if known.host.is_some_and(|host| host.denied) {
         return Decision::Refuse(Reason::HostDenied);
     }
-    if known.replayed {
-        return Decision::Refuse(Reason::Replayed);
+    if let Some(reason) = known.bound_elsewhere {
+        return Decision::Refuse(reason);
     }
     match proven.claimed() {
         Claimed::Token { .. } => redeem(proven, known, now),

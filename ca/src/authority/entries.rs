@@ -70,11 +70,11 @@ impl Authority {
         issued: &Issued,
         now: UnixSeconds,
     ) -> Result<Vec<(IpAddr, AddressRecord)>, IssueError> {
-        for address in seen.host.iter().flat_map(|host| &host.record.grant.addresses) {
-            if !grant.addresses.contains(address) {
-                addresses.push((*address, self.journal.read(&address.to_string()).await?));
-            }
-        }
+        let former = seen.host.iter().flat_map(|host| &host.record.grant.addresses);
+        let former: Vec<IpAddr> =
+            former.filter(|address| !grant.addresses.contains(address)).copied().collect();
+        let entries = self.claims_at(&former).await?;
+        addresses.extend(former.into_iter().zip(entries));
         let mut written = Vec::new();
         for (address, entry) in addresses {
             let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
@@ -136,12 +136,16 @@ pub(super) fn write_certificate(
 }
 
 /// What rests on evidence from outside: the entries as they were, and the one host key that stands
-/// for a pod from now on.
+/// for a pod or a machine from now on.
 pub(super) fn write_outside(batch: &mut Batch, proven: &Proven, seen: &Seen, issued: &Issued) {
     let Some(outside) = &seen.outside else { return };
     outside.registered.expect(batch);
-    if let Some(whom) = proven.attested().and_then(|attested| attested.bound_to.as_ref()) {
+    if let Some(to) = proven.attested().and_then(|attested| attested.bound_to.as_ref()) {
         let record = BoundRecord { host: proven.host().clone(), not_after: issued.not_after };
-        batch.put(&whom.to_string(), outside.bound.as_ref(), &record);
+        batch.put(&to.name.to_string(), outside.bound.as_ref(), &record);
+    }
+    if let Some(bearer) = &outside.bearer {
+        // It was not denied, and is not now.
+        batch.unchanged(bearer);
     }
 }

@@ -6,6 +6,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::decide::{Decision, address_is_free, decide, within_rate};
@@ -18,8 +19,8 @@ use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, HostRecord, Redeemed,
-    TokenRecord,
+    AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, HostRecord,
+    JournalError, Redeemed, TokenRecord,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -119,10 +120,15 @@ impl Authority {
         };
         let granted = choose(&registered, attested, &choice);
         let bound = match &attested.bound_to {
-            Some(whom) => self.journal.read::<BoundRecord>(&whom.to_string()).await?,
+            Some(to) => self.journal.read::<BoundRecord>(&to.name.to_string()).await?,
             None => None,
         };
-        Ok(Some(Outside { registered, granted, bound }))
+        let other = bound.as_ref().map(|bound| &bound.record.host);
+        let bearer = match other.filter(|host| *host != proven.host()) {
+            Some(host) => self.journal.read::<HostRecord>(&host.to_string()).await?,
+            None => None,
+        };
+        Ok(Some(Outside { registered, granted, bound, bearer }))
     }
 
     /// Signs and commits one certificate. `None`: the journal changed meanwhile, nothing was
@@ -174,7 +180,7 @@ impl Authority {
             grant: grant.clone(),
             lineage: issued.lineage.clone(),
             denied: false,
-            denied_by: None,
+            barred_by: BTreeSet::new(),
             attested_by: proven.attested().map(|attested| attested.attestor.to_owned()),
             next_due,
         };
@@ -235,15 +241,21 @@ impl Authority {
         now: UnixSeconds,
     ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
         let denied = |claim: &Claim| seen.denied.holds(claim, now);
-        let mut found = Vec::new();
-        for address in &grant.addresses {
-            let entry = self.journal.read::<AddressRecord>(&address.to_string()).await?;
-            if let Some(entry) = &entry {
-                address_is_free(&entry.record, proven, grant, denied, now)
-                    .map_err(IssueError::Refused)?;
-            }
-            found.push((*address, entry));
+        let entries = self.claims_at(&grant.addresses).await?;
+        for entry in entries.iter().flatten() {
+            address_is_free(&entry.record, proven, grant, denied, now)
+                .map_err(IssueError::Refused)?;
         }
-        Ok(found)
+        Ok(grant.addresses.iter().copied().zip(entries).collect())
+    }
+
+    /// The records of these addresses, at one instant.
+    pub(super) async fn claims_at(
+        &self,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<Option<Entry<AddressRecord>>>, JournalError> {
+        let names: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.journal.read_many(&names).await
     }
 }

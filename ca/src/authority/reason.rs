@@ -60,6 +60,10 @@ pub enum Reason {
     )]
     Replayed,
     #[error(
+        "this machine's key holds a live SVID under another host key: the machine's key was copied, or the sidecar lost its state directory; wait for that SVID's end, or revoke it if nobody should have it"
+    )]
+    MachineBound,
+    #[error(
         "the registration entries give this caller another ID than its SVID has; start the sidecar again to take it"
     )]
     IdChanged,
@@ -108,6 +112,7 @@ impl Reason {
             Self::AddressUnknown => "address_unknown",
             Self::EvidenceMissing => "evidence_missing",
             Self::Replayed => "jwt_replayed",
+            Self::MachineBound => "machine_bound",
             Self::IdChanged => "id_changed",
             Self::LineageUnknown => "lineage_unknown",
             Self::LineageDenied => "lineage_denied",
@@ -197,6 +202,7 @@ impl IssueError {
             Self::Refused(
                 Reason::AddressTaken
                 | Reason::AddressCrowded
+                | Reason::MachineBound
                 | Reason::TooOften
                 | Reason::Contended,
             ) => Blame::Circumstances,

@@ -11,7 +11,7 @@ use super::denied::Denied;
 use super::issued::Issued;
 use super::registration::Registered;
 use super::{IssueError, Reason, chain};
-use crate::attest::Proven;
+use crate::attest::{Lasts, Proven};
 use crate::clock::UnixSeconds;
 use crate::journal::{
     BoundRecord, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord,
@@ -34,6 +34,8 @@ pub(super) struct Outside {
     pub(super) registered: Registered,
     pub(super) granted: Result<Grant, Reason>,
     pub(super) bound: Option<Entry<BoundRecord>>,
+    /// The host that the evidence is bound to, if that is another than the caller's.
+    pub(super) bearer: Option<Entry<HostRecord>>,
 }
 
 impl Seen {
@@ -44,10 +46,9 @@ impl Seen {
         let by_entry = entry.and_then(Result::ok);
         let grant =
             token.or(by_entry).or_else(|| self.host.as_ref().map(|entry| &entry.record.grant));
-        let bound = self.outside.as_ref().and_then(|outside| outside.bound.as_ref());
         Known {
             entry,
-            replayed: bound.is_some_and(|bound| bound.record.host != *proven.host()),
+            bound_elsewhere: self.outside.as_ref().and_then(|it| it.bound_elsewhere(proven, now)),
             id_denied: grant.is_some_and(|grant| self.denied.holds_id(&grant.spiffe_id, now)),
             token: self.token.as_ref().map(|entry| &entry.record),
             host: self.host.as_ref().map(|entry| &entry.record),
@@ -75,6 +76,24 @@ impl Seen {
             logged: lineage.logged.clone(),
             log_proof: Vec::new(),
         })
+    }
+}
+
+impl Outside {
+    /// Why another host key stands in the way of this one, if one does.
+    fn bound_elsewhere(&self, proven: &Proven, now: UnixSeconds) -> Option<Reason> {
+        let to = proven.attested()?.bound_to.as_ref()?;
+        let bound = &self.bound.as_ref()?.record;
+        if bound.host == *proven.host() {
+            return None;
+        }
+        let denied = self.bearer.as_ref().is_some_and(|bearer| bearer.record.denied);
+        match to.lasts {
+            Lasts::ForGood => Some(Reason::Replayed),
+            // A machine that was revoked does not come back by making itself another host key.
+            Lasts::WithTheSvid if denied => Some(Reason::HostDenied),
+            Lasts::WithTheSvid => (bound.not_after > now).then_some(Reason::MachineBound),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord,
+    AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord, Hex,
     HostRecord, IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
 };
 use crate::store::Commit;
@@ -55,7 +55,7 @@ impl Authority {
                 address.claims.iter().all(|claim| long_ago(claim.not_after))
             })
             .await?;
-        gone += self.sweep_kind(|bound: &BoundRecord| long_ago(bound.not_after)).await?;
+        gone += self.sweep_bounds(long_ago).await?;
         gone += self.sweep_lineages(long_ago).await?;
         gone += self.sweep_denials(now).await?;
         Ok(gone)
@@ -80,6 +80,37 @@ impl Authority {
         Ok(gone)
     }
 
+    /// What stands for a pod or a machine goes with its last certificate, unless its host is denied:
+    /// that one must not come back under another host key.
+    async fn sweep_bounds(
+        &self,
+        long_ago: impl Fn(UnixSeconds) -> bool,
+    ) -> Result<usize, JournalError> {
+        let (mut gone, mut after) = (0, None::<String>);
+        loop {
+            let page = self.journal.page::<BoundRecord>("", after.as_deref()).await?;
+            let Some(last) = page.last() else { return Ok(gone) };
+            after = Some(last.key.clone());
+            let ended = page.into_iter().filter(|entry| long_ago(entry.record.not_after));
+            let ended: Vec<Entry<BoundRecord>> = ended.collect();
+            for ended in ended.chunks(BATCH) {
+                let hosts = self.hosts(ended.iter().map(|entry| &entry.record.host)).await?;
+                let denied = |at: usize| hosts[at].as_ref().is_some_and(|host| host.record.denied);
+                let over = ended.iter().enumerate().filter(|(at, _)| !denied(*at));
+                gone += self.remove(over.map(|(_, entry)| entry)).await?;
+            }
+        }
+    }
+
+    async fn hosts<'a>(
+        &self,
+        names: impl Iterator<Item = &'a Hex>,
+    ) -> Result<Vec<Option<Entry<HostRecord>>>, JournalError> {
+        let names: Vec<String> = names.map(Hex::to_string).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.journal.read_many(&names).await
+    }
+
     /// A lineage goes when its last certificate ended long ago; the host's current one stays with
     /// the host.
     async fn sweep_lineages(
@@ -94,10 +125,7 @@ impl Authority {
             let ended = page.into_iter().filter(|entry| long_ago(entry.record.not_after));
             let ended: Vec<Entry<LineageRecord>> = ended.collect();
             for ended in ended.chunks(BATCH) {
-                let hosts: Vec<String> =
-                    ended.iter().map(|entry| entry.record.host.to_string()).collect();
-                let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-                let hosts = self.journal.read_many::<HostRecord>(&hosts).await?;
+                let hosts = self.hosts(ended.iter().map(|entry| &entry.record.host)).await?;
                 let current = |at: usize, key: &str| {
                     let host = hosts[at].as_ref().map(|host| host.record.lineage.to_string());
                     host.is_some_and(|lineage| key == format!("{}{lineage}", LineageRecord::PREFIX))

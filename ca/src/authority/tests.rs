@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use myelin_identity::seal::SealKey;
@@ -46,7 +47,7 @@ fn host(denied: bool) -> HostRecord {
         grant: grant(),
         lineage: hex(3),
         denied,
-        denied_by: None,
+        barred_by: BTreeSet::new(),
         attested_by: None,
         next_due: 0,
     }
@@ -159,7 +160,7 @@ fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
     let attested = || crate::attest::Attested {
         attestor: "kubernetes",
         selectors: vec![],
-        bound_to: Some(hex(7)),
+        bound_to: None,
         service_account: None,
         addresses: vec![],
     };
@@ -182,8 +183,10 @@ fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
         assert_eq!(refused(&bare), Some(Reason::EvidenceMissing));
         let denied = decided(true, renews, with(&pod, Some(Err(Reason::EntryDenied))));
         assert_eq!(refused(&denied), Some(Reason::EntryDenied));
-        let replayed = Known { replayed: true, ..with(&pod, Some(Ok(&same))) };
-        assert_eq!(refused(&decided(true, renews, replayed)), Some(Reason::Replayed));
+        for reason in [Reason::Replayed, Reason::MachineBound, Reason::HostDenied] {
+            let bound = Known { bound_elsewhere: Some(reason), ..with(&pod, Some(Ok(&same))) };
+            assert_eq!(refused(&decided(true, renews, bound)), Some(reason));
+        }
     }
     let first = decided(true, false, Known { entry: Some(Ok(&same)), ..Known::default() });
     assert_eq!(first, Decision::Begin { grant: grant() });

@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -81,9 +82,9 @@ pub struct HostRecord {
     pub lineage: Hex,
     /// After an alarm or a revocation nothing is issued to this key any more.
     pub denied: bool,
-    /// The number of the operator's denial that denied it, so that undoing finds it.
+    /// The numbers of the denials that bar it: it is let in again when none is left.
     #[serde(default)]
-    pub denied_by: Option<u64>,
+    pub barred_by: BTreeSet<u64>,
     /// The attestor whose evidence it must show at every issue; none: it redeemed a join token.
     #[serde(default)]
     pub attested_by: Option<String>,
@@ -224,6 +225,23 @@ impl Claim {
             (Some(ours), Some(theirs)) => ours == theirs,
             (None, _) | (_, None) => true,
         }
+    }
+}
+
+impl HostRecord {
+    /// Barred by this denial as well.
+    pub fn barred(&self, number: u64) -> Self {
+        let mut barred = Self { denied: true, ..self.clone() };
+        barred.barred_by.insert(number);
+        barred
+    }
+
+    /// After this denial was undone: in again only if no other one bars it.
+    pub fn unbarred(&self, number: u64) -> Self {
+        let mut left = self.clone();
+        left.barred_by.remove(&number);
+        left.denied = !left.barred_by.is_empty();
+        left
     }
 }
 

@@ -52,7 +52,8 @@ pub struct RegistryRecord {
     pub version: u64,
 }
 
-/// The one host key that may stand for a pod. `name`: the hash of issuer and pod uid.
+/// The one host key that may stand for a pod or a machine. `name`: the hash of issuer and pod uid,
+/// or of the machine's key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BoundRecord {
     pub host: Hex,

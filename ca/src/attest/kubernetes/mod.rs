@@ -13,7 +13,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{ServiceToken, token_audience};
 
-use super::{Attested, Evidence, Selector};
+use super::{Attested, BoundTo, Evidence, Lasts, Selector};
 use crate::clock::UnixSeconds;
 use crate::journal::Hex;
 
@@ -77,10 +77,11 @@ fn attested(claims: Claims) -> Result<Attested, Evidence> {
         selectors.push(Selector::found("k8s:node-name:", &node.name));
     }
     let whom = format!("{}\n{}", claims.iss, pod.uid);
+    let name = Hex(digest(&SHA256, whom.as_bytes()).as_ref().to_vec());
     Ok(Attested {
         attestor: ATTESTOR,
         selectors,
-        bound_to: Some(Hex(digest(&SHA256, whom.as_bytes()).as_ref().to_vec())),
+        bound_to: Some(BoundTo { name, lasts: Lasts::ForGood }),
         service_account: Some((bound.namespace, account.name)),
         addresses: Vec::new(),
     })

@@ -246,17 +246,15 @@ async fn revoke_serial(
         };
         let mut batch = Batch::default();
         let number = denied.add(&mut batch, &record)?;
-        let open = host.filter(|host| !host.record.denied);
-        if let Some(host) = &open {
-            let denied_by = Some(number);
-            batch.replace(host, &HostRecord { denied: true, denied_by, ..host.record.clone() });
+        if let Some(host) = &host {
+            batch.replace(host, &host.record.barred(number));
         }
         if let Commit::Committed { .. } = journal.commit(batch).await? {
             return Ok(Revoked {
                 number,
                 spiffe_id: issued.spiffe_id,
                 serials: record.serials.iter().map(|denied| denied.serial.to_string()).collect(),
-                hosts: usize::from(open.is_some()),
+                hosts: usize::from(host.is_some()),
                 tokens: 0,
                 until: record.until(),
             });

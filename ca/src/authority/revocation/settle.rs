@@ -58,16 +58,17 @@ pub(super) async fn settle(
         return Ok(Concerned { until: Some(entry.record.until()), hosts: 0, tokens: 0 });
     };
     let until = last_end(journal, id, now).await?;
-    let by = Some(number);
+    let bars = |host: &HostRecord| host.barred_by.contains(&number);
     change_all(
         journal,
-        |host: &HostRecord| host.grant.spiffe_id == *id && !host.denied,
-        |host| HostRecord { denied: true, denied_by: by, ..host.clone() },
+        // Also those that another denial bars already: it may be undone before this one.
+        |host: &HostRecord| host.grant.spiffe_id == *id && !bars(host),
+        |host| host.barred(number),
     )
     .await?;
     // Those that an interrupted run barred are counted as well.
     let barred = journal.all::<HostRecord>().await?;
-    let hosts = barred.iter().filter(|host| host.record.denied_by == by).count();
+    let hosts = barred.iter().filter(|host| bars(&host.record)).count();
     let tokens = change_all(
         journal,
         |token: &TokenRecord| {
@@ -81,12 +82,12 @@ pub(super) async fn settle(
     Ok(Concerned { until, hosts, tokens })
 }
 
-/// Lets the hosts in again that this denial barred.
+/// Lets the hosts in again that this denial barred, and no other does.
 pub(super) async fn unbar_hosts(journal: &Journal, number: u64) -> Result<usize, RevokeError> {
     change_all(
         journal,
-        |host: &HostRecord| host.denied_by == Some(number),
-        |host| HostRecord { denied: false, denied_by: None, ..host.clone() },
+        |host: &HostRecord| host.barred_by.contains(&number),
+        |host| host.unbarred(number),
     )
     .await
 }

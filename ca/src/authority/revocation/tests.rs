@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
@@ -45,7 +46,7 @@ async fn host(journal: &Journal, byte: u8, id: &str, not_after: u64) {
         grant: grant(id),
         lineage: hex(byte),
         denied: false,
-        denied_by: None,
+        barred_by: BTreeSet::new(),
         attested_by: None,
         next_due: 0,
     };
@@ -134,11 +135,22 @@ async fn revocation_that_is_undone_leaves_nothing_but_a_higher_epoch() {
     assert!(!barred(&journal, 1).await);
     let twice = undo(&journal, done.number, NOW).await.unwrap_err();
     assert!(matches!(twice, RevokeError::NumberUnknown(_)), "{twice}");
-    // A host that was barred by its serial stays so when a later revocation of its ID is undone.
-    revoked(&journal, Subject::Serial("01010101".to_owned())).await.unwrap();
-    let second = revoked(&journal, Subject::Id(WEB.to_owned())).await.unwrap();
-    undo(&journal, second.number, NOW).await.unwrap();
-    assert!(barred(&journal, 1).await);
+}
+
+#[tokio::test]
+async fn host_that_two_denials_bar_is_let_in_when_both_are_undone() {
+    for first_undone in [0, 1] {
+        let (_dir, journal) = journal();
+        host(&journal, 1, WEB, NOW + 100).await;
+        let serial = revoked(&journal, Subject::Serial("01010101".to_owned())).await.unwrap();
+        let id = revoked(&journal, Subject::Id(WEB.to_owned())).await.unwrap();
+        assert_eq!((serial.hosts, id.hosts), (1, 1));
+        let numbers = [serial.number, id.number];
+        undo(&journal, numbers[first_undone], NOW).await.unwrap();
+        assert!(barred(&journal, 1).await, "the other one holds");
+        undo(&journal, numbers[1 - first_undone], NOW).await.unwrap();
+        assert!(!barred(&journal, 1).await);
+    }
 }
 
 #[tokio::test]

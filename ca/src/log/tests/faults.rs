@@ -70,12 +70,14 @@ async fn log_of_another_replica_is_not_overwritten() {
     fill(&begins().await.unwrap(), 0..1).await;
 }
 
+type Asked = (Vec<Expect>, Vec<Write>);
+
 /// Loses one commit, which happens right before the next one that changes anything.
 #[derive(Clone)]
 struct Late {
     inner: Embedded,
     lose: Arc<AtomicBool>,
-    lost: Arc<Mutex<Option<(Vec<Expect>, Vec<Write>)>>>,
+    lost: Arc<Mutex<Option<Asked>>>,
 }
 
 impl Late {
