@@ -82,5 +82,5 @@ async fn fifty_certificates_at_once_are_fifty_entries_with_fifty_proofs() {
         .collect();
     checkpoints.sort_unstable();
     checkpoints.dedup();
-    assert!(checkpoints.len() <= 50, "{}", checkpoints.len());
+    assert!(checkpoints.len() <= 25, "{}", checkpoints.len());
 }

@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod ca;
 pub mod forge;
 pub mod genuine;
+pub mod hole;
 pub mod http;
 pub mod mesh;
 pub mod metrics;

@@ -75,6 +75,7 @@ impl Mesh {
         let lab = Lab::new()?;
         let watch = Watch::start(&lab, options.keep_bytes)?;
         let pod = lab.pod("ca", &addresses(1))?;
+        watch.has_logs_at(pod.addresses());
         let (lifetime, flags) = (options.lifetime, &options.ca_flags);
         let ca = Ca::start_with(pod, TRUST_DOMAIN, dir.path(), lifetime, flags).await?;
         Ok(Some(Self { ca, watch, ground, lab, next: AtomicU8::new(2), dir }))
@@ -121,13 +122,20 @@ impl Mesh {
 
     /// Another CA on the same wire.
     pub async fn another_ca(&self, trust_domain: &str, lifetime: Duration) -> Result<Ca> {
-        Ca::start(self.pod("other-ca")?, trust_domain, self.dir.path(), lifetime).await
+        let pod = self.pod_of_ca("other-ca")?;
+        Ca::start(pod, trust_domain, self.dir.path(), lifetime).await
     }
 
     /// Another CA, below a root whose key is elsewhere; it waits for its first intermediate.
     pub async fn ca_below(&self, trust_domain: &str, root: &Path) -> Result<Ca> {
-        let (pod, lifetime) = (self.pod("below-ca")?, Options::default().lifetime);
+        let (pod, lifetime) = (self.pod_of_ca("below-ca")?, Options::default().lifetime);
         Ca::start_below(pod, trust_domain, self.dir.path(), lifetime, root).await
+    }
+
+    fn pod_of_ca(&self, name: &str) -> Result<Pod> {
+        let pod = self.pod(name)?;
+        self.watch.has_logs_at(pod.addresses());
+        Ok(pod)
     }
 
     pub fn ground(&self) -> Ground {

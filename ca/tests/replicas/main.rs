@@ -1,5 +1,5 @@
 //! Several CA replicas on one real etcd: what one does the others know, and what becomes of them
-//! when one of them, the network or etcd fails (T37, T46). Replicas run in this process, each with
+//! when one of them, the network or etcd fails (T37). Replicas run in this process, each with
 //! its own data directory, doors and connection to etcd.
 //!
 //! Never: asserts on what a replica remembers; all is asked at its doors.

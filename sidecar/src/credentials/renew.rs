@@ -148,6 +148,17 @@ mod tests {
         assert_eq!(waits(None).take(10_000).count(), 10_000);
     }
 
+    #[test]
+    fn waits_of_a_fleet_that_failed_together_are_spread_over_half_the_ceiling() {
+        let life = Some(Duration::from_secs(DAY));
+        let mut tenth: Vec<_> = (0..200).filter_map(|_| waits(life).nth(10)).collect();
+        tenth.sort_unstable();
+        let (first, last) = (tenth[20], tenth[180]);
+        assert!(last - first > ceiling(life) / 4, "four fifths lie in {first:?} to {last:?}");
+        tenth.dedup();
+        assert!(tenth.len() > 150, "only {} different waits of 200", tenth.len());
+    }
+
     proptest! {
         #[test]
         fn no_wait_exceeds_the_ceiling(life in proptest::option::of(0..10 * DAY)) {

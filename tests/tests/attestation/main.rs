@@ -51,14 +51,17 @@ pub(crate) async fn talk(from: &Workload, to: &Workload) -> Result<()> {
 }
 
 /// Waits until this many attempts for an SVID have ended with this word.
-pub(crate) async fn attempts(of: &Workload, word: &str, at_least: f64) -> Result<()> {
-    let what = format!("{}: {at_least} attempts end as {word}", of.spec.name);
-    eventually(&what, Duration::from_secs(40), async || {
-        let labels = [("outcome", word)];
-        Ok(of.metrics().await?.sum("myelin_renewals_total", &labels) >= at_least)
-    })
-    .await
-    .with_context(|| of.last_words())
+pub(crate) async fn attempts(of: &Workload, word: &str, more: f64) -> Result<()> {
+    let what = format!("{}: {more} more attempts end as {word}", of.spec.name);
+    let seen = async || {
+        Ok::<_, anyhow::Error>(
+            of.metrics().await?.sum("myelin_renewals_total", &[("outcome", word)]),
+        )
+    };
+    let before = seen().await?;
+    eventually(&what, Duration::from_secs(40), async || Ok(seen().await? >= before + more))
+        .await
+        .with_context(|| of.last_words())
 }
 
 /// Waits until the sidecar's log says this.

@@ -1,5 +1,5 @@
 //! Certificates that live for seconds: renewed under load without one failed request (T40), a CA
-//! that is away for most of a life and for longer (T41), a CA that is killed while it issues (T45).
+//! that is away for most of a life and for longer (T41) or behind a black hole (T48), a CA that is killed while it issues (T45).
 //!
 //! Never: a restart of a sidecar where the issue says that none is needed.
 
@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod black_hole;
 mod load;
 mod outage;
 mod power_cut;

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod black_hole;
 mod bounds;
 mod bulk;
 mod endings;

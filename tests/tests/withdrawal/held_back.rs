@@ -1,5 +1,5 @@
-//! T61: somebody on the network holds the news back. The sidecar that hears nothing shows it within
-//! a heartbeat, everybody else acts, and it catches up when the network is whole again.
+//! T61: somebody on the network holds the news back. The sidecar that hears nothing shows it after
+//! two heartbeats, everybody else acts, and it catches up when the network is whole again.
 //!
 //! Never: a CA that is down; it answers everybody else all the while.
 
@@ -8,8 +8,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
-use myelin_tests::programs::{LIMIT, eventually, output};
-use myelin_tests::{Mesh, Options, Workload, binaries};
+use myelin_tests::hole::Hole;
+use myelin_tests::programs::eventually;
+use myelin_tests::{Mesh, Options, Workload};
 
 use crate::{PORT, Running, ask, deny_epoch, is_refused, revoke};
 
@@ -28,7 +29,7 @@ async fn news_that_are_held_back_show_as_staleness_and_arrive_when_the_way_is_fr
         Ok(staleness(&cut_off).await? < TWO_HEARTBEATS)
     })
     .await?;
-    hold_back(&mesh, &cut_off).await?;
+    let hole = Hole::dig(mesh.ca.pod(), cut_off.addresses(), mesh.dir()).await?;
     let known = Running::start(&revoked.pod, &to_server).await?;
     let mut unknown = Running::start(&revoked.pod, &to_cut_off).await?;
     revoke(&mesh.ca, &revoked.spec.id()).await?;
@@ -49,8 +50,7 @@ async fn news_that_are_held_back_show_as_staleness_and_arrive_when_the_way_is_fr
     unknown.talk().await?;
     ask(&revoked.pod, &to_cut_off).await?;
 
-    let nft = mesh.ca.pod().command(binaries::installed("nft", "nftables")?);
-    output(nft.args(["delete", "table", "inet", "held_back"]), LIMIT).await?;
+    hole.fill().await?;
     eventually("it has caught up", Duration::from_secs(60), async || {
         Ok(deny_epoch(&cut_off).await? >= 1.0)
     })
@@ -64,18 +64,4 @@ async fn news_that_are_held_back_show_as_staleness_and_arrive_when_the_way_is_fr
 async fn staleness(of: &Workload) -> Result<f64> {
     let said_at = of.metrics().await?.sum("myelin_deny_list_said_at_seconds", &[]);
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() - said_at)
-}
-
-/// Nothing passes between this workload and the CA any more, as if a router swallowed it.
-async fn hold_back(mesh: &Mesh, of: &Workload) -> Result<()> {
-    let from = of.pod.v4().to_string();
-    let rules = format!(
-        "table inet held_back {{\nchain input {{\ntype filter hook input priority 0\n\
-         ip saddr {from} drop\n}}\n\
-         chain output {{\ntype filter hook output priority 0\nip daddr {from} drop\n}}\n}}\n"
-    );
-    let file = mesh.dir().join("held-back.nft");
-    std::fs::write(&file, rules)?;
-    let nft = mesh.ca.pod().command(binaries::installed("nft", "nftables")?);
-    output(nft.arg("-f").arg(&file), LIMIT).await.map(drop)
 }

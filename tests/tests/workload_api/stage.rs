@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use myelin_lab::{Command, Pod};
 use myelin_tests::programs::{LIMIT, output};
 use myelin_tests::{Mesh, Spec, binaries};
@@ -92,6 +92,10 @@ pub(crate) async fn raw(
             let message = value("grpc-message: ").unwrap_or_default().replace("%20", " ");
             Ok(format!("{status} {}", message.replace("%60", "`")))
         }
-        None => Ok(format!("answer {}", value("size: ").unwrap_or("nothing"))),
+        // A frame of gRPC has a header of five bytes; without a server curl says that nothing came.
+        None => match value("size: ").and_then(|size| size.parse::<u64>().ok()) {
+            Some(bytes) if bytes > 5 => Ok(format!("answer {bytes}")),
+            _ => bail!("neither a status nor an answer: {said}"),
+        },
     }
 }

@@ -7,13 +7,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Refusal;
 use super::ca::{ca, split};
-use super::tls::{handshake_schemes, handshake_signature};
+use super::handshake::only_tls13_signatures;
 use crate::bundle::{BundleHash, RootId, TrustBundle};
 use crate::id::TrustDomain;
 use crate::svid::Leaf;
@@ -77,25 +76,5 @@ impl ServerCertVerifier for FirstContact {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(Refusal::OldTls.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        handshake_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        handshake_schemes()
-    }
+    only_tls13_signatures!();
 }

@@ -9,6 +9,7 @@ mod ca;
 mod endpoint;
 mod expected;
 mod first_contact;
+mod handshake;
 mod path;
 mod refusal;
 mod tls;
