@@ -42,6 +42,8 @@ pub enum SelectorError {
         "selector {0:?} is compared whole: there are no patterns; write one entry for each value"
     )]
     Pattern(String),
+    #[error("selector {text:?} would never hold: {expected}")]
+    NeverShown { text: String, expected: String },
     #[error(
         "a selector has at most {MAX_SELECTOR_BYTES} bytes, without white space or control characters"
     )]
@@ -112,6 +114,9 @@ impl FromStr for Selector {
         if value.contains('*') {
             return Err(SelectorError::Pattern(text.to_owned()));
         }
+        if let Some(expected) = never_shown(kind, value) {
+            return Err(SelectorError::NeverShown { text: text.to_owned(), expected });
+        }
         Ok(Self(text.to_owned()))
     }
 }
@@ -122,13 +127,73 @@ impl fmt::Display for Selector {
     }
 }
 
+/// A DNS subdomain (RFC 1123), which Kubernetes demands of namespaces, service accounts, pods and
+/// nodes, uids included: so that no name can be mistaken for two, nor leave the SPIFFE ID that it
+/// becomes a part of.
+pub(super) fn is_kubernetes_name(text: &str) -> bool {
+    let plain = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+    };
+    (1..=253).contains(&text.len())
+        && text.bytes().all(plain)
+        && !text.split('.').any(str::is_empty)
+}
+
+/// Why no attestor shows this value, with the spelling in which one would. An entry that waits for
+/// it would grant nothing, and a deny entry would let everybody pass.
+fn never_shown(kind: &str, value: &str) -> Option<String> {
+    match kind {
+        "x509:san:dns:" => value.bytes().any(|byte| byte.is_ascii_uppercase()).then(|| {
+            format!("DNS names are shown in lower case; write {kind}{}", value.to_ascii_lowercase())
+        }),
+        "x509:san:ip:" => match value.parse::<IpAddr>() {
+            Err(_) => {
+                Some(format!("{value:?} is no IP address; a selector names one, not a range"))
+            }
+            Ok(address) => {
+                let shown = address.to_canonical().to_string();
+                (shown != value).then(|| {
+                    format!("the same address is shown in one way only; write {kind}{shown}")
+                })
+            }
+        },
+        "x509:issuer-hash:" => {
+            let plain = value.replace(':', "").to_ascii_lowercase();
+            let hash = plain.len() == 64 && plain.bytes().all(|byte| byte.is_ascii_hexdigit());
+            match (hash, plain == value) {
+                (true, true) => None,
+                (true, false) => Some(format!("it is shown without colons in lower case; write {kind}{plain}")),
+                (false, _) => Some("expected the SHA-256 of the issuing certificate, 64 hexadecimal digits in lower case".to_owned()),
+            }
+        }
+        "k8s:ns:" | "k8s:sa:" | "k8s:pod-name:" | "k8s:pod-uid:" | "k8s:node-name:" => {
+            (!is_kubernetes_name(value)).then(|| {
+                "Kubernetes gives names of a-z, 0-9, - and . only, at most 253 bytes".to_owned()
+            })
+        }
+        // An issuer, a URI and a common name are whatever they are.
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn selectors_are_whole_texts_of_a_known_kind() {
-        for good in ["k8s:ns:shop", "x509:san:dns:vm-1.example.org", "x509:san:uri:a:b"] {
+        let hash = format!("x509:issuer-hash:{}", "ab".repeat(32));
+        let colons = format!("x509:issuer-hash:{}", vec!["AB"; 32].join(":"));
+        for good in [
+            "k8s:ns:shop",
+            "k8s:issuer:https://Issuer.example/A",
+            "x509:san:dns:vm-1.example.org",
+            "x509:san:ip:10.0.0.1",
+            "x509:san:ip:2001:db8::1",
+            "x509:san:uri:a:b",
+            "x509:subject:cn:VM-1",
+            &hash,
+        ] {
             assert_eq!(good.parse::<Selector>().unwrap().as_str(), good);
         }
         for (wrong, expected) in [
@@ -137,6 +202,15 @@ mod tests {
             ("k8s:ns:", "no value"),
             ("k8s:ns:shop-*", "no patterns"),
             ("k8s:ns:a b", "white space"),
+            ("x509:san:dns:VM-1.Example.org", "write x509:san:dns:vm-1.example.org"),
+            ("x509:san:ip:10.0.0.0/24", "no IP address"),
+            ("x509:san:ip:::ffff:10.0.0.1", "write x509:san:ip:10.0.0.1"),
+            ("x509:san:ip:2001:DB8:0::1", "write x509:san:ip:2001:db8::1"),
+            ("x509:issuer-hash:abcd", "64 hexadecimal digits"),
+            (&colons, "write x509:issuer-hash:abab"),
+            ("k8s:ns:Shop", "a-z, 0-9"),
+            ("k8s:sa:shop/web", "a-z, 0-9"),
+            ("k8s:pod-uid:a..b", "a-z, 0-9"),
         ] {
             let error = wrong.parse::<Selector>().unwrap_err().to_string();
             assert!(error.contains(expected), "{wrong}: {error}");

@@ -8,6 +8,7 @@
 use serde::Deserialize;
 
 use super::super::Evidence;
+use super::super::attested::is_kubernetes_name;
 use crate::clock::UnixSeconds;
 
 /// How far the issuer's clock may be ahead of ours, and a token be used after its end: what
@@ -116,11 +117,11 @@ fn is_of_one_pod(claims: &Claims) -> Result<(), Evidence> {
     let pod = bound.pod.as_ref().ok_or(Evidence::TokenNotPodBound("it names no pod"))?;
     let account = &bound.serviceaccount;
     for name in [&bound.namespace, &account.name, &pod.name, &pod.uid] {
-        if !is_name(name) {
+        if !is_kubernetes_name(name) {
             return Err(Evidence::TokenContradicts("a name in it is none that Kubernetes gives"));
         }
     }
-    if bound.node.as_ref().is_some_and(|node| !is_name(&node.name)) {
+    if bound.node.as_ref().is_some_and(|node| !is_kubernetes_name(&node.name)) {
         return Err(Evidence::TokenContradicts("a name in it is none that Kubernetes gives"));
     }
     let expected = format!("system:serviceaccount:{}:{}", bound.namespace, account.name);
@@ -128,17 +129,4 @@ fn is_of_one_pod(claims: &Claims) -> Result<(), Evidence> {
         return Err(Evidence::TokenContradicts("its subject is of another service account"));
     }
     Ok(())
-}
-
-/// A DNS subdomain (RFC 1123), which Kubernetes demands of all these, uids included: so that no
-/// name can be mistaken for two, nor leave the SPIFFE ID that it becomes a part of.
-fn is_name(text: &str) -> bool {
-    let plain = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
-    };
-    (1..=253).contains(&text.len())
-        && text.bytes().all(plain)
-        && !text.contains("..")
-        && !text.starts_with('.')
-        && !text.ends_with('.')
 }
