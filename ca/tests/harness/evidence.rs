@@ -30,18 +30,24 @@ pub const ECDSA: u32 = 0x0403;
 /// An issuer of service-account tokens, with its key set in a file.
 pub struct Cluster {
     key: EcdsaKeyPair,
+    kid: &'static str,
     pub jwks: PathBuf,
 }
 
 impl Cluster {
     pub fn new(directory: &Path) -> Self {
+        Self::with_key(directory, "one")
+    }
+
+    /// With a key of this id.
+    pub fn with_key(directory: &Path, kid: &'static str) -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let point = key.public_key().as_ref();
         let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
-        let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "x": x, "y": y}]});
+        let keys = json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y}]});
         let jwks = directory.join("jwks.json");
         std::fs::write(&jwks, keys.to_string()).unwrap();
-        Self { key, jwks }
+        Self { key, kid, jwks }
     }
 
     pub fn config(&self) -> KubernetesConfig {
@@ -54,7 +60,7 @@ impl Cluster {
     }
 
     pub fn mint(&self, claims: &Value) -> String {
-        let header = json!({"alg": "ES256", "kid": "one"});
+        let header = json!({"alg": "ES256", "kid": self.kid});
         let signed =
             format!("{}.{}", BASE64.encode(header.to_string()), BASE64.encode(claims.to_string()));
         let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
