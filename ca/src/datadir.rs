@@ -8,6 +8,7 @@
 
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,10 +82,20 @@ pub fn read_secret<const N: usize>(path: &Path) -> Result<Zeroizing<[u8; N]>, Da
 }
 
 /// Reads a secret of `N` bytes from a descriptor that whoever started this process left open, and
-/// closes it: no child shall inherit it.
+/// closes it: no child shall inherit it. Standard input (0) is read as it is. Any other is opened
+/// anew through /proc, as safe code must, so the kernel asks once more whether this user may read
+/// what is behind it: a file or pipe of another user is refused, and so is a socket.
 pub fn read_descriptor<const N: usize>(number: i32) -> Result<Zeroizing<[u8; N]>, DataDirError> {
     let path = PathBuf::from(format!("/proc/self/fd/{number}"));
     let given = |cause| DataDirError::Descriptor { number, cause };
+    if number == 0 {
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(given)?;
+        let secret = exactly(&mut fs::File::from(stdin), &path);
+        // Not closed: the next file would become standard input.
+        let nothing = fs::File::open("/dev/null").map_err(given)?;
+        nix::unistd::dup2_stdin(nothing).map_err(|error| given(error.into()))?;
+        return secret;
+    }
     let mut file = OpenOptions::new().read(true).open(&path).map_err(given)?;
     let secret = exactly(&mut file, &path);
     nix::unistd::close(number).map_err(|error| given(error.into()))?;
@@ -135,6 +146,24 @@ pub fn read_line(path: &Path) -> Result<Zeroizing<String>, DataDirError> {
     Ok(text)
 }
 
+/// Reads a file of at most `most` bytes that somebody hands over. What is longer is refused: cut, it
+/// would be taken for something else.
+pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    // Whole from the start: no copy of a key stays behind where it grew.
+    let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or(0) + 1);
+    fs::File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// [`read_bounded`], of text.
+pub fn read_bounded_text(path: &Path, most: u64) -> io::Result<String> {
+    let bytes = read_bounded(path, most)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text in UTF-8"))
+}
+
 /// Writes a new secret file (0600), durably; refuses to overwrite one.
 pub fn write_secret(path: &Path, secret: &[u8]) -> Result<(), DataDirError> {
     let at = |cause| DataDirError::at(path, cause);
@@ -163,7 +192,7 @@ pub enum DataDirError {
     #[error("{} must hold exactly {expected} bytes; restore the file from your backup, nothing else opens the CA's keys", path.display())]
     SecretLength { path: PathBuf, expected: usize },
     #[error(
-        "cannot read a secret from file descriptor {number}: {cause}; whoever starts the CA must open it, as in: myelin-ca serve --seal-key-fd 3 3<FILE"
+        "cannot read a secret from file descriptor {number}: {cause}; whoever starts the CA must open it on a file or pipe that the CA's own user may read, as in: myelin-ca serve --seal-key-fd 3 3<FILE (what only another user may read, and sockets: --seal-key-fd 0 <FILE)"
     )]
     Descriptor { number: i32, cause: io::Error },
 }
@@ -246,6 +275,18 @@ mod tests {
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink(scratch.path(), &link).unwrap();
         assert!(matches!(DataDir::open_or_make(&link), Err(DataDirError::NotADirectory(_))));
+    }
+
+    #[test]
+    fn file_that_is_longer_than_it_may_be_is_refused_and_never_cut() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, "seven b").unwrap();
+        assert_eq!(read_bounded_text(&path, 7).unwrap(), "seven b");
+        let refused = read_bounded(&path, 6).unwrap_err().to_string();
+        assert!(refused.contains("more than 6 bytes"), "{refused}");
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read_bounded_text(&path, 7).is_err(), "no text");
     }
 
     #[test]

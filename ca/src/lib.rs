@@ -2,8 +2,8 @@
 //! tests start a CA in their own process with [`app::Builder`].
 //!
 //! Rooms, each importing only from those below it: `app -> config -> api -> authority -> rotation,
-//! attest, log -> signer, journal -> template, check, store`, and at the bottom `clock`, `random`,
-//! `replica`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
+//! attest, log -> signer, journal -> template, check, store, https`, and at the bottom `clock`,
+//! `random`, `replica`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
 //!
 //! Never: links the data plane.
 
@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod datadir;
 pub mod federation;
+pub mod https;
 pub mod journal;
 pub mod lockdown;
 pub mod log;

@@ -10,7 +10,6 @@
     reason = "this is the room that talks to the terminal"
 )]
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,6 +22,7 @@ use myelin_ca::config::{
     Keys, LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, ServeArgs, SvidCommand,
     TokenCommand, Withdrawal,
 };
+use myelin_ca::datadir::read_bounded_text;
 use myelin_ca::federation::AddRequest;
 use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
@@ -45,20 +45,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => match cli.command {
-            Command::Log(LogCommand::Verify(args)) => match runtime.block_on(verify_log(&args)) {
-                Ok(true) => Ok(()),
-                Ok(false) => return ExitCode::from(EXIT_DAMAGED),
-                Err(line) => Err(line),
-            },
-            command => runtime.block_on(perform(command)),
-        },
+        Ok(runtime) => runtime.block_on(perform(cli.command)),
         Err(error) => Err(format!(
             "cannot start the runtime: {error}; are there threads and file descriptors left?"
         )),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(line) => {
             eprintln!("myelin-ca: {line}");
             ExitCode::from(EXIT_CONFIG)
@@ -66,8 +59,9 @@ fn main() -> ExitCode {
     }
 }
 
-async fn perform(command: Command) -> Result<(), String> {
-    match command {
+/// Does it, and says how the process ends.
+async fn perform(command: Command) -> Result<ExitCode, String> {
+    let done = match command {
         Command::Serve(args) => serve(*args).await,
         Command::Root(command) => {
             lock_down();
@@ -86,7 +80,10 @@ async fn perform(command: Command) -> Result<(), String> {
             };
             say(app::ceremony::issuer(&command, &app::system_clock()).await, json)
         }
-        Command::Log(LogCommand::Verify(args)) => verify_log(&args).await.map(|_| ()),
+        Command::Log(LogCommand::Verify(args)) => {
+            let whole = verify_log(&args).await?;
+            return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGED) });
+        }
         Command::Token(TokenCommand::Create(args)) => {
             let answer = ask(&args.operator.data, Ask::CreateToken(args.request())).await?;
             print(&answer, args.operator.json)
@@ -124,7 +121,8 @@ async fn perform(command: Command) -> Result<(), String> {
             }
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn say(said: Result<Said, AppError>, json: bool) -> Result<(), String> {
@@ -161,7 +159,7 @@ async fn federation(command: FederationCommand) -> Result<(), String> {
 fn federation_request(args: &FederationAddArgs) -> Result<AddRequest, String> {
     let text = |flag: &str, path: &Option<PathBuf>| match path {
         None => Ok(None),
-        Some(path) => read_bounded(path)
+        Some(path) => read_bounded_text(path, MAX_INPUT_BYTES)
             .map(Some)
             .map_err(|error| format!("cannot read {} ({flag}): {error}", path.display())),
     };
@@ -175,15 +173,6 @@ fn federation_request(args: &FederationAddArgs) -> Result<AddRequest, String> {
         web_roots_pem: text("--web-roots", &args.web_roots)?,
         unlogged: args.unlogged,
     })
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_INPUT_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_INPUT_BYTES {
-        return Err(std::io::Error::other(format!("it is larger than {MAX_INPUT_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 /// Replays the log; says whether it is whole.

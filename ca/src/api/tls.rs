@@ -10,10 +10,13 @@ use std::sync::Arc;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::verify::CallerVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::server::NoServerSessionStorage;
-use rustls::{ServerConfig, version::TLS13};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{InconsistentKeys, ServerConfig, version::TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use crate::authority::OwnSvid;
 use crate::clock::Clock;
@@ -37,10 +40,18 @@ pub fn endpoint_config(
     key: PrivateKeyDer<'static>,
     clock: Clock,
 ) -> Result<ServerConfig, rustls::Error> {
+    // What signs with the key wipes what it has read; these bytes are ours to wipe.
+    let key = Zeroizing::new(key);
+    let certified = CertifiedKey::new(chain, any_supported_type(&key)?);
+    match certified.keys_match() {
+        // A key that cannot tell its public half is tried in the first handshake.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(error) => return Err(error),
+    }
     let config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&TLS13])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     Ok(without_resumption(config, b"http/1.1"))
 }
 

@@ -5,19 +5,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use myelin_identity::id::TrustDomain;
 use serde_json::{Value, json};
 
 use super::{AppError, ask_offline_or_online, keys};
-use crate::clock::{Clock, UnixSeconds};
+use crate::clock::{Clock, UnixSeconds, rfc3339 as at};
 use crate::config::{
     ConfigError, IssuerCommand, IssuerImportArgs, IssuerRequestArgs, Keys, RootCommand,
     RootInitArgs, RootSignArgs, SealKeySource,
 };
+use crate::datadir::read_bounded_text;
 use crate::offline_root::{Intermediate, OfflineRoot};
 use crate::operator::{Answer, Ask, IssuerAnswer, IssuerAsk, IssuerStatus, RootKey};
 use crate::signer::Vault;
@@ -87,27 +87,35 @@ fn root_sign(args: &RootSignArgs, now: UnixSeconds) -> Result<Said, AppError> {
             plan.len()
         ));
     } else {
-        text.push_str("NOTHING WAS SIGNED. Compare each key with what the CA showed, then run it again with --yes.\n");
+        text.push_str("NOTHING WAS SIGNED. Compare each key and extension with what the CA showed, then run it again with --yes.\n");
     }
     Ok(Said { text, json: json!({ "signed": args.yes, "intermediates": plan }) })
 }
 
 fn planned(one: &Intermediate) -> String {
-    let extensions =
-        if one.extensions.is_empty() { "none".to_owned() } else { one.extensions.join(", ") };
     format!(
-        "intermediate of {}\n  request      {}\n  key sha256   {}\n  serial       {}\n  \
-         may issue    SVIDs only (path length {})\n  extensions   {extensions}\n  begins       {}\n  \
+        "intermediate of {}\n  request      {}\n  key sha256   {}\n{}  subject      {}\n  \
+         serial       {}\n  may issue    SVIDs only (path length {})\n  begins       {}\n  \
          ends         {}\n  certificate  {}\n",
         one.trust_domain,
         one.request.display(),
         one.key,
+        extensions(&one.extensions),
+        one.subject,
         one.serial,
         one.path_length,
         at(one.not_before),
         at(one.not_after),
         one.certificate.display(),
     )
+}
+
+/// The same lines on both machines, so that they can be compared.
+fn extensions(shown: &[String]) -> String {
+    if shown.is_empty() {
+        return "  extension    none\n".to_owned();
+    }
+    shown.iter().map(|one| format!("  extension    {one}\n")).collect()
 }
 
 /// A root's own seal key lies in its directory unless it is named.
@@ -117,19 +125,28 @@ fn root_vault(root: &OfflineRoot, keys: &Keys) -> Result<Vault, AppError> {
 
 async fn request(args: &IssuerRequestArgs, clock: &Clock) -> Result<Said, AppError> {
     if !args.out.is_dir() {
-        let cause = std::io::ErrorKind::NotADirectory.into();
+        let cause = io::ErrorKind::NotADirectory.into();
         return Err(AppError::File { path: args.out.clone(), cause });
     }
-    let question = IssuerAsk::Request { count: args.count };
+    let question = match args.again {
+        true => IssuerAsk::Again,
+        false => IssuerAsk::Request { count: args.count },
+    };
     let answer = ask(&args.operator.data, question, &args.keys.keys(), clock).await?;
     let IssuerAnswer::Requested(made) = answer else { return Err(other_answer()) };
     let (mut text, mut files) = (String::new(), Vec::new());
     for request in made {
         let name = format!("issuer-{}.csr", &request.key[..16.min(request.key.len())]);
         let path = args.out.join(name);
-        write_new(&path, &request.csr_pem)?;
-        text.push_str(&format!("{}\n  key sha256  {}\n", path.display(), request.key));
-        files.push(json!({ "request": path, "key": request.key }));
+        write_request(&path, &request.csr_pem)
+            .map_err(|cause| AppError::RequestFile { path: path.clone(), cause })?;
+        let (path_shown, shown) = (path.display(), extensions(&request.extensions));
+        text.push_str(&format!("{path_shown}\n  key sha256   {}\n{shown}", request.key));
+        files
+            .push(json!({ "request": path, "key": request.key, "extensions": request.extensions }));
+    }
+    if files.is_empty() {
+        return Err(AppError::Refused("no request waits for an answer".to_owned()));
     }
     text.push_str("Carry these to the root's machine: myelin-ca root sign --dir DIRECTORY --out DIRECTORY FILE...\n");
     Ok(Said { text, json: Value::Array(files) })
@@ -138,7 +155,8 @@ async fn request(args: &IssuerRequestArgs, clock: &Clock) -> Result<Said, AppErr
 async fn import(args: &IssuerImportArgs, clock: &Clock) -> Result<Said, AppError> {
     let (mut text, mut taken) = (String::new(), Vec::new());
     for path in &args.certificates {
-        let pem = read_bounded(path)?;
+        let pem = read_bounded_text(path, MAX_CERTIFICATE_FILE_BYTES)
+            .map_err(|cause| AppError::File { path: path.clone(), cause })?;
         let question = IssuerAsk::Import { pem };
         let answer = ask(&args.operator.data, question, &args.keys.keys(), clock).await;
         let named = |error: AppError| AppError::Refused(format!("{}: {error}", path.display()));
@@ -206,25 +224,15 @@ fn other_answer() -> AppError {
     AppError::Refused("the server answered another question; use its version of myelin-ca".into())
 }
 
-fn read_bounded(path: &Path) -> Result<String, AppError> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_CERTIFICATE_FILE_BYTES).read_to_string(&mut text))
-        .map_err(|cause| AppError::File { path: path.to_owned(), cause })?;
-    Ok(text)
-}
-
-fn write_new(path: &PathBuf, text: &str) -> Result<(), AppError> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|cause| AppError::File { path: path.to_owned(), cause })
-}
-
-/// RFC 3339.
-fn at(seconds: UnixSeconds) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
+/// Writes a request over nothing else. One that lies there whole is good; half of one is not left.
+fn write_request(path: &Path, text: &str) -> io::Result<()> {
+    if read_bounded_text(path, MAX_CERTIFICATE_FILE_BYTES).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
 }

@@ -71,7 +71,7 @@ pub async fn ask_offline_or_online(
             match question {
                 Ask::Issuer(question) => {
                     let vault = match question {
-                        IssuerAsk::Status => None,
+                        IssuerAsk::Status | IssuerAsk::Again => None,
                         _ => Some(keys::vault(&data, keys, true)?),
                     };
                     let (replica, bundle) = (super::replica(&data)?, Arc::new(bundle));

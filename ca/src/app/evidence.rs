@@ -5,7 +5,6 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::io::Read as _;
 use std::path::Path;
 
 use myelin_identity::id::TrustDomain;
@@ -16,6 +15,7 @@ use crate::attest::kubernetes::{HttpsSource, Jwks, KeysError, Kubernetes, Source
 use crate::attest::machine::Machines;
 use crate::clock::Clock;
 use crate::config::{AttestConfig, KeysConfig};
+use crate::datadir::read_bounded;
 
 /// A file of CA certificates: some dozens of them.
 const MAX_CA_FILE_BYTES: u64 = 256 * 1024;
@@ -54,16 +54,13 @@ fn source(keys: &KeysConfig, clock: &Clock) -> Result<Source, AppError> {
         KeysConfig::Https { url, ca, bearer_file } => {
             let roots = read(ca)?;
             let (ca, bearer) = (ca.clone(), bearer_file.clone());
-            let source = HttpsSource::new(url, ca, &roots, bearer, clock.clone());
+            let source = HttpsSource::new(url, ca, &roots, bearer, clock);
             Ok(Source::Https(source.map_err(KeysError::from)?))
         }
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, AppError> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_CA_FILE_BYTES).read_to_end(&mut bytes))
-        .map_err(|cause| AppError::CaFile { path: path.to_owned(), cause })?;
-    Ok(bytes)
+    read_bounded(path, MAX_CA_FILE_BYTES)
+        .map_err(|cause| AppError::CaFile { path: path.to_owned(), cause })
 }

@@ -116,6 +116,8 @@ pub enum AppError {
     OfflineRoot(#[from] OfflineRootError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    #[error("cannot write {}: {cause}; its key is made and waits for an answer: then run myelin-ca issuer request --again --out DIRECTORY", path.display())]
+    RequestFile { path: PathBuf, cause: io::Error },
     #[error("cannot use {}: {cause}", path.display())]
     File { path: PathBuf, cause: io::Error },
     #[error(transparent)]

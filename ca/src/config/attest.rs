@@ -82,6 +82,12 @@ impl AttestArgs {
             return Err(ConfigError::PlainJwks(text.to_owned()));
         }
         if !text.starts_with("https://") {
+            // A forgotten s, or a flag too many: it would be ignored without a word.
+            let (ca, bearer) = (&self.kubernetes_jwks_ca, &self.kubernetes_jwks_bearer_file);
+            if ca.is_some() || bearer.is_some() {
+                let flag = if ca.is_some() { "-ca" } else { "-bearer-file" };
+                return Err(ConfigError::JwksOfFile { file: text.to_owned(), flag });
+            }
             return Ok(KeysConfig::File(PathBuf::from(text)));
         }
         let ca = self.kubernetes_jwks_ca.clone().ok_or(ConfigError::JwksCa)?;
@@ -102,7 +108,17 @@ mod tests {
             kubernetes_namespaces: vec![namespace.to_owned()],
             ..AttestArgs::default()
         };
-        let config = args("/etc/jwks.json", "shop").config().unwrap();
+        let file = args("/etc/jwks.json", "shop");
+        let ca = AttestArgs { kubernetes_jwks_ca: Some("/ca.crt".into()), ..file.clone() };
+        let bearer =
+            AttestArgs { kubernetes_jwks_bearer_file: Some("/token".into()), ..file.clone() };
+        for (ignored, flag) in
+            [(ca, "--kubernetes-jwks-ca is"), (bearer, "--kubernetes-jwks-bearer-file is")]
+        {
+            let error = ignored.config().unwrap_err().to_string();
+            assert!(error.contains(flag), "{error}");
+        }
+        let config = file.config().unwrap();
         assert!(matches!(config.kubernetes.unwrap().keys, KeysConfig::File(_)));
         for (jwks, namespace, expected) in [
             ("http://10.0.0.1/jwks", "shop", "https://"),

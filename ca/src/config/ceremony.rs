@@ -81,6 +81,9 @@ pub struct IssuerRequestArgs {
     /// How many: one to issue now, the others to follow in their turn.
     #[arg(long, default_value_t = 1)]
     pub count: usize,
+    /// Make no keys: write the requests that wait for an answer once more.
+    #[arg(long, conflicts_with = "count")]
+    pub again: bool,
     /// Directory for the requests, issuer-<key>.csr.
     #[arg(long)]
     pub out: PathBuf,

@@ -73,7 +73,7 @@ pub struct EntryArgs {
     #[arg(long, value_delimiter = ',', value_name = "PORT", conflicts_with = "deny")]
     pub port: Vec<u16>,
     /// What the workload's side speaks, if not myelin/1.
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, conflicts_with = "deny")]
     pub protocol: String,
 }
 
@@ -107,6 +107,32 @@ impl EntryArgs {
             }
             (Some(AddressFrom::Certificate), true, true) => Ok(AddressSource::Evidence),
             _ => Err(ConfigError::EntryAddress),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::config::Cli;
+
+    #[test]
+    fn deny_entry_with_something_to_grant_is_refused() {
+        let parse = |more: &[&str]| {
+            let entry = ["myelin-ca", "entry", "create", "x", "--data", "d", "--deny"];
+            Cli::try_parse_from(entry.iter().chain(&["--selector", "k8s:ns:shop"]).chain(more))
+        };
+        parse(&[]).unwrap();
+        for (flag, value) in [
+            ("--protocol", "mtls"),
+            ("--id", "spiffe://a/b"),
+            ("--address", "10.0.0.1"),
+            ("--address-from", "caller"),
+            ("--within", "10.0.0.0/8"),
+            ("--port", "80"),
+        ] {
+            assert!(parse(&[flag, value]).is_err(), "{flag}");
         }
     }
 }

@@ -18,13 +18,14 @@ pub struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     pub seal_key_file: Option<PathBuf>,
     /// Read the 32-byte seal key from this open file descriptor, to its end, and close it. Nothing
-    /// is made then: whoever starts the CA keeps the key.
+    /// is made then: whoever starts the CA keeps the key. 0 is standard input, whatever it is; 3 and
+    /// above must be a file or pipe that the CA's own user may open, for it is opened anew.
     #[arg(
         long,
         value_name = "N",
         env = "MYELIN_CA_SEAL_KEY_FD",
         conflicts_with = "seal_key_file",
-        value_parser = clap::value_parser!(i32).range(3..)
+        value_parser = descriptor
     )]
     pub seal_key_fd: Option<i32>,
     /// Wrap the seal key with the AES key of this label in the PKCS#11 token (made there if it is
@@ -81,5 +82,28 @@ impl KeyArgs {
             pin_file: self.pkcs11_pin_file.clone().unwrap_or_default(),
         });
         Keys { seal_key, token }
+    }
+}
+
+/// Standard output and error are for what people read.
+fn descriptor(text: &str) -> Result<i32, String> {
+    match text.parse() {
+        Ok(number @ (0 | 3..)) => Ok(number),
+        _ => Err("expected 0 (standard input), or 3 or above".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_is_standard_input_or_one_that_was_opened_for_it() {
+        for (text, expected) in [("0", Some(0)), ("3", Some(3)), ("19", Some(19))] {
+            assert_eq!(descriptor(text).ok(), expected);
+        }
+        for wrong in ["1", "2", "-1", "", "x", "2147483648"] {
+            assert!(descriptor(wrong).is_err(), "{wrong}");
+        }
     }
 }

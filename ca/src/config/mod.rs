@@ -256,6 +256,10 @@ pub enum ConfigError {
     )]
     JwksCa,
     #[error(
+        "--kubernetes-jwks{flag} is for keys that come over https, and --kubernetes-jwks {file:?} is a file; leave it out, or name an https:// URL"
+    )]
+    JwksOfFile { file: String, flag: &'static str },
+    #[error(
         "say where the workload is: --address <IP> (repeated), or --address-from caller (with --within <CIDR> if you like), or --address-from certificate"
     )]
     EntryAddress,

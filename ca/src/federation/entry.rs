@@ -13,8 +13,9 @@ use myelin_identity::bundle::{ForeignBundle, MAX_FOREIGN, SpiffeDocument, TrustB
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use super::{COMMIT_ATTEMPTS, FederationError, fetch, judge};
+use super::{COMMIT_ATTEMPTS, FederationError, judge};
 use crate::clock::UnixSeconds;
+use crate::https::{self, HttpsUrl};
 use crate::journal::{
     Batch, CURRENT, EndpointProfile, Entry, FederationEpochRecord, FederationRecord, Journal,
     Record,
@@ -213,8 +214,8 @@ fn check_url(url: &str) -> Result<(), FederationError> {
     if !is_usable {
         return Err(wrong("has no usable port"));
     }
-    fetch::server_name(&uri).map_err(|_| wrong("names no host that a certificate could name"))?;
-    Ok(())
+    let named = HttpsUrl::parse(url).map(|_| ());
+    named.ok_or_else(|| wrong("names no host that a certificate could name"))
 }
 
 fn check_web_roots(profile: EndpointProfile, pem: &str) -> Result<(), FederationError> {
@@ -225,7 +226,7 @@ fn check_web_roots(profile: EndpointProfile, pem: &str) -> Result<(), Federation
     if pem.len() > MAX_WEB_ROOTS_BYTES {
         return Err(wrong("is larger than 64 KiB; name the one authority that you mean"));
     }
-    fetch::web_roots(pem.as_bytes())
+    https::roots(pem.as_bytes())
         .map(|_| ())
         .map_err(|why| FederationError::Flag { flag: "--web-roots", why })
 }

@@ -85,11 +85,8 @@ pub(super) fn judge(
     Ok((document, verdict))
 }
 
-/// The record as a bundle.
-pub(super) fn bundle(
-    trust_domain: TrustDomain,
-    held: &ForeignRecord,
-) -> Result<TrustBundle, BundleError> {
+/// What rests of a foreign bundle, as a bundle.
+pub fn bundle(trust_domain: TrustDomain, held: &ForeignRecord) -> Result<TrustBundle, BundleError> {
     let roots = held.roots_der.iter().map(|der| CertificateDer::from(der.0.clone())).collect();
     TrustBundle::new(trust_domain, held.sequence, roots)
 }

@@ -28,7 +28,7 @@ mod tests;
 
 pub use entry::{AddRequest, add, find, list, remove};
 pub use fetch::FetchError;
-pub use judge::Unfit;
+pub use judge::{Unfit, bundle};
 pub use keeper::Keeper;
 pub use refresh::{Outcome, RefreshError, refresh};
 pub use schedule::{DEFAULT_REFRESH, MAX_REFRESH, MIN_REFRESH};
@@ -73,7 +73,7 @@ pub async fn read_set(journal: &Journal) -> Result<ForeignBundles, FederationErr
             let trust_domain = entry::domain(name)?;
             let unlogged = entry.record.unlogged;
             let Some(held) = entry.record.bundle else { continue };
-            let bundle = Arc::new(judge::bundle(trust_domain, &held)?);
+            let bundle = Arc::new(bundle(trust_domain, &held)?);
             bundles.push(ForeignBundle { bundle, unlogged });
         }
         if self::epoch(journal).await? == epoch {

@@ -1,7 +1,8 @@
 //! A root on a machine of its own: a directory with its certificate, its sealed key and the list of
 //! what it has signed. Called by the `root` commands through `app`.
 //!
-//! Never: in the directory of a CA that serves, or signs what it did not show.
+//! Never: in the directory of a CA that serves, or signs what its plan does not show: key, names,
+//! life, path length, and each extension with the SHA-256 of its value.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -18,12 +19,14 @@ use serde::Serialize;
 
 use crate::check::{self, Mismatch, Requested, Unfit};
 use crate::clock::UnixSeconds;
-use crate::datadir::{DataDir, DataDirError, write_secret};
+use crate::datadir::{DataDir, DataDirError, read_bounded, write_secret};
 use crate::journal::Hex;
 use crate::pem;
 use crate::random;
 use crate::signer::{SealedIssuer, Signer, SignerError, Vault};
-use crate::template::{IssuerTemplate, Serial, Validity, issuer_validity, successor_validity};
+use crate::template::{
+    Extension, IssuerTemplate, Serial, Validity, issuer_validity, successor_validity,
+};
 
 /// A request is under 1 KiB in PEM; a sealed key or a certificate too. More is a mistaken file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -46,6 +49,8 @@ pub enum OfflineRootError {
     Request { path: PathBuf, why: Unfit },
     #[error("{} and {} are for the same key; name each request once", .0.display(), .1.display())]
     Twice(PathBuf, PathBuf),
+    #[error("{} and {} would both become {}; call them differently", .0.display(), .1.display(), .2.display())]
+    SameOutput(PathBuf, PathBuf, PathBuf),
     #[error("the root ends at {root_not_after} (Unix seconds): {} would begin after it; sign fewer, or rotate the root", path.display())]
     BeyondRoot { path: PathBuf, root_not_after: UnixSeconds },
     #[error("the root's certificate names no trust domain; was it made by myelin-ca root init?")]
@@ -81,9 +86,11 @@ pub struct Intermediate {
     pub certificate: PathBuf,
     /// SHA-256 of its public key: the machine that asked shows the same.
     pub key: String,
+    /// Its common name.
+    pub subject: String,
     pub trust_domain: String,
     pub path_length: u8,
-    /// Object identifiers and lengths of what it says beyond that.
+    /// What it says beyond that, as the machine that asked shows it too.
     pub extensions: Vec<String>,
     pub serial: String,
     pub not_before: UnixSeconds,
@@ -167,7 +174,12 @@ impl OfflineRoot {
             let validity = successor_validity(n, life, now, root).ok_or_else(|| {
                 OfflineRootError::BeyondRoot { path: path.clone(), root_not_after: root.not_after }
             })?;
-            plan.push(planned(path, out, &trust_domain, requested, validity)?);
+            let one = planned(path, out, &trust_domain, requested, validity)?;
+            if let Some(other) = plan.iter().find(|other| other.certificate == one.certificate) {
+                let (other, to) = (other.request.clone(), one.certificate);
+                return Err(OfflineRootError::SameOutput(other, path.clone(), to));
+            }
+            plan.push(one);
         }
         Ok(plan)
     }
@@ -229,7 +241,7 @@ impl OfflineRoot {
 
     fn certificate(&self) -> Result<CertificateDer<'static>, OfflineRootError> {
         let path = self.certificate_path();
-        let text = read_bounded(&path)?;
+        let text = read(&path)?;
         CertificateDer::from_pem_slice(&text).map_err(|error| OfflineRootError::Pem {
             path,
             expected: "CERTIFICATE",
@@ -254,23 +266,23 @@ fn planned(
     validity: Validity,
 ) -> Result<Intermediate, OfflineRootError> {
     let serial = fresh_serial()?;
-    let shown = |extra: &crate::template::Extension| {
-        let oid: Vec<String> = extra.oid.iter().map(u64::to_string).collect();
-        format!("{} ({} bytes)", oid.join("."), extra.der.len())
-    };
-    let name = path.file_stem().unwrap_or_default();
+    let subject = format!("Myelin issuing CA of {trust_domain}");
+    // The whole stem: what follows a dot in a name belongs to the name.
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".crt");
     Ok(Intermediate {
         request: path.to_owned(),
-        certificate: out.join(name).with_extension("crt"),
+        certificate: out.join(name),
         key: Hex(requested.public_key.fingerprint().to_vec()).to_string(),
+        subject: subject.clone(),
         trust_domain: trust_domain.to_owned(),
         path_length: 0,
-        extensions: requested.extensions.iter().map(shown).collect(),
+        extensions: requested.extensions.iter().map(Extension::to_string).collect(),
         serial: Hex(serial.as_bytes().to_vec()).to_string(),
         not_before: validity.not_before,
         not_after: validity.not_after,
         template: IssuerTemplate {
-            common_name: format!("Myelin issuing CA of {trust_domain}"),
+            common_name: subject,
             trust_domain: trust_domain.to_owned(),
             serial,
             validity,
@@ -282,25 +294,25 @@ fn planned(
 }
 
 fn read_request(path: &Path, trust_domain: &str) -> Result<Requested, OfflineRootError> {
-    let text = read_bounded(path)?;
-    let csr = CertificateSigningRequestDer::from_pem_slice(&text).map_err(|error| {
-        OfflineRootError::Pem {
-            path: path.to_owned(),
-            expected: "CERTIFICATE REQUEST",
-            why: error.to_string(),
-        }
-    })?;
-    check::request(&csr, trust_domain)
+    let text = read(path)?;
+    let wrong = |why: String| OfflineRootError::Pem {
+        path: path.to_owned(),
+        expected: "CERTIFICATE REQUEST",
+        why,
+    };
+    let found: Result<Vec<_>, _> = CertificateSigningRequestDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| wrong(error.to_string()))?;
+    // With two, one of them would be signed unseen, or be missed without a word.
+    let [csr] = found.as_slice() else {
+        return Err(wrong(format!("it holds {}", found.len())));
+    };
+    check::request(csr, trust_domain)
         .map_err(|why| OfflineRootError::Request { path: path.to_owned(), why })
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, OfflineRootError> {
-    use std::io::Read as _;
-    let mut text = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut text))
-        .map_err(|cause| OfflineRootError::File { path: path.to_owned(), cause })?;
-    Ok(text)
+fn read(path: &Path) -> Result<Vec<u8>, OfflineRootError> {
+    read_bounded(path, MAX_FILE_BYTES)
+        .map_err(|cause| OfflineRootError::File { path: path.to_owned(), cause })
 }
 
 /// A certificate is public; it is never written over another.
@@ -333,3 +345,6 @@ fn trust_domain_of(certificate: &CertificateDer<'_>) -> Result<String, OfflineRo
 fn fresh_serial() -> Result<Serial, OfflineRootError> {
     random::bytes().map(Serial::from_random).map_err(|_| OfflineRootError::NoRandomness)
 }
+
+#[cfg(test)]
+mod tests;

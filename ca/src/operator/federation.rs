@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
@@ -164,9 +164,7 @@ fn said(outcome: Outcome) -> String {
 }
 
 fn bundle(domain: &TrustDomain, record: &FederationRecord) -> Option<TrustBundle> {
-    let held = record.bundle.as_ref()?;
-    let roots = held.roots_der.iter().map(|der| CertificateDer::from(der.0.clone())).collect();
-    TrustBundle::new(domain.clone(), held.sequence, roots).ok()
+    federation::bundle(domain.clone(), record.bundle.as_ref()?).ok()
 }
 
 fn line(domain: &TrustDomain, record: &FederationRecord, now: UnixSeconds) -> FederationLine {

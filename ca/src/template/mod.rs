@@ -6,8 +6,12 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use myelin_identity::log::{LOG_OID, named_log_of_value};
 
 use crate::clock::UnixSeconds;
 
@@ -74,6 +78,29 @@ pub struct Extension {
     pub oid: Vec<u64>,
     /// The value, DER.
     pub der: Vec<u8>,
+}
+
+/// What people compare on two machines: the value's SHA-256, and the log if it names one.
+impl fmt::Display for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = digest(&SHA256, &self.der);
+        let named = (self.oid == LOG_OID).then(|| named_log_of_value(&self.der));
+        if let Some(Ok(log)) = &named {
+            write!(f, "names the log {log} (")?;
+        } else {
+            for (n, arc) in self.oid.iter().enumerate() {
+                write!(f, "{}{arc}", if n == 0 { "" } else { "." })?;
+            }
+            write!(f, " ({} bytes, ", self.der.len())?;
+        }
+        f.write_str("sha256 ")?;
+        hash.as_ref().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")?;
+        match named {
+            Some(Err(error)) => write!(f, " is to name a log, and does not: {error}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What lifetimes this CA grants.
@@ -172,6 +199,28 @@ mod tests {
         let issuer = Validity { not_before: NOW - 30, not_after: NOW + issuer_left };
         let validity = lifetimes.validity(Duration::from_secs(asked), NOW, issuer)?;
         Ok((NOW - validity.not_before, validity.not_after - NOW))
+    }
+
+    #[test]
+    fn extension_is_shown_by_what_it_says_and_not_by_its_length() {
+        use myelin_identity::log::{LogKey, named_log_extension};
+        let shown = |oid: &[u64], der: Vec<u8>| Extension { oid: oid.to_vec(), der }.to_string();
+        let log = |byte| LogKey::new("prod.example/log", [byte; 32]).unwrap();
+        let named = |byte| shown(&LOG_OID, named_log_extension(&log(byte)));
+        assert!(
+            named(7).starts_with(&format!("names the log {} (sha256 ", log(7))),
+            "{}",
+            named(7)
+        );
+        assert_ne!(named(7), named(8));
+        let broken = shown(&LOG_OID, vec![0x30, 0]);
+        assert!(broken.contains("does not"), "{broken}");
+        let other = shown(&[1, 3, 6, 1, 4, 1, 9], vec![4, 1, 7]);
+        assert_eq!(
+            other,
+            "1.3.6.1.4.1.9 (3 bytes, sha256 \
+             89d2c30831a929830c46511beab6f4d55c5cc43b8565a3a17fc3b3beea2cb5a3)"
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ const CA: Floors = &[
     (4, &["authority"]),
     (3, &["rotation", "offline_root", "federation"]),
     (2, &["signer", "check", "attest", "log"]),
-    (1, &["template", "journal"]),
+    (1, &["template", "journal", "https"]),
     (0, &["clock", "random", "replica", "store", "datadir", "metrics", "pem", "lockdown"]),
 ];
 

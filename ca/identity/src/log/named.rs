@@ -59,10 +59,11 @@ pub(super) fn named_by(certificate: &X509Certificate<'_>) -> Result<Option<LogKe
     if extension.critical || found.next().is_some() {
         return Err(NamedLogError::Malformed);
     }
-    read(extension.value).map(Some)
+    named_log_of_value(extension.value).map(Some)
 }
 
-fn read(value: &[u8]) -> Result<LogKey, NamedLogError> {
+/// The log that an extension's value names, where it stands without a certificate: in a request.
+pub fn named_log_of_value(value: &[u8]) -> Result<LogKey, NamedLogError> {
     let (name, public) = take_apart(value).ok_or(NamedLogError::Malformed)?;
     let log = LogKey::new(name, public)?;
     // DER has one spelling.

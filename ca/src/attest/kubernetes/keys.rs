@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::super::Evidence;
 use super::fetch::{FetchError, HttpsSource};
+use crate::datadir::read_bounded;
 
 /// Most keys of one issuer: two during a rotation, with room for a careless one.
 const MAX_KEYS: usize = 64;
@@ -138,7 +139,7 @@ impl Jwks {
         let reading = async {
             match &self.source {
                 Source::File(path) => read_file(path.clone()).await,
-                Source::Https(source) => Ok(source.get(MAX_JWKS_BYTES).await?),
+                Source::Https(source) => Ok(source.get(MAX_JWKS_BYTES, READ_WITHIN).await?),
             }
         };
         let bytes = timeout(READ_WITHIN, reading).await.map_err(|_| KeysError::TooSlow)??;
@@ -169,13 +170,7 @@ impl Held {
 
 async fn read_file(path: PathBuf) -> Result<Vec<u8>, KeysError> {
     let at = path.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        use std::io::Read as _;
-        let mut bytes = Vec::new();
-        let most = MAX_JWKS_BYTES as u64 + 1;
-        std::fs::File::open(&at)?.take(most).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    });
+    let read = tokio::task::spawn_blocking(move || read_bounded(&at, MAX_JWKS_BYTES as u64));
     let read = read.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     read.map_err(|cause| KeysError::File { path, cause })
 }
@@ -263,7 +258,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
         let clock = crate::clock::Clock::new(rustls_pki_types::UnixTime::now);
-        let source = HttpsSource::new(&url, "/ca.pem".into(), ca.as_bytes(), None, clock).unwrap();
+        let source = HttpsSource::new(&url, "/ca.pem".into(), ca.as_bytes(), None, &clock).unwrap();
         let keys = Jwks::new(Source::Https(source));
         keys.held().took(parse(ONE.as_bytes()).unwrap(), Instant::now());
         tokio::time::advance(FRESH_FOR).await;

@@ -30,8 +30,14 @@ const MAX_REQUESTS: usize = 16;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IssuerAsk {
-    Request { count: usize },
-    Import { pem: String },
+    Request {
+        count: usize,
+    },
+    /// The requests that wait for an answer, once more.
+    Again,
+    Import {
+        pem: String,
+    },
     Status,
 }
 
@@ -49,6 +55,8 @@ pub enum IssuerAnswer {
 pub struct RequestMade {
     /// SHA-256 of the public key: compare it on the root's machine.
     pub key: String,
+    /// What it asks for beyond an intermediate: the root's machine shows the same.
+    pub extensions: Vec<String>,
     pub csr_pem: String,
 }
 
@@ -131,6 +139,7 @@ impl Issuers {
             IssuerAsk::Request { count } => {
                 IssuerAnswer::Requested(self.request(now, count).await?)
             }
+            IssuerAsk::Again => IssuerAnswer::Requested(self.again().await?),
             IssuerAsk::Import { pem } => IssuerAnswer::Imported(self.import(now, &pem).await?),
             IssuerAsk::Status => IssuerAnswer::Status(self.status(now).await?),
         })

@@ -1,4 +1,4 @@
-//! New keys, and the requests for their certificates.
+//! New keys, and the requests for their certificates; and those that wait for an answer, once more.
 //!
 //! Never: shows a key.
 
@@ -7,6 +7,7 @@
 use myelin_identity::svid::P256Spki;
 
 use super::{IssuerError, Issuers, MAX_REQUESTS, RequestMade};
+use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{Batch, Blob, Hex, RequestRecord, request_name, requests_of};
 use crate::log::Which;
@@ -14,7 +15,7 @@ use crate::pem;
 use crate::rotation::{holds_root_key, names};
 use crate::signer::request_issuer;
 use crate::store::Commit;
-use crate::template::{IssuerTemplate, Serial, Validity};
+use crate::template::{Extension, IssuerTemplate, Serial, Validity};
 
 impl Issuers {
     pub(super) async fn request(
@@ -54,8 +55,7 @@ impl Issuers {
                 sealed_key: Blob(request.sealed_key),
             };
             batch.create(&request_name(replica, &key), &record);
-            let csr_pem = pem::encode("CERTIFICATE REQUEST", &request.csr_der);
-            made.push(RequestMade { key: key.to_string(), csr_pem });
+            made.push(shown(key.to_string(), &request.csr_der, &template.extensions));
         }
         match journal.commit(batch).await? {
             Commit::Committed { .. } => {}
@@ -66,6 +66,25 @@ impl Issuers {
         }
         Ok(made)
     }
+
+    /// What was asked for and is not answered: a file that was lost on its way is made again.
+    pub(super) async fn again(&self) -> Result<Vec<RequestMade>, IssuerError> {
+        let Self { journal, replica, bundle, .. } = self;
+        let trust_domain = bundle.trust_domain().as_str();
+        let waiting = journal.page::<RequestRecord>(&requests_of(replica), None).await?;
+        let shown = waiting.into_iter().map(|entry| {
+            let csr_der = entry.record.csr_der.0;
+            let asked = check::request(&csr_der, trust_domain)?;
+            let key = Hex(asked.public_key.fingerprint().to_vec()).to_string();
+            Ok(shown(key, &csr_der, &asked.extensions))
+        });
+        shown.collect()
+    }
+}
+
+fn shown(key: String, csr_der: &[u8], extensions: &[Extension]) -> RequestMade {
+    let extensions = extensions.iter().map(Extension::to_string).collect();
+    RequestMade { key, extensions, csr_pem: pem::encode("CERTIFICATE REQUEST", csr_der) }
 }
 
 /// SHA-256 of a public key that this CA has made: P-256 by construction.

@@ -298,6 +298,28 @@ async fn requests_are_bounded_and_a_ca_with_its_own_root_makes_none() {
     assert!(refused.to_string().contains("--root-cert"), "{refused}");
 }
 
+#[tokio::test]
+async fn requests_that_wait_are_shown_again_until_they_are_answered() {
+    let below = Below::start().await;
+    let shown = async |ask| match below.ask(ask).await.unwrap() {
+        IssuerAnswer::Requested(made) => {
+            let mut made: Vec<_> = made.into_iter().map(|one| (one.key, one.csr_pem)).collect();
+            made.sort();
+            made
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(shown(IssuerAsk::Again).await.is_empty());
+    let made = shown(IssuerAsk::Request { count: 2 }).await;
+    assert_eq!(shown(IssuerAsk::Again).await, made);
+    // It takes no key, so also while none can be opened.
+    let closed = Issuers { vault: None, ..below.issuers.clone() };
+    closed.answer(NOW, IssuerAsk::Again).await.unwrap();
+    let first = CertificateSigningRequestDer::from_pem_slice(made[0].1.as_bytes()).unwrap();
+    below.import(signed(&first, &below.root, |_| {})).await.unwrap();
+    assert_eq!(shown(IssuerAsk::Again).await, made[1..]);
+}
+
 #[test]
 fn request_that_is_none_for_an_intermediate_of_this_domain_is_refused() {
     let key = KeyPair::generate().unwrap();

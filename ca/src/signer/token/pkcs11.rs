@@ -1,8 +1,8 @@
 //! The PKCS#11 module of a vendor, loaded at run time. Login, session and key handles are kept
 //! until something fails; then the module is set up anew, once, before the failure is told.
 //!
-//! Never: takes a PIN from the command line, exports a private key, or sends a refused PIN again
-//! (a token locks itself after a few).
+//! Never: takes a PIN from the command line, exports a private key, or sends a PIN again that the
+//! token refused to this process (a token locks itself after a few; each start sends it once).
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -45,8 +45,8 @@ struct Module {
     settings: Pkcs11Settings,
     context: Option<Pkcs11>,
     open: Option<Open>,
-    /// The PIN that the token refused; it is not sent again.
-    refused: Option<Zeroizing<String>>,
+    /// The PIN that the token refused, and why; it is not sent again.
+    refused: Option<(Zeroizing<String>, &'static str)>,
 }
 
 struct Open {
@@ -166,8 +166,10 @@ impl Module {
         let pin = read_line(&self.settings.pin_file)
             .map_err(|error| TokenFault::Pin(error.to_string()))?;
         let pin_file = self.settings.pin_file.display().to_string();
-        if self.refused.as_ref() == Some(&pin) {
-            return Err(refused_pin(&pin_file));
+        if let Some((refused, why)) = &self.refused
+            && *refused == pin
+        {
+            return Err(refused_pin(&pin_file, why));
         }
         let context = self.context()?;
         let unusable = |error: Error| TokenFault::Unavailable(error.to_string());
@@ -176,9 +178,9 @@ impl Module {
             Err(error) => return Err(unusable(error)),
         }
         let entered = self.enter_token(&context, &pin);
-        if matches!(entered, Err(Error::Pkcs11(RvError::PinIncorrect, _))) {
-            self.refused = Some(pin);
-            return Err(refused_pin(&pin_file));
+        if let Some(why) = entered.as_ref().err().and_then(pin_fault) {
+            self.refused = Some((pin, why));
+            return Err(refused_pin(&pin_file, why));
         }
         entered.map_err(unusable)?.ok_or_else(|| {
             // A token that comes back is seen only by a module that is set up anew.
@@ -260,12 +262,49 @@ fn wrapping_key(name: &str) -> Vec<Attribute> {
     ]
 }
 
-fn refused_pin(pin_file: &str) -> TokenFault {
+/// What is wrong with the PIN, if that is what the module says: each of these may count against it.
+fn pin_fault(error: &Error) -> Option<&'static str> {
+    let Error::Pkcs11(said, _) = error else { return None };
+    match said {
+        RvError::PinIncorrect => Some("is wrong"),
+        RvError::PinLenRange | RvError::PinInvalid => {
+            Some("is too short, too long or of other characters than this token takes")
+        }
+        RvError::PinExpired => Some("has expired; set a new one with the token's own tool"),
+        RvError::PinLocked => {
+            Some("is locked after too many wrong ones; unlock it with the SO PIN, then start again")
+        }
+        _ => None,
+    }
+}
+
+fn refused_pin(pin_file: &str, why: &str) -> TokenFault {
     TokenFault::Pin(format!(
-        "the one in {pin_file} is wrong; it is not sent again until that file changes, for a token locks itself after a few"
+        "the one in {pin_file} {why}; this process does not send it again until that file changes, for a token locks itself after a few"
     ))
 }
 
 fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_of_a_pin_is_told_from_a_token_that_is_away() {
+        let fault = |said| pin_fault(&Error::Pkcs11(said, Function::Login));
+        for said in [RvError::PinIncorrect, RvError::PinLenRange, RvError::PinInvalid] {
+            assert!(fault(said).is_some(), "{said:?}");
+        }
+        assert!(fault(RvError::PinExpired).unwrap().contains("set a new one"));
+        assert!(fault(RvError::PinLocked).unwrap().contains("SO PIN"));
+        for said in [RvError::DeviceRemoved, RvError::TokenNotPresent, RvError::GeneralError] {
+            assert!(fault(said).is_none(), "{said:?}");
+        }
+        assert!(pin_fault(&Error::NotSupported).is_none());
+    }
 }

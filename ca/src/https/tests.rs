@@ -1,4 +1,4 @@
-//! Key sets over HTTPS from a server of our own: the good answer, and everything that is none.
+//! Asked of a server of our own: the good answer, and everything that is none.
 //!
 //! Never: a name that has to be resolved.
 
@@ -32,9 +32,9 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         let leaf = params.signed_by(&key, &self.0).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(default_provider());
         let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(
@@ -69,8 +69,17 @@ fn clock() -> Clock {
     Clock::new(|| UnixTime::since_unix_epoch(Duration::from_secs(NOW)))
 }
 
-fn source(url: &str, by: &Authority, bearer: Option<PathBuf>) -> Result<HttpsSource, FetchError> {
-    HttpsSource::new(url, PathBuf::from("/ca.pem"), by.0.pem().as_bytes(), bearer, clock())
+/// Asks for at most nine bytes.
+async fn ask(
+    url: &str,
+    by: &Authority,
+    authorization: Option<HeaderValue>,
+) -> Result<Vec<u8>, HttpsError> {
+    let url = HttpsUrl::parse(url).unwrap();
+    let by = Recognised::ByRoots(roots(by.0.pem().as_bytes()).unwrap());
+    let config = Arc::new(client_config(by, &clock()).unwrap());
+    let within = Duration::from_secs(3);
+    get(Question { url: &url, address: None, authorization, most_bytes: 9, within }, config).await
 }
 
 fn answer(status: &str, body: &str) -> String {
@@ -81,46 +90,55 @@ fn answer(status: &str, body: &str) -> String {
 async fn answer_under_the_named_ca_is_taken_and_the_bearer_shown() {
     let authority = Authority::new();
     let (address, asked) = authority.serve(answer("200 OK", "the keys")).await;
-    let dir = tempfile::tempdir().unwrap();
-    let bearer = dir.path().join("token");
-    std::fs::write(&bearer, "secret\n").unwrap();
     let url = format!("https://{address}/openid/v1/jwks");
-    let source = source(&url, &authority, Some(bearer)).unwrap();
-    assert_eq!(source.get(8).await.unwrap(), b"the keys");
+    let bearer = HeaderValue::from_static("Bearer secret");
+    assert_eq!(ask(&url, &authority, Some(bearer)).await.unwrap(), b"the keys");
     let asked = asked.borrow().to_ascii_lowercase();
     assert!(asked.starts_with("get /openid/v1/jwks http/1.1\r\n"), "{asked}");
     assert!(asked.contains("authorization: bearer secret\r\n"), "{asked}");
-    assert!(!format!("{source:?}").contains("secret"));
 }
 
 #[tokio::test]
 async fn whatever_is_no_good_answer_is_an_error_that_says_so() {
     let authority = Authority::new();
     for (said, expected) in [
-        (answer("404 Not Found", ""), "answered 404"),
-        (answer("302 Found", ""), "answered 302"),
-        (answer("200 OK", "more than nine"), "no HTTP"),
+        (answer("404 Not Found", ""), "was 404"),
+        (answer("302 Found", ""), "was 302"),
+        (answer("200 OK", "more than nine"), "larger than 9 bytes"),
         ("hello".to_owned(), "no HTTP"),
         (String::new(), "no HTTP"),
     ] {
         let (address, _asked) = authority.serve(said).await;
-        let source = source(&format!("https://{address}/"), &authority, None).unwrap();
-        let error = source.get(9).await.unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
+        let error = ask(&format!("https://{address}/"), &authority, None).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
     }
     // A server that another CA vouches for hears no request.
     let (address, asked) = Authority::new().serve(answer("200 OK", "forged")).await;
-    let source = source(&format!("https://{address}/"), &authority, None).unwrap();
-    assert!(matches!(source.get(9).await, Err(FetchError::Unreachable { .. })));
+    let refused = ask(&format!("https://{address}/"), &authority, None).await;
+    assert!(matches!(refused, Err(HttpsError::Handshake(_))), "{refused:?}");
     assert!(asked.borrow().is_empty());
 }
 
+#[tokio::test]
+async fn server_that_accepts_and_says_nothing_is_left_at_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let silent = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut hello = vec![0; 4096];
+        // The caller hangs up by itself; nothing was said to it.
+        while tcp.read(&mut hello).await.is_ok_and(|read| read > 0) {}
+    });
+    let left = ask(&url, &Authority::new(), None).await;
+    assert!(matches!(left, Err(HttpsError::Deadline(_))), "{left:?}");
+    silent.await.unwrap();
+}
+
 #[test]
-fn url_and_roots_are_checked_before_anything_is_sent() {
-    let authority = Authority::new();
+fn url_without_https_or_a_host_is_none() {
     for wrong in ["http://10.0.0.1/", "https://", "10.0.0.1", "https:///path", ""] {
-        assert!(matches!(source(wrong, &authority, None), Err(FetchError::Url(_))), "{wrong}");
+        assert!(HttpsUrl::parse(wrong).is_none(), "{wrong}");
     }
-    let none = HttpsSource::new("https://10.0.0.1/", PathBuf::new(), b"", None, clock());
-    assert!(matches!(none, Err(FetchError::Roots { .. })));
+    assert_eq!(HttpsUrl::parse("https://[::1]:8443/a").unwrap().host(), "::1");
+    assert!(roots(b"").is_err());
 }
