@@ -13,18 +13,16 @@ use std::time::Duration;
 
 use harness::config;
 use harness::web::{Scripted, WebCa, http};
-use myelin_ca::app::{AppError, Builder, Running};
+use myelin_ca::app::{Builder, Running};
 use myelin_ca::config::{EndpointConfig, EndpointIdentity, ServeConfig};
 use myelin_ca::federation::AddRequest;
 use myelin_ca::journal::EndpointProfile;
 use myelin_ca::operator::{Answer, Ask, FederationAnswer, FederationAsk, FederationLine};
-use myelin_ca::store::StoreError;
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{ForeignBundles, MAX_FORM_BYTES, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
-use tokio::time::{Instant, sleep};
 
 const B: &str = "b.example";
 
@@ -60,17 +58,7 @@ impl Ca {
     async fn restart(self) -> Self {
         let Self { running, directory, config } = self;
         running.stop().await;
-        // A watch that was just told to end may hold the store a moment longer.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let running = loop {
-            match Builder::new(config.clone()).start().await {
-                Ok(running) => break running,
-                Err(AppError::Store(StoreError::HeldElsewhere(_))) if Instant::now() < deadline => {
-                    sleep(Duration::from_millis(20)).await;
-                }
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let running = Builder::new(config.clone()).start().await.unwrap();
         Self { running, directory, config }
     }
 

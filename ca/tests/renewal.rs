@@ -8,9 +8,11 @@
 
 mod harness;
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use harness::*;
+use myelin_ca::journal::Cause;
 use myelin_ca::operator::{Answer, Ask};
 use myelin_identity::verify::CaVerifier;
 use tonic::Code;
@@ -195,4 +197,49 @@ async fn host_that_asks_too_often_is_slowed_down() {
     assert_refused(last.expect("refused within the burst"), Code::Unavailable, "too_often");
     ca.advance(Duration::from_secs(3600));
     issue(&ca.target(), &host, By::HostAlone, &Intent::new()).await.unwrap();
+}
+
+/// Whoever raises an alarm and hangs up does not keep it from being counted: each of these waits a
+/// little longer for the answer than the one before.
+#[tokio::test]
+async fn alarm_is_counted_though_its_caller_hung_up_in_the_middle() {
+    let ca = TestCa::start().await;
+    let counted = async || {
+        let url = format!("{}", ca.running.ops);
+        let metrics = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(url).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            let mut metrics = String::new();
+            stream.read_to_string(&mut metrics).unwrap();
+            metrics
+        });
+        let metrics = metrics.await.unwrap();
+        let line =
+            metrics.lines().find(|line| line.starts_with("myelin_ca_alarms_total ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    for n in 0..32_u64 {
+        let (host, held) = join(&ca, WEB, &format!("10.0.0.{}", n + 1)).await;
+        let renewal = By::Renewal(&held);
+        issue(&ca.target(), &host, renewal, &Intent::new()).await.unwrap();
+        let mut connected = ca.target().connect(Some(&held)).await;
+        let intent = Intent::new();
+        let again = request(&connected, &host, &By::Renewal(&held), &intent);
+        let asked = send(&mut connected, again, &intent);
+        let _ = tokio::time::timeout(Duration::from_micros(250 * n), asked).await;
+    }
+    let denied = async || match ca.running.ask(Ask::ListDenials).await.unwrap() {
+        Answer::Denials(lines) => lines.iter().filter(|line| line.cause == Cause::Alarm).count(),
+        other => panic!("{other:?}"),
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while denied().await == 0 || denied().await != counted().await {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{} and {}",
+            denied().await,
+            counted().await
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

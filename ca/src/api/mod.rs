@@ -48,6 +48,8 @@ mod stubs {
 
 pub use stubs::{ca_client, ca_server};
 
+/// Issues under way, also of callers who are gone: one for each connection. More wait.
+pub const MAX_ISSUES: usize = 8192;
 /// Watch streams of one kind at once. A sidecar holds one of each; a fleet beyond this has several
 /// replicas.
 pub const MAX_WATCHES: usize = 8192;
@@ -67,6 +69,7 @@ pub struct Api {
     authority: Arc<Authority>,
     attestors: Arc<Attestors>,
     metrics: Metrics,
+    issues: Arc<Semaphore>,
     bundle_watches: Arc<Semaphore>,
     directory_watches: Arc<Semaphore>,
     stopping: Stopping,
@@ -83,6 +86,7 @@ impl Api {
             authority,
             attestors,
             metrics,
+            issues: Arc::new(Semaphore::new(MAX_ISSUES)),
             bundle_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             directory_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             stopping,

@@ -284,6 +284,8 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.authority.logs().issuing.close().await;
+        // Somebody may still hold the authority: an embedder, a question that was just cut.
+        self.authority.journal().close().await;
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) const MAX_ATTEMPTS: usize = 8;
 impl Authority {
     /// Issues one certificate to a caller that `attest` has proven.
     pub async fn issue(&self, caller: &Caller, proven: &Proven) -> Result<Issued, IssueError> {
+        let _turn = self.turns.take(proven.host()).await.map_err(IssueError::Refused)?;
         if let (Claimed::Renewal { .. }, Some(peer)) = (proven.claimed(), &caller.peer) {
             // The handshake is over for a while: the SVID may have expired or been denied since.
             self.judge(peer)?;

@@ -27,6 +27,7 @@ use crate::template::Lifetimes;
 
 use denied::Denied;
 use registration::Registered;
+use turns::Turns;
 
 mod alarm;
 mod companion;
@@ -47,6 +48,7 @@ mod seen;
 mod statement;
 mod sweep;
 pub mod tokens;
+mod turns;
 
 pub use denied::DeniedError;
 pub use issued::Issued;
@@ -72,6 +74,7 @@ pub struct Authority {
     rotation: Rotation,
     logs: Logs,
     live: Live,
+    turns: Turns,
     denied: RwLock<Denied>,
     foreign: ArcSwap<ForeignBundles>,
     registered: RwLock<Registered>,
@@ -118,6 +121,7 @@ impl Authority {
             rotation,
             logs,
             live: Live::default(),
+            turns: Turns::default(),
             denied: RwLock::new(denied),
             foreign: ArcSwap::default(),
             registered: RwLock::default(),

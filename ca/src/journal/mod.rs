@@ -155,13 +155,13 @@ impl Journal {
         Ok(self.store.acquire(name, holder, ttl).await?)
     }
 
-    /// Renews a lease; false if it is lost.
-    pub async fn keep(&self, lease: &Lease) -> Result<bool, JournalError> {
-        Ok(self.store.keep(lease).await?)
-    }
-
     pub async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
         Ok(self.store.release(lease).await?)
+    }
+
+    /// Lets go of the store, whoever still holds this journal.
+    pub async fn close(&self) {
+        self.store.close().await;
     }
 }
 

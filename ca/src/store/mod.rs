@@ -25,7 +25,8 @@ mod tests;
 
 /// Longest key in bytes: our longest is `journal`'s, under 100; redb and etcd allow far more.
 pub const MAX_KEY_BYTES: usize = 512;
-/// Longest value in bytes: the full deny list, 16,384 entries of 65 bytes, with some room.
+/// Longest value in bytes: the deny list of an older store, 16,384 entries of 65 bytes in one record,
+/// with some room; a foreign bundle of 16 roots is the longest that is written now, a fifth of it.
 pub const MAX_VALUE_BYTES: usize = 1_200_000;
 /// Most bytes in the keys and values of one commit: etcd refuses requests above 1.5 MiB.
 pub const MAX_COMMIT_BYTES: usize = 1_400_000;
@@ -161,6 +162,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives a lease back before its time. One that was lost is nothing.
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Lets go of what others wait for, whoever still holds this store. What is being committed is
+    /// committed; from then on everything may be refused. A store that nobody waits for does nothing.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Why the store could not answer. The blame is in the variant.

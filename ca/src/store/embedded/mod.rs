@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use redb::{Database, DatabaseError, StorageError};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{
     Changes, Commit, Expect, Lease, MAX_WRITES, Store, StoreError, Versioned, Write, bounded,
@@ -34,6 +35,9 @@ use watchers::Watchers;
 
 /// Page cache: a mesh of 10,000 workloads has about 20 MB of live records.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Between two tries to open the file anew: each reads all of it, and a disk that is full stays so
+/// for longer.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// The redb file. Clones share it.
 #[derive(Clone)]
@@ -54,6 +58,10 @@ struct File {
 struct Open {
     database: Option<Database>,
     round: u64,
+    /// For good: nothing opens it again.
+    closed: bool,
+    /// When it could not be opened anew, and why.
+    failed: Option<(Instant, StoreError)>,
 }
 
 impl Embedded {
@@ -68,15 +76,34 @@ impl Embedded {
             .mode(0o600)
             .open(path)
             .map_err(cause)?;
-        let database = open_database(path)?;
+        let database = whole(path, open_database(path)?)?;
         let watchers = Watchers::new(tables::revision(&database).map_err(disk)?);
-        let open = RwLock::new(Open { database: Some(database), round: 0 });
+        let open = Open { database: Some(database), round: 0, closed: false, failed: None };
+        let open = RwLock::new(open);
         let (queue, leases) = (Queue::default(), Leases::default());
         Ok(Self { file: Arc::new(File { path: path.to_owned(), open, queue, watchers, leases }) })
     }
 
+    /// Reads: from the page cache or by one disk read, which is not worth a thread. Only where the
+    /// file must be opened anew first, a thread waits for it.
+    async fn look<T: Send + 'static>(
+        &self,
+        act: impl Fn(&Database) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let at_once =
+            self.file.open.try_read().ok().and_then(|open| open.database.as_ref().map(&act));
+        match at_once {
+            Some(Err(redb::Error::PreviousIo)) | None => {
+                let store = self.clone();
+                let looked = tokio::task::spawn_blocking(move || store.with(act));
+                looked.await.unwrap_or(Err(StoreError::Ended))
+            }
+            Some(done) => done.map_err(disk),
+        }
+    }
+
     /// Does one thing with the database; if an earlier failure of the disk has closed it, opens it
-    /// anew first.
+    /// anew first. Blocks.
     fn with<T>(&self, act: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         let failed_round = {
             let open = self.file.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -87,15 +114,35 @@ impl Embedded {
         };
         let mut open = self.file.open.write().unwrap_or_else(PoisonError::into_inner);
         if open.round == failed_round || open.database.is_none() {
-            // Dropped first: the old one holds the file's lock.
-            open.database = None;
-            open.database = Some(open_database(&self.file.path)?);
-            open.round += 1;
+            self.reopen(&mut open)?;
         }
         match &open.database {
             Some(database) => act(database).map_err(disk),
             None => Err(StoreError::Ended),
         }
+    }
+
+    /// Opens the file anew. redb repairs it by its checksums where it must; what a start asks
+    /// beyond that would keep everybody waiting.
+    fn reopen(&self, open: &mut Open) -> Result<(), StoreError> {
+        if open.closed {
+            return Err(StoreError::Ended);
+        }
+        if let Some((at, error)) = &open.failed
+            && at.elapsed() < REOPEN_PAUSE
+        {
+            return Err(error.clone());
+        }
+        // Dropped first: the old one holds the file's lock.
+        open.database = None;
+        let opened = open_database(&self.file.path).and_then(|database| {
+            self.file.watchers.reopened(tables::revision(&database).map_err(disk)?);
+            Ok(database)
+        });
+        open.failed = opened.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        open.database = Some(opened?);
+        open.round += 1;
+        Ok(())
     }
 
     /// Writes what waits, group after group, until nothing waits any more.
@@ -126,11 +173,17 @@ impl Embedded {
 fn open_database(path: &Path) -> Result<Database, StoreError> {
     refuse_marked(path)?;
     let opened = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path);
-    let mut database = opened.map_err(|error| match error {
+    let database = opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::HeldElsewhere(path.display().to_string()),
         DatabaseError::Storage(StorageError::Corrupted(why)) => damaged(path, &why),
         other => disk(other.into()),
     })?;
+    tables::make(&database).map_err(disk)?;
+    Ok(database)
+}
+
+/// Reads every page: for a start, which comes after who knows what.
+fn whole(path: &Path, mut database: Database) -> Result<Database, StoreError> {
     // What a crash left is repaired by now; what does not fit its checksum after that has rotted.
     match database.check_integrity() {
         Ok(true) => {}
@@ -140,7 +193,6 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         }
         Err(other) => return Err(disk(other.into())),
     }
-    tables::make(&database).map_err(disk)?;
     Ok(database)
 }
 
@@ -170,8 +222,8 @@ fn marker(path: &str) -> String {
 
 impl Store for Embedded {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
-        // Answered from the page cache or one disk read: not worth a thread.
-        Box::pin(async move { self.with(|database| tables::read(database, key)) })
+        let key = key.to_owned();
+        Box::pin(self.look(move |database| tables::read(database, &key)))
     }
 
     fn read_many<'a>(
@@ -180,7 +232,8 @@ impl Store for Embedded {
     ) -> BoxFuture<'a, Result<Vec<Option<Versioned>>, StoreError>> {
         Box::pin(async move {
             bounded("a reading", keys.len(), MAX_WRITES)?;
-            self.with(|database| tables::read_many(database, keys))
+            let keys = keys.to_vec();
+            self.look(move |database| tables::read_many(database, &keys)).await
         })
     }
 
@@ -190,7 +243,10 @@ impl Store for Embedded {
         after: Option<&'a str>,
         bound: usize,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
-        Box::pin(async move { self.with(|database| tables::list(database, prefix, after, bound)) })
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        Box::pin(
+            self.look(move |database| tables::list(database, &prefix, after.as_deref(), bound)),
+        )
     }
 
     fn commit(
@@ -215,7 +271,7 @@ impl Store for Embedded {
     }
 
     fn revision(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move { self.with(tables::revision) })
+        Box::pin(self.look(tables::revision))
     }
 
     fn watch<'a>(
@@ -243,6 +299,21 @@ impl Store for Embedded {
         Box::pin(async move {
             self.file.leases.release(lease);
             Ok(())
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        let store = self.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            // Waits for the group that is being written.
+            let mut open = store.file.open.write().unwrap_or_else(PoisonError::into_inner);
+            open.closed = true;
+            open.database = None;
+        });
+        Box::pin(async move {
+            if closed.await.is_err() {
+                tracing::error!("the store was not closed; it is with the process");
+            }
         })
     }
 }

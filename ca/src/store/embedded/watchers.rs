@@ -75,6 +75,18 @@ impl Watchers {
         }
     }
 
+    /// After the file was opened anew, at this revision. If that is not what was told last, nobody
+    /// knows what he missed: every watch ends.
+    pub(super) fn reopened(&self, revision: u64) {
+        let mut known = self.known();
+        let told = known.kept.back().map_or(known.kept_after, |change| change.revision);
+        if revision != told {
+            known.kept.clear();
+            known.kept_after = revision;
+            known.watching.clear();
+        }
+    }
+
     // A panic in here would be one of the allocator: there is no half-done state to hide.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -123,6 +135,26 @@ mod tests {
         }
         assert!(matches!(watchers.watch("", 7), Err(StoreError::Behind(7))));
         assert!(watchers.watch("", 8).is_ok());
+    }
+
+    /// A commit whose answer was an error of the disk is there all the same.
+    #[tokio::test]
+    async fn watch_ends_when_the_file_has_a_commit_that_was_never_told() {
+        let watchers = Watchers::new(0);
+        watchers.publish(1, put("a"));
+        let mut changes = watchers.watch("a", 0).unwrap();
+        watchers.reopened(1);
+        watchers.publish(2, put("a"));
+        for revision in 1..=2 {
+            assert_eq!(changes.next().await.unwrap().unwrap().revision, revision);
+        }
+        watchers.reopened(3);
+        assert!(matches!(changes.next().await, Some(Err(StoreError::Behind(_)))));
+        assert!(changes.next().await.is_none());
+        assert!(watchers.watch("a", 2).is_err());
+        let mut changes = watchers.watch("a", 3).unwrap();
+        watchers.publish(4, put("a"));
+        assert_eq!(changes.next().await.unwrap().unwrap().revision, 4);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Etcd {
         bounded("a reading", keys.len(), MAX_WRITES)?;
         let success = keys.iter().map(|key| words::range_op(self.words.one(key))).collect();
         let answer = self.txn(TxnRequest { success, ..TxnRequest::default() }).await?;
-        Ok(answer.responses.into_iter().map(words::first_of).collect())
+        words::all_found(answer.responses, keys.len())
     }
 
     async fn list_now(

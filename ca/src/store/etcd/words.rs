@@ -9,7 +9,7 @@ use super::stubs::{
     Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, ResponseHeader,
     ResponseOp, compare, request_op, response_op,
 };
-use crate::store::{Expect, Versioned, Write};
+use crate::store::{Expect, StoreError, Versioned, Write};
 
 /// Our corner of the cluster.
 #[derive(Clone, Debug)]
@@ -119,16 +119,30 @@ pub(super) fn range_op(request: RangeRequest) -> RequestOp {
     RequestOp { request: Some(request_op::Request::RequestRange(request)) }
 }
 
-/// The key that one range of a transaction found.
-pub(super) fn found(response: ResponseOp) -> Option<KeyValue> {
-    match response.response {
-        Some(response_op::Response::ResponseRange(range)) => range.kvs.into_iter().next(),
-        _ => None,
+/// What each range of a transaction found, in the order in which it was asked for. An answer that
+/// leaves one out says nothing about any.
+pub(super) fn all_found(
+    responses: Vec<ResponseOp>,
+    asked: usize,
+) -> Result<Vec<Option<Versioned>>, StoreError> {
+    let answered = responses.len();
+    let found: Vec<_> = responses.into_iter().map_while(first_of).collect();
+    if found.len() != asked {
+        let why =
+            format!("it answered {answered} of {asked} reads, {} of them as reads", found.len());
+        return Err(StoreError::Refused(why));
     }
+    Ok(found)
 }
 
-pub(super) fn first_of(response: ResponseOp) -> Option<Versioned> {
-    found(response).map(versioned)
+/// None: it is no answer to a range.
+fn first_of(response: ResponseOp) -> Option<Option<Versioned>> {
+    match response.response {
+        Some(response_op::Response::ResponseRange(range)) => {
+            Some(range.kvs.into_iter().next().map(versioned))
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn versioned(kv: KeyValue) -> Versioned {
@@ -150,6 +164,7 @@ pub(super) fn signed(revision: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stubs::RangeResponse;
     use super::*;
 
     #[test]
@@ -166,6 +181,30 @@ mod tests {
         assert_eq!(Words::new("x").ours(&[b'x', b'/', 0xff]), None);
         assert_eq!(Words::new("").span(""), (vec![0], vec![0]));
         assert_eq!(Words::new("x").span("").1, b"x0");
+    }
+
+    #[test]
+    fn answer_that_is_short_or_of_another_kind_is_refused_whole() {
+        let range = |values: &[&str]| {
+            let kvs = values
+                .iter()
+                .map(|value| KeyValue { value: value.as_bytes().to_vec(), ..KeyValue::default() });
+            let range = RangeResponse { kvs: kvs.collect(), ..RangeResponse::default() };
+            ResponseOp { response: Some(response_op::Response::ResponseRange(range)) }
+        };
+        let values = |found: Vec<Option<Versioned>>| {
+            found.into_iter().map(|one| one.map(|it| it.value)).collect::<Vec<_>>()
+        };
+        let found = all_found(vec![range(&["a"]), range(&[])], 2).unwrap();
+        assert_eq!(values(found), [Some(b"a".to_vec()), None]);
+        for (answer, asked) in [
+            (vec![range(&["a"])], 2),
+            (vec![], 1),
+            (vec![range(&["a"]), range(&[])], 1),
+            (vec![range(&["a"]), ResponseOp { response: None }], 2),
+        ] {
+            assert!(matches!(all_found(answer, asked), Err(StoreError::Refused(_))), "{asked}");
+        }
     }
 
     #[test]

@@ -29,3 +29,23 @@ async fn second_opener_is_told_who_holds_it_and_reopening_finds_everything() {
     let store = Embedded::open(&path).unwrap();
     assert_eq!(store.read("a").await.unwrap().unwrap().value, b"1");
 }
+
+#[tokio::test]
+async fn closed_store_is_free_for_the_next_though_somebody_still_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let store = Embedded::open(&path).unwrap();
+    let last = store.commit(vec![], vec![put("a", "1")]);
+    committed(last.await.unwrap());
+    store.close().await;
+    let next = Embedded::open(&path).unwrap();
+    assert_eq!(next.read("a").await.unwrap().unwrap().value, b"1");
+    let refused = [
+        store.read("a").await.map(drop),
+        store.revision().await.map(drop),
+        store.commit(vec![], vec![put("a", "2")]).await.map(drop),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, Err(StoreError::Ended)), "{refused:?}");
+    }
+}
