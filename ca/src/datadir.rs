@@ -44,7 +44,7 @@ impl DataDir {
         }
         ours_alone(path, &seen, "0700")?;
         let directory = Self { path: path.to_owned() };
-        for file in [directory.store(), directory.default_seal_key()] {
+        for file in [directory.store(), directory.default_seal_key(), directory.trust_pin()] {
             if let Ok(seen) = fs::symlink_metadata(&file) {
                 ours_alone(&file, &seen, "0600")?;
             }
@@ -67,6 +67,11 @@ impl DataDir {
     /// The seal key under a key of a token; useless without the token.
     pub fn wrapped_seal_key(&self) -> PathBuf {
         self.path.join("seal.key.wrapped")
+    }
+
+    /// The step of the root ladder that this replica believes.
+    pub fn trust_pin(&self) -> PathBuf {
+        self.path.join("trust.pin")
     }
 
     pub fn admin_socket(&self) -> PathBuf {

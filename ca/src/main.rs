@@ -19,14 +19,14 @@ use myelin_ca::app::{self, AppError};
 use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
     BundleCommand, Cli, Command, EntryCommand, FederationAddArgs, FederationCommand, IssuerCommand,
-    Keys, LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, ServeArgs, SvidCommand,
-    TokenCommand, Withdrawal,
+    Keys, LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, RotateCommand, ServeArgs,
+    SvidCommand, TokenCommand, Withdrawal,
 };
 use myelin_ca::datadir::read_bounded_text;
 use myelin_ca::federation::AddRequest;
 use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
-use myelin_ca::operator::{Answer, Ask, FederationAsk};
+use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -108,6 +108,7 @@ async fn perform(command: Command) -> Result<ExitCode, String> {
             print(&ask(&operator.data, question).await?, operator.json)
         }
         Command::Federation(command) => federation(command).await,
+        Command::Rotate(command) => rotate(&command).await,
         Command::Bundle(BundleCommand::Show(args)) => {
             let Answer::Bundle(bundle) = ask(&args.data, Ask::ShowBundle).await? else {
                 return Err(
@@ -138,6 +139,15 @@ fn say(said: Result<Said, AppError>, json: bool) -> Result<(), String> {
 /// For a command that holds a key for a moment; a server says the same in its log.
 fn lock_down() {
     lockdown::apply().iter().for_each(|missing| eprintln!("myelin-ca: {missing}"));
+}
+
+async fn rotate(command: &RotateCommand) -> Result<(), String> {
+    let question = match command.asked() {
+        None => RotateAsk::Status,
+        Some((asked, broken)) => RotateAsk::Move { asked, broken },
+    };
+    let operator = command.operator();
+    print(&ask(&operator.data, Ask::Rotate(question)).await?, operator.json)
 }
 
 async fn federation(command: FederationCommand) -> Result<(), String> {
@@ -276,6 +286,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Federation(answer) => serde_json::to_string(answer),
             Answer::Entry(entry) => serde_json::to_string(entry),
             Answer::Entries(entries) => serde_json::to_string(entries),
+            Answer::Rotated(rotated) => serde_json::to_string(rotated),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
@@ -317,6 +328,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
         Answer::Entries(entries) => entries.iter().for_each(|entry| println!("{entry}")),
         Answer::Undone(line) => println!("taken back: {line}"),
         Answer::Federation(answer) => print!("{answer}"),
+        Answer::Rotated(rotated) => print!("{rotated}"),
         Answer::Refused(why) => return Err(why.clone()),
     }
     Ok(())

@@ -40,7 +40,8 @@ impl Ca {
 
     async fn start_as(trust_domain: &str, identity: EndpointIdentity) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let (default, longest) = (MAX_LIFETIME, MAX_LIFETIME);
+        let lifetimes = Lifetimes { default, shortest: MIN_LIFETIME, longest };
         let endpoint = EndpointConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             identity,
@@ -222,6 +223,7 @@ async fn whatever_an_endpoint_says_the_last_good_bundle_stays() {
     scripted.say("200 OK", &good);
     let line = a.add(by_web(scripted.url(), &web)).await;
     assert_eq!((line.sequence, line.failure.is_none()), (Some(1), true), "{line}");
+    a.told(|foreign| foreign.bundles().len() == 1).await;
     let epoch = read_epoch(&a);
 
     let other = Ca::start(B).await.json();

@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use myelin_ca::datadir::{DataDir, read_secret};
-use myelin_ca::journal::{IssuerRecord, Journal, ROOT};
+use myelin_ca::journal::{BundleRecord, CURRENT, IssuerRecord, Journal, root_name};
 use myelin_ca::replica::ReplicaId;
 use myelin_ca::rotation::issuing_name;
 use myelin_ca::store::embedded::Embedded;
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{SignedStep, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::seal::{self, SealKey};
 use myelin_sidecar::addr::Clock;
@@ -59,7 +59,9 @@ impl Forge {
         let seal_key = SealKey::from_bytes(*read_secret(&data.default_seal_key())?);
         let journal = Journal::new(Arc::new(Embedded::open(&path)?));
         let replica = ReplicaId::open_or_make(ca.data(), ReplicaId::from_bytes([0; 8]))?;
-        let (root, root_key) = open(&journal, ROOT, &seal_key).await?;
+        let current = journal.read::<BundleRecord>(CURRENT).await?.context("no trust record")?;
+        let current = SignedStep::try_from(&current.record).map_err(anyhow::Error::msg)?;
+        let (root, root_key) = open(&journal, &root_name(&current.step.active), &seal_key).await?;
         let (intermediate, key) = open(&journal, &issuing_name(&replica), &seal_key).await?;
         Ok(Self {
             keys: vec![root_key.serialize_der(), key.serialize_der()],

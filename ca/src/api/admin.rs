@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::{Stopping, accept};
 use crate::authority::Authority;
-use crate::operator::{Answer, Ask, Issuers, answer};
+use crate::operator::{Answer, Ask, Issuers, answer_running};
 
 /// Longest question: a federation with a bundle and web roots of 64 KiB each, escaped for JSON.
 const MAX_ASK_BYTES: u64 = 256 * 1024;
@@ -89,12 +89,12 @@ async fn converse(mut stream: UnixStream, answers: &Answers) -> io::Result<()> {
 }
 
 async fn reply(authority: &Authority, ask: Ask) -> Answer {
-    let now = authority.clock().seconds();
     if let Ask::Issuer(ask) = ask {
+        let now = authority.clock().seconds();
         let answer = issuers(authority).answer(now, ask).await;
         return answer.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Issuer);
     }
-    let told = match answer(authority.journal(), &authority.bundle(), now, ask).await {
+    let told = match answer_running(authority, ask).await {
         Ok(answer) => answer,
         Err(error) => Answer::Refused(error.to_string()),
     };

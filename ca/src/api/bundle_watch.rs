@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, WATCH_BUFFER, stopped};
-use crate::authority::{HEARTBEAT, Statement};
+use crate::authority::{HEARTBEAT, Heard, Statement};
 
 pub(super) type Updates = ReceiverStream<Result<proto::BundleUpdate, Status>>;
 
@@ -45,10 +45,30 @@ impl Api {
         let mut statements = self.authority.statements();
         tokio::select! {
             () = self.send_statements(&peer, &mut statements, &sender) => {}
-            () = log_acks(&peer, acks) => {}
+            () = self.hear_acks(&peer, acks) => {}
             () = sender.closed() => {}
             () = stopped(self.stopping.clone()) => {}
         }
+    }
+
+    /// Root rotation waits for these. A watcher that only listens is fine: the future then never
+    /// ends.
+    async fn hear_acks(&self, peer: &Peer, mut acks: Streaming<proto::BundleAck>) {
+        let mut lied = false;
+        while let Some(ack) = acks.next().await {
+            let Ok(ack) = ack else { return };
+            let heard = self.authority.acknowledge(peer, ack.into());
+            self.metrics.ladder.acks.with_label_values(&[heard.word()]).inc();
+            if heard == Heard::NoSuchGeneration && !lied {
+                // Once a stream: a liar must not fill the log.
+                lied = true;
+                tracing::warn!(
+                    target: "audit", outcome = "ack_ignored", id = %peer.id, serial = %peer.serial,
+                    generation = ack.generation, "a bundle generation was acknowledged that does not exist"
+                );
+            }
+        }
+        std::future::pending().await
     }
 
     /// Ends when the watcher is no longer trusted.
@@ -87,18 +107,4 @@ fn update(statement: &Statement, told: Option<u64>) -> proto::BundleUpdate {
         heartbeat_seconds: HEARTBEAT.as_secs(),
     })
         .into()
-}
-
-/// The ladder of root rotation will count these. A watcher that only listens is fine: the future
-/// then never ends.
-async fn log_acks(peer: &Peer, mut acks: Streaming<proto::BundleAck>) {
-    while let Some(ack) = acks.next().await {
-        match ack {
-            Ok(ack) => {
-                tracing::debug!(id = %peer.id, generation = ack.generation, deny_epoch = ack.deny_epoch, "bundle acknowledged");
-            }
-            Err(_) => return,
-        }
-    }
-    std::future::pending().await
 }

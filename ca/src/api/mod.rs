@@ -29,6 +29,7 @@ pub mod federation;
 mod issue;
 pub mod listen;
 pub mod ops;
+mod succession;
 pub mod tls;
 
 /// The stubs that tonic makes of the proto file.
@@ -148,6 +149,13 @@ impl ca_server::Ca for Api {
         request: Request<tonic::Streaming<proto::BundleAck>>,
     ) -> Result<tonic::Response<Self::WatchBundleStream>, Status> {
         self.answer_watch_bundle(request)
+    }
+
+    async fn succession(
+        &self,
+        _request: Request<proto::SuccessionRequest>,
+    ) -> Result<tonic::Response<proto::SuccessionResponse>, Status> {
+        Ok(self.answer_succession())
     }
 
     type WatchDirectoryStream = directory_watch::Answers;

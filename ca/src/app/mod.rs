@@ -32,10 +32,10 @@ use crate::journal::Journal;
 use crate::log::{LogError, Logs};
 use crate::metrics::Metrics;
 use crate::offline_root::OfflineRootError;
-use crate::operator::{Answer, Ask, IssuerError, OperatorError, answer};
+use crate::operator::{Answer, Ask, IssuerError, OperatorError, answer_running};
 use crate::random;
 use crate::replica::{ReplicaError, ReplicaId};
-use crate::rotation::{Rotation, RotationError, read_bundle};
+use crate::rotation::{Home, Pin, Rotation, RotationError, read_bundle};
 use crate::signer::SignerError;
 use crate::store::StoreError;
 use crate::template::MIN_LIFETIME;
@@ -48,6 +48,7 @@ mod foreign;
 mod heartbeat;
 mod issuers;
 mod keys;
+mod ladder;
 mod shared;
 mod upkeep;
 mod waiting;
@@ -201,15 +202,8 @@ impl Builder {
         tasks.spawn(admin::serve(doors.admin, admin::answers(authority.clone()), stopping.clone()));
         let (saying, said) = watch::channel(Ok(()));
         tasks.spawn(heartbeat::run(authority.clone(), saying, stopping.clone()));
-        let upkeep = upkeep::Upkeep {
-            authority: authority.clone(),
-            metrics,
-            tls,
-            endpoint,
-            renew_at,
-            ready,
-            said,
-        };
+        let (dressed, state) = ((tls, endpoint), (ready, said));
+        let upkeep = upkeep::Upkeep::new(authority.clone(), metrics, dressed, renew_at, state);
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
         tracing::info!(trust_domain = %bundle.trust_domain(), bundle = %bundle.hash(), %grpc, %ops, "serving");
@@ -242,18 +236,18 @@ async fn open_authority(
 ) -> Result<Authority, AppError> {
     let journal = Journal::new(shared::open_store(&config.store, data).await?);
     // A start that failed over its keys leaves an empty store behind, which seals nothing.
-    let made = read_bundle(&journal).await?.is_some();
+    let made = !matches!(read_bundle(&journal).await, Ok(None));
     let vault = keys::vault(data, &config.keys, made)?;
-    let replica = replica(data)?;
+    let home = Home { replica: replica(data)?, pin: Pin::at(data.trust_pin()) };
     // The keys of the logs come first: CA certificates name them.
-    let (name, seal_key) = (config.trust_domain.to_string(), vault.seal_key());
-    let logs = Logs::start(data.path(), &journal, seal_key, &name, &replica, metrics.log.clone());
-    let logs = logs.await?;
-    waiting::adopt_root(&journal, config).await?;
-    waiting::until_issuer(&journal, &vault, &replica, (config, data), &clock).await?;
+    let (name, seal_key, log) =
+        (config.trust_domain.to_string(), vault.seal_key(), metrics.log.clone());
+    let logs = Logs::start(data.path(), &journal, seal_key, &name, &home.replica, log).await?;
+    waiting::adopt_root(&journal, config, &home.pin).await?;
+    waiting::until_issuer(&journal, &vault, &home.replica, (config, data), &clock).await?;
     let now = clock.seconds();
     let trust_domain = &config.trust_domain;
-    let rotation = Rotation::start(journal.clone(), trust_domain, vault, replica, now).await?;
+    let rotation = Rotation::start(journal.clone(), trust_domain, vault, home, now).await?;
     Ok(Authority::start(journal, rotation, logs, config.authority.clone(), clock).await?)
 }
 
@@ -270,9 +264,7 @@ impl Running {
 
     /// Asks what an operator may ask.
     pub async fn ask(&self, question: Ask) -> Result<Answer, AppError> {
-        let authority = &self.authority;
-        let now = authority.clock().seconds();
-        Ok(answer(authority.journal(), &authority.bundle(), now, question).await?)
+        Ok(answer_running(&self.authority, question).await?)
     }
 
     /// Stops taking requests, lets open ones finish, and closes the store.

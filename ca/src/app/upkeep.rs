@@ -14,27 +14,33 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::endpoint::EndpointTls;
+use super::ladder::Ladder;
 use super::{AppError, issuers};
 use crate::api::{Stopping, tls};
 use crate::authority::{Authority, OwnSvid};
 use crate::clock::UnixSeconds;
 use crate::metrics::Metrics;
+use crate::rotation::Renewal;
 
 /// Expiry is announced to directory watchers within this.
 const TICK: Duration = Duration::from_secs(1);
 /// The journal's old entries may wait: they only cost disk.
 const SWEEP: Duration = Duration::from_secs(600);
 
+/// All is well, or why not.
+type Said = Result<(), String>;
+
 pub(super) struct Upkeep {
-    pub(super) authority: Arc<Authority>,
-    pub(super) metrics: Metrics,
-    pub(super) tls: Arc<ArcSwap<ServerConfig>>,
+    authority: Arc<Authority>,
+    metrics: Metrics,
+    tls: Arc<ArcSwap<ServerConfig>>,
     /// Our bundle endpoint's, if there is one.
-    pub(super) endpoint: Option<EndpointTls>,
-    pub(super) renew_at: UnixSeconds,
-    pub(super) ready: watch::Sender<Result<(), String>>,
+    endpoint: Option<EndpointTls>,
+    renew_at: UnixSeconds,
+    ready: watch::Sender<Said>,
     /// Whether the last heartbeat could be said.
-    pub(super) said: watch::Receiver<Result<(), String>>,
+    said: watch::Receiver<Said>,
+    ladder: Ladder,
 }
 
 /// Half of what is left of an SVID that was just issued.
@@ -43,6 +49,17 @@ pub(super) fn renew_at(own: &OwnSvid, now: UnixSeconds) -> UnixSeconds {
 }
 
 impl Upkeep {
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        metrics: Metrics,
+        (tls, endpoint): (Arc<ArcSwap<ServerConfig>>, Option<EndpointTls>),
+        renew_at: UnixSeconds,
+        (ready, said): (watch::Sender<Said>, watch::Receiver<Said>),
+    ) -> Self {
+        let ladder = Ladder::new(&authority);
+        Self { authority, metrics, tls, endpoint, renew_at, ready, said, ladder }
+    }
+
     pub(super) async fn run(mut self, mut stopping: Stopping) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,10 +68,13 @@ impl Upkeep {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                // The TLS port must present the new roots, and know the new callers, at once.
+                () = self.authority.trust_moved() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             }
             self.authority.expire();
-            let mut state = self.renew().await;
+            let mut state = self.ladder.watch(&self.authority, &self.metrics).await;
+            state = state.and(self.renew().await);
             state = state.and(self.hear().await);
             state = state.and_then(|()| self.said.borrow().clone().map_err(AppError::Refused));
             if looked.is_none_or(|at| at.elapsed() >= issuers::LOOK) {
@@ -76,7 +96,7 @@ impl Upkeep {
         if let Some(endpoint) = &mut self.endpoint {
             endpoint.look();
         }
-        if self.authority.tick_rotation().await? {
+        if self.authority.tick_rotation().await? == Renewal::Renewed {
             self.metrics.signer_renewals.inc();
             tracing::info!(
                 not_after = self.authority.signer_not_after(),
@@ -84,7 +104,7 @@ impl Upkeep {
             );
         }
         let now = self.authority.clock().seconds();
-        if now < self.renew_at {
+        if now < self.renew_at && !self.ladder.has_moved(&self.authority) {
             return Ok(());
         }
         let own = self.authority.issue_own().await?;
@@ -97,6 +117,7 @@ impl Upkeep {
             tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;
         self.tls.store(Arc::new(config));
         self.renew_at = due;
+        self.ladder.dressed(&self.authority);
         Ok(())
     }
 

@@ -21,13 +21,17 @@ use crate::datadir::DataDir;
 use crate::journal::Journal;
 use crate::operator::{Answer, Ask, Issuers};
 use crate::replica::ReplicaId;
-use crate::rotation::{adopt, waits_for_issuer};
+use crate::rotation::{Pin, adopt, pin_current, waits_for_issuer};
 use crate::signer::Vault;
 
 const WHY: &str = "waits for its first issuing intermediate: run myelin-ca issuer request, have the root sign it, then myelin-ca issuer import";
 
 /// Begins a CA below the root of `--root-cert`, if that is given.
-pub(super) async fn adopt_root(journal: &Journal, config: &ServeConfig) -> Result<(), AppError> {
+pub(super) async fn adopt_root(
+    journal: &Journal,
+    config: &ServeConfig,
+    pin: &Pin,
+) -> Result<(), AppError> {
     let Some(path) = &config.root_cert else { return Ok(()) };
     let wrong = |why: String| ConfigError::RootCert { path: path.clone(), why };
     let roots: Result<Vec<_>, _> =
@@ -36,7 +40,8 @@ pub(super) async fn adopt_root(journal: &Journal, config: &ServeConfig) -> Resul
     let bundle = TrustBundle::new(config.trust_domain.clone(), 1, roots)
         .map_err(|error| wrong(error.to_string()))?;
     adopt(journal, &bundle).await?;
-    Ok(())
+    // The operator's file is the anchor: nothing in the store has to be believed.
+    Ok(pin_current(journal, pin).await?)
 }
 
 /// Returns when there is an intermediate to issue with; at once if there is one.

@@ -75,6 +75,8 @@ impl Authority {
             former.filter(|address| !grant.addresses.contains(address)).copied().collect();
         let entries = self.claims_at(&former).await?;
         addresses.extend(former.into_iter().zip(entries));
+        let root = self.rotation.root_of(&issued.chain[1]);
+        let root = root.map_or_else(Hex::empty, |root| Hex(root.as_bytes().to_vec()));
         let mut written = Vec::new();
         for (address, entry) in addresses {
             let mut record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
@@ -91,6 +93,7 @@ impl Authority {
                     host: proven.host().clone(),
                     serial: issued.serial.clone(),
                     not_after: issued.not_after,
+                    root: root.clone(),
                 }));
             }
             batch.put(&address.to_string(), entry.as_ref(), &record);

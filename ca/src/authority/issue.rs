@@ -194,13 +194,24 @@ impl Authority {
         }
         let claimed =
             self.write_claims(&mut batch, proven, seen, &grant, addresses, &issued, now).await?;
+        let Some(revision) = self.commit_bound(batch).await? else { return Ok(None) };
+        for (address, record) in &claimed {
+            self.live.publish(*address, record, revision);
+        }
+        Ok(Some(issued))
+    }
+
+    /// Commits an issue, bound to the ladder's step: the reply carries the present bundle, so no
+    /// certificate leaves with an older one. None: something has changed.
+    async fn commit_bound(&self, mut batch: Batch) -> Result<Option<u64>, IssueError> {
+        self.rotation.bind(&mut batch);
         match self.journal.commit(batch).await? {
-            Commit::Conflict => Ok(None),
-            Commit::Committed { revision } => {
-                for (address, record) in &claimed {
-                    self.live.publish(*address, record, revision);
+            Commit::Committed { revision } => Ok(Some(revision)),
+            Commit::Conflict => {
+                if let Err(error) = self.refresh_trust().await {
+                    tracing::warn!(%error, "cannot look at the trust record");
                 }
-                Ok(Some(issued))
+                Ok(None)
             }
         }
     }

@@ -64,6 +64,13 @@ impl Live {
             .len()
     }
 
+    /// The host whose current SVID has this serial, looked for at the SVID's own addresses.
+    pub(super) fn host_of(&self, addresses: &[IpAddr], serial: &Hex) -> Option<Hex> {
+        let claims = self.read();
+        let here = addresses.iter().filter_map(|address| claims.get(address)).flatten();
+        here.into_iter().find(|claim| claim.serial == *serial).map(|claim| claim.host.clone())
+    }
+
     /// All live claims, in no order.
     pub fn unexpired(&self, now: UnixSeconds) -> Vec<(IpAddr, Claim)> {
         let claims = self.read();
@@ -164,7 +171,8 @@ mod tests {
 
     fn claim(port: Option<u16>, id: &str, not_after: u64) -> Claim {
         let (host, serial) = (Hex(vec![1]), Hex(id.as_bytes().to_vec()));
-        Claim { port, spiffe_id: id.to_owned(), protocol: String::new(), host, serial, not_after }
+        let (protocol, root) = (String::new(), Hex::empty());
+        Claim { port, spiffe_id: id.to_owned(), protocol, host, serial, not_after, root }
     }
 
     #[test]

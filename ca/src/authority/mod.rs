@@ -21,7 +21,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::journal::{Entry, Hex, Journal, JournalError, LineageRecord};
 use crate::log::Logs;
 use crate::replica::ReplicaId;
-use crate::rotation::{Rotation, RotationError};
+use crate::rotation::{Renewal, Rotation, RotationError};
 use crate::signer::Vault;
 use crate::template::Lifetimes;
 
@@ -29,6 +29,7 @@ use denied::Denied;
 use registration::Registered;
 use turns::Turns;
 
+mod acks;
 mod alarm;
 mod companion;
 mod decide;
@@ -37,6 +38,7 @@ mod entries;
 mod follow;
 mod issue;
 mod issued;
+mod ladder;
 mod live;
 mod logged;
 mod own;
@@ -50,8 +52,10 @@ mod sweep;
 pub mod tokens;
 mod turns;
 
+pub use acks::Heard;
 pub use denied::DeniedError;
 pub use issued::Issued;
+pub use ladder::{LadderShown, Moved, RootShown};
 pub use live::Live;
 pub use own::OwnSvid;
 pub use reason::{Blame, IssueError, Reason};
@@ -66,6 +70,8 @@ pub struct Settings {
     pub own_names: Vec<String>,
     /// Namespaces whose service accounts need no registration entry.
     pub kubernetes_namespaces: Vec<String>,
+    /// How old a root may become before it is replaced unattended; none: by hand only.
+    pub rotate_root_every: Option<Duration>,
 }
 
 /// The issuing authority of one trust domain.
@@ -85,6 +91,9 @@ pub struct Authority {
     recalled: u64,
     /// When the store last said that our deny list is the newest, in Unix seconds.
     confirmed: AtomicU64,
+    acks: acks::Acks,
+    /// Rung when the ladder has moved.
+    trust_moved: tokio::sync::Notify,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +139,8 @@ impl Authority {
             clock,
             recalled: 0,
             confirmed: AtomicU64::new(read_at),
+            acks: acks::Acks::default(),
+            trust_moved: tokio::sync::Notify::new(),
         };
         authority.recalled = authority.recall().await?;
         authority.say().await?;
@@ -181,8 +192,8 @@ impl Authority {
             .map_err(IssueError::Untrusted)
     }
 
-    /// Renews the issuing intermediate when it is due; says whether it did.
-    pub async fn tick_rotation(&self) -> Result<bool, RotationError> {
+    /// Renews the issuing intermediate when it is due; says what came of it.
+    pub async fn tick_rotation(&self) -> Result<Renewal, RotationError> {
         self.rotation.tick(self.clock.seconds()).await
     }
 

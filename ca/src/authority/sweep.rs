@@ -10,8 +10,8 @@ use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord, Hex,
-    HostRecord, IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
+    AckRecord, AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord,
+    Hex, HostRecord, IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -57,6 +57,8 @@ impl Authority {
             .await?;
         gone += self.sweep_bounds(long_ago).await?;
         gone += self.sweep_lineages(long_ago).await?;
+        let present = self.bundle().generation();
+        gone += self.sweep_kind(|ack: &AckRecord| ack.generation < present).await?;
         gone += self.sweep_denials(now).await?;
         Ok(gone)
     }

@@ -19,6 +19,7 @@ use crate::journal::{
     Blob, DenyRecord, Grant, HeldRecord, HostRecord, LineageState, Redeemed, TokenRecord,
 };
 use crate::replica::ReplicaId;
+use crate::rotation::{Home, Pin};
 use crate::store::embedded::Embedded;
 use crate::template::{MAX_LIFETIME, MIN_LIFETIME};
 
@@ -230,13 +231,16 @@ async fn replica(
     let metrics = crate::metrics::Metrics::new().unwrap().log;
     let logs = Logs::start(directory, &journal, &seal_key, "prod.example", &replica, metrics);
     let logs = logs.await.unwrap();
-    let rotation = Rotation::start(journal.clone(), &domain, seal_key, replica, NOW).await.unwrap();
-    let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+    let home = Home { replica, pin: Pin::at(directory.join(format!("trust-{id}.pin"))) };
+    let rotation = Rotation::start(journal.clone(), &domain, seal_key, home, NOW).await.unwrap();
+    let lifetimes =
+        Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
     let settings = Settings {
         lifetimes,
         own_addresses: vec![],
         own_names: vec![],
         kubernetes_namespaces: vec![],
+        rotate_root_every: None,
     };
     let time = time.clone();
     let clock = Clock::new(move || {

@@ -11,6 +11,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use myelin_identity::id::TrustDomain;
 
+mod rotate;
+
+pub use rotate::{MoveArgs, RotateCommand};
+
 use crate::authority::Settings;
 use crate::authority::tokens::TokenRequest;
 use crate::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME, MIN_TEST_LIFETIME};
@@ -76,6 +80,8 @@ pub enum Command {
     /// Check the log of issued certificates.
     #[command(subcommand)]
     Log(LogCommand),
+    #[command(subcommand)]
+    Rotate(RotateCommand),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +112,14 @@ pub struct ServeArgs {
     /// Lifetime of an SVID when the sidecar asks for none, 5m to 24h.
     #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub default_lifetime: Duration,
+    /// Longest lifetime that a sidecar may ask for, up to 24h. A silent sidecar holds root rotation
+    /// up no longer than this.
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub max_lifetime: Duration,
+    /// Replace the root unattended when it has reached this age, such as 365d, one rung of the
+    /// ladder after the other. Default: only by hand, with `myelin-ca rotate`.
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub rotate_root_every: Option<Duration>,
     /// FOR TESTS ONLY: issue SVIDs that live less than 5 minutes (at least 4 s).
     #[arg(long)]
     pub allow_short_lifetimes: bool,
@@ -273,8 +287,16 @@ pub enum ConfigError {
     RefreshHint(humantime::Duration),
     #[error("{0}")]
     WebCertificate(&'static str),
+    #[error("--max-lifetime {0} is outside --default-lifetime to 24h; choose one within")]
+    MaxLifetime(humantime::Duration),
+    #[error(
+        "--rotate-root-every {every} is less than ten times --max-lifetime, so that one rotation would not end before the next; choose {least} or more"
+    )]
+    RotateTooOften { every: humantime::Duration, least: humantime::Duration },
 }
 
+/// A root that the schedule makes lives at least so many lives of an SVID: a rotation takes two.
+const LIVES_PER_ROOT: u32 = 10;
 /// Most bytes of a DNS name, RFC 1035 section 2.3.4.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -295,8 +317,17 @@ impl ServeArgs {
         if !(shortest..=MAX_LIFETIME).contains(&self.default_lifetime) {
             return Err(ConfigError::Lifetime(self.default_lifetime.into()));
         }
-        let lifetimes = Lifetimes { default: self.default_lifetime, shortest };
         let store = self.store.config(&trust_domain)?;
+        if !(self.default_lifetime..=MAX_LIFETIME).contains(&self.max_lifetime) {
+            return Err(ConfigError::MaxLifetime(self.max_lifetime.into()));
+        }
+        let least = self.max_lifetime * LIVES_PER_ROOT;
+        if let Some(every) = self.rotate_root_every.filter(|every| *every < least) {
+            return Err(ConfigError::RotateTooOften { every: every.into(), least: least.into() });
+        }
+        let longest = self.max_lifetime;
+        let lifetimes = Lifetimes { default: self.default_lifetime, shortest, longest };
+        let rotate_root_every = self.rotate_root_every;
         Ok(ServeConfig {
             trust_domain,
             store,
@@ -312,6 +343,7 @@ impl ServeArgs {
                 own_addresses,
                 own_names,
                 kubernetes_namespaces: self.attest.kubernetes_namespaces.clone(),
+                rotate_root_every,
             },
         })
     }
@@ -342,57 +374,4 @@ fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn serve(extra: &[&str]) -> Result<ServeConfig, String> {
-        let start = ["myelin-ca", "serve", "--trust-domain", "prod.example", "--data", "/d"];
-        let cli =
-            Cli::try_parse_from(start.iter().chain(extra)).map_err(|error| error.to_string())?;
-        match cli.command {
-            Command::Serve(serve) => serve.config().map_err(|error| error.to_string()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let config = serve(&[]).unwrap();
-        assert_eq!((config.listen.port(), config.ops_listen.port()), (15010, 15011));
-        assert_eq!(
-            config.authority.lifetimes,
-            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }
-        );
-    }
-
-    #[test]
-    fn addresses_and_names_of_the_ca_are_told_apart() {
-        let config =
-            serve(&["--ca-address", "10.0.0.1", "--ca-address", "ca.prod.example"]).unwrap();
-        assert_eq!(config.authority.own_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(config.authority.own_names, ["ca.prod.example"]);
-    }
-
-    #[test]
-    fn wrong_values_are_one_line_with_the_fix() {
-        let table: [(&[&str], &str); 5] = [
-            (&["--ca-address", "not a name"], "--ca-address"),
-            (&["--default-lifetime", "1m"], "--allow-short-lifetimes"),
-            (&["--default-lifetime", "25h"], "24h"),
-            (&["--default-lifetime", "3s", "--allow-short-lifetimes"], "--default-lifetime"),
-            (&["--default-lifetime", "soon"], "10m or 24h"),
-        ];
-        for (extra, expected) in table {
-            let error = serve(extra).unwrap_err();
-            assert!(error.contains(expected), "{extra:?}: {error}");
-        }
-        assert!(serve(&["--default-lifetime", "15s", "--allow-short-lifetimes"]).is_ok());
-    }
-}
+mod tests;

@@ -26,6 +26,7 @@ mod federation;
 mod log;
 mod records;
 mod registration;
+mod trust;
 
 pub use companion::CompanionRecord;
 pub use denials::*;
@@ -33,6 +34,7 @@ pub use federation::*;
 pub use log::*;
 pub use records::*;
 pub use registration::*;
+pub use trust::*;
 
 /// A kind of record: where its keys live and which version of its form this binary writes.
 pub trait Record: Serialize + DeserializeOwned {
@@ -80,6 +82,12 @@ pub struct Journal {
 impl Journal {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
+    }
+
+    /// The store itself, for tests that write past every rule.
+    #[cfg(test)]
+    pub(crate) fn raw(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// The record of this kind under `name`, if there is one.
@@ -199,6 +207,16 @@ impl Batch {
             Some(entry) => self.replace(entry, record),
             None => self.create(name, record),
         }
+    }
+
+    /// Writes a record whatever is there: for what the last writer knows best.
+    pub fn overwrite<R: Record>(&mut self, name: &str, record: &R) {
+        self.writes.push(Write::Put(format!("{}{name}", R::PREFIX), form(record)));
+    }
+
+    /// The decision rests on this key having been written last by the commit with this revision.
+    pub fn unchanged_since<R: Record>(&mut self, name: &str, revision: u64) {
+        self.expects.push(Expect::Revision(format!("{}{name}", R::PREFIX), revision));
     }
 
     /// Removes a record that must be as it was read.

@@ -22,15 +22,7 @@ pub struct Hex(pub Vec<u8>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Blob(pub Vec<u8>);
 
-/// The current trust bundle. `name`: [`CURRENT`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct BundleRecord {
-    pub trust_domain: String,
-    pub generation: u64,
-    pub roots_der: Vec<Blob>,
-}
-
-/// A CA certificate and its sealed key. `name`: [`ROOT`] or [`ISSUING`].
+/// A CA certificate and its sealed key. `name`: [`super::root_name`] or [`ISSUING`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IssuerRecord {
     pub certificate_der: Blob,
@@ -134,6 +126,9 @@ pub struct Claim {
     pub host: Hex,
     pub serial: Hex,
     pub not_after: UnixSeconds,
+    /// The root that the SVID chains to.
+    #[serde(default = "Hex::empty")]
+    pub root: Hex,
 }
 
 /// One certificate that was signed. `name`: its serial.
@@ -169,9 +164,6 @@ pub const CURRENT: &str = "current";
 pub const ROOT: &str = "root";
 pub const ISSUING: &str = "issuing";
 
-impl Record for BundleRecord {
-    const PREFIX: &'static str = "bundle/";
-}
 impl Record for IssuerRecord {
     const PREFIX: &'static str = "issuer/";
 }
@@ -256,6 +248,13 @@ impl Grant {
     }
 }
 
+impl Hex {
+    /// What stands for no bytes at all.
+    pub fn empty() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl fmt::Display for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -321,7 +320,8 @@ mod tests {
     fn claim(port: Option<u16>) -> Claim {
         let hex = Hex(vec![1]);
         let (spiffe_id, protocol) = ("spiffe://t/ns/a/sa/b".into(), String::new());
-        Claim { port, spiffe_id, protocol, host: hex.clone(), serial: hex, not_after: 1 }
+        let (serial, root) = (hex.clone(), Hex::empty());
+        Claim { port, spiffe_id, protocol, host: hex, serial, not_after: 1, root }
     }
 
     #[test]

@@ -14,6 +14,9 @@ mod federation;
 mod issuers;
 mod log;
 mod process;
+mod rotation;
+
+pub use rotation::Ladder;
 
 pub use federation::Federation;
 pub use issuers::Issuers;
@@ -42,6 +45,7 @@ pub struct Metrics {
     pub federation: Federation,
     pub log: LogMetrics,
     pub issuers: Issuers,
+    pub ladder: Ladder,
 }
 
 /// One line of the documented table.
@@ -56,13 +60,10 @@ pub struct Description {
 impl Metrics {
     /// A registry with everything in it, at zero.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let issue_duration = HistogramOpts::new(
-            "myelin_ca_issue_duration_seconds",
-            "Time from a received Issue request to its answer, refusals included.",
-        );
         let registry = Registry::new();
         let metrics = Self {
             federation: Federation::new(&registry)?,
+            ladder: Ladder::new(&registry)?,
             registry,
             issued: IntCounterVec::new(
                 Opts::new(
@@ -71,7 +72,7 @@ impl Metrics {
                 ),
                 &["outcome", "attestor"],
             )?,
-            issue_duration: Histogram::with_opts(issue_duration.buckets(ISSUE_BUCKETS.to_vec()))?,
+            issue_duration: issue_duration()?,
             signer_not_after: Gauge::new(
                 "myelin_ca_signer_not_after_seconds",
                 "End of the issuing intermediate, in Unix time.",
@@ -161,6 +162,14 @@ impl Metrics {
     }
 }
 
+fn issue_duration() -> Result<Histogram, prometheus::Error> {
+    let named = HistogramOpts::new(
+        "myelin_ca_issue_duration_seconds",
+        "Time from a received Issue request to its answer, refusals included.",
+    );
+    Histogram::with_opts(named.buckets(ISSUE_BUCKETS.to_vec()))
+}
+
 /// The table of all metrics, for the documentation and the test that compares them.
 pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
     let metrics = Metrics::new()?;
@@ -169,6 +178,7 @@ pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
     metrics.handshakes.with_label_values(&["completed"]);
     metrics.watches.with_label_values(&["bundle"]);
     metrics.federation.touch();
+    metrics.ladder.touch();
     let families = metrics.registry.gather();
     let described = families.iter().map(|family| Description {
         name: family.name().to_owned(),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::registration::{self, EntryError, EntryLine};
 use crate::authority::revocation::{self, DenialLine, RevokeError, RevokeRequest, Revoked};
 use crate::authority::tokens::{self, TokenError, TokenRequest};
+use crate::authority::{Authority, AuthorityError};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
 
@@ -26,6 +27,9 @@ pub use issuer::{
     Imported, IssuerAnswer, IssuerAsk, IssuerError, IssuerLine, IssuerStatus, Issuers, RequestLine,
     RequestMade, RootKey,
 };
+mod rotate;
+
+pub use rotate::{RotateAsk, Rotated};
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +48,7 @@ pub enum Ask {
     ListEntries,
     ShowEntry(String),
     DeleteEntry(String),
+    Rotate(RotateAsk),
 }
 
 /// Its answer.
@@ -61,6 +66,7 @@ pub enum Answer {
     Federation(FederationAnswer),
     Entry(EntryLine),
     Entries(Vec<EntryLine>),
+    Rotated(Rotated),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -126,9 +132,26 @@ pub enum OperatorError {
     Issuer(#[from] IssuerError),
     #[error(transparent)]
     Federation(#[from] FederationAskError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(
+        "no server runs on this data directory; start it (`myelin-ca serve`), then ask again: it alone hears acknowledgements and tells the sidecars"
+    )]
+    NeedsServer,
 }
 
-/// Answers one question.
+/// Answers one question as the running server.
+pub async fn answer_running(authority: &Authority, ask: Ask) -> Result<Answer, OperatorError> {
+    match ask {
+        Ask::Rotate(ask) => Ok(Answer::Rotated(rotate::rotate(authority, ask).await?)),
+        other => {
+            let now = authority.clock().seconds();
+            answer(authority.journal(), &authority.bundle(), now, other).await
+        }
+    }
+}
+
+/// Answers one question from the store alone.
 pub async fn answer(
     journal: &Journal,
     bundle: &TrustBundle,
@@ -164,6 +187,7 @@ pub async fn answer(
         Ask::ListEntries => Ok(Answer::Entries(registration::list(journal).await?)),
         Ask::ShowEntry(name) => Ok(Answer::Entry(registration::show(journal, &name).await?)),
         Ask::DeleteEntry(name) => Ok(Answer::Entry(entries::delete(journal, &name).await?)),
+        Ask::Rotate(_) => Err(OperatorError::NeedsServer),
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),

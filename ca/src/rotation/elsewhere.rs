@@ -5,17 +5,19 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{Rung, SignedStep, TrustBundle, TrustStep};
 
 use super::replicas::issuing;
-use super::{RotationError, read_bundle};
-use crate::journal::{Batch, Blob, BundleRecord, CURRENT, IssuerRecord, Journal, ROOT};
+use super::{Pin, RotationError, read_bundle, trust};
+use crate::journal::{Batch, BundleRecord, CURRENT, IssuerRecord, Journal, root_name, step_name};
 use crate::replica::ReplicaId;
 use crate::store::Commit;
 
 /// Whether this store holds the key of its root.
 pub async fn holds_root_key(journal: &Journal) -> Result<bool, RotationError> {
-    Ok(journal.read::<IssuerRecord>(ROOT).await?.is_some())
+    let Some(current) = trust::current(journal).await? else { return Ok(false) };
+    let name = root_name(&current.step.active);
+    Ok(journal.read::<IssuerRecord>(&name).await?.is_some())
 }
 
 /// The bundle of a CA that holds no root key, if this replica has no intermediate yet either.
@@ -40,12 +42,30 @@ pub async fn adopt(journal: &Journal, adopted: &TrustBundle) -> Result<(), Rotat
         let (found, given) = (found.hash().to_string(), adopted.hash().to_string());
         return Err(RotationError::OtherRoot { found, given });
     }
-    let roots_der = adopted.roots().map(|root| Blob(root.to_vec())).collect();
-    let trust_domain = adopted.trust_domain().to_string();
+    let active = adopted.root_ids().next().expect("a bundle has at least one root");
+    let step = TrustStep {
+        number: 1,
+        bundle: adopted.clone(),
+        rung: Rung::Settled,
+        active,
+        since: 0,
+        before: [0; 32],
+    };
+    // Nobody can sign it here: what vouches for it is the operator's file, and each replica's pin.
+    let record = BundleRecord::from(&SignedStep { step, signer: active, signature: Vec::new() });
     let mut batch = Batch::default();
-    batch.create(CURRENT, &BundleRecord { trust_domain, generation: 1, roots_der });
+    batch.create(CURRENT, &record);
+    batch.create(&step_name(1), &record);
     match journal.commit(batch).await? {
         Commit::Committed { .. } => Ok(()),
         Commit::Conflict => Err(RotationError::Raced),
+    }
+}
+
+/// Pins what the store holds, for a replica whose operator has just vouched for it.
+pub async fn pin_current(journal: &Journal, pin: &Pin) -> Result<(), RotationError> {
+    match (pin.read()?, trust::current(journal).await?) {
+        (None, Some(current)) => pin.write(&current),
+        _ => Ok(()),
     }
 }

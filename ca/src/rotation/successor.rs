@@ -5,7 +5,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::{RotationError, from_record, issuing_name};
+use super::make::from_record;
+use super::{RotationError, issuing_name};
 use crate::clock::UnixSeconds;
 use crate::journal::{Batch, Entry, IssuerRecord, Journal, successors_of};
 use crate::replica::ReplicaId;

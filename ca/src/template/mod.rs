@@ -108,6 +108,8 @@ impl fmt::Display for Extension {
 pub struct Lifetimes {
     pub default: Duration,
     pub shortest: Duration,
+    /// What nobody gets more than. Root rotation waits no longer than this for a silent sidecar.
+    pub longest: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,7 +150,7 @@ impl Lifetimes {
         if life < self.shortest {
             return Err(LifetimeRefusal::TooShort { asked: life.as_secs(), shortest });
         }
-        let not_after = (now + life.min(MAX_LIFETIME).as_secs()).min(issuer.not_after);
+        let not_after = (now + life.min(self.longest).as_secs()).min(issuer.not_after);
         let left = not_after.saturating_sub(now);
         if left < shortest {
             return Err(LifetimeRefusal::IssuerExpiring { left, shortest });
@@ -195,7 +197,8 @@ mod tests {
     const DAY: u64 = 24 * 3600;
 
     fn granted(asked: u64, issuer_left: u64) -> Result<(u64, u64), LifetimeRefusal> {
-        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let lifetimes =
+            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
         let issuer = Validity { not_before: NOW - 30, not_after: NOW + issuer_left };
         let validity = lifetimes.validity(Duration::from_secs(asked), NOW, issuer)?;
         Ok((NOW - validity.not_before, validity.not_after - NOW))
@@ -245,7 +248,8 @@ mod tests {
 
     #[test]
     fn leaf_is_backdated_but_never_before_its_issuer() {
-        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let lifetimes =
+            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
         for (issuer_age, expected) in [(DAY, 60), (10, 10)] {
             let issuer = Validity { not_before: NOW - issuer_age, not_after: NOW + DAY };
             let validity = lifetimes.validity(Duration::ZERO, NOW, issuer).unwrap();

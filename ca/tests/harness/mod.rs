@@ -52,7 +52,8 @@ pub struct TestCa {
 
 impl TestCa {
     pub async fn start() -> Self {
-        Self::start_with(Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME }).await
+        let (default, longest) = (MAX_LIFETIME, MAX_LIFETIME);
+        Self::start_with(Lifetimes { default, shortest: MIN_LIFETIME, longest }).await
     }
 
     pub async fn start_with(lifetimes: Lifetimes) -> Self {
@@ -66,7 +67,8 @@ impl TestCa {
     /// With attestors of outside evidence, and namespaces that need no entry.
     pub async fn start_attesting(attest: AttestConfig, namespaces: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let (default, longest) = (MAX_LIFETIME, MAX_LIFETIME);
+        let lifetimes = Lifetimes { default, shortest: MIN_LIFETIME, longest };
         let mut config = config(directory.path().join("data"), lifetimes);
         config.attest = attest;
         config.authority.kubernetes_namespaces =
@@ -142,6 +144,7 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
             own_addresses: vec!["127.0.0.1".parse().unwrap()],
             own_names: vec![],
             kubernetes_namespaces: vec![],
+            rotate_root_every: None,
         },
         federation: None,
     }

@@ -65,7 +65,8 @@ impl Replica {
     }
 
     pub(crate) async fn start_in(dir: tempfile::TempDir, ports: &[u16], key: &SealKey) -> Self {
-        let lifetimes = Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME };
+        let (default, longest) = (MAX_LIFETIME, MAX_LIFETIME);
+        let lifetimes = Lifetimes { default, shortest: MIN_LIFETIME, longest };
         let mut config = config(dir.path().join("data"), lifetimes);
         config.store = store(ports);
         config.keys.seal_key = SealKeySource::File(key.path());

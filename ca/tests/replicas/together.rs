@@ -64,6 +64,7 @@ async fn replica_with_a_seal_key_of_its_own_does_not_start_and_says_why() {
     let lifetimes = myelin_ca::template::Lifetimes {
         default: myelin_ca::template::MAX_LIFETIME,
         shortest: myelin_ca::template::MIN_LIFETIME,
+        longest: myelin_ca::template::MAX_LIFETIME,
     };
     let mut config = config(dir.path().join("data"), lifetimes);
     config.store = store(&ports);

@@ -1,7 +1,8 @@
 //! The connection to the CA: TCP through our marked dialer, TLS 1.3 of our own making, gRPC on top.
 //! Called by `issue` and `watch`.
 //!
-//! Never: says a word before the other end has proved to be exactly the CA of our trust domain;
+//! Never: says a word before the other end has proved to be exactly the CA of our trust domain
+//! (but the question for its trust records, which tells nothing and is answered with proofs);
 //! reconnects by itself (a host proof belongs to one TLS connection); resumes a session.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -14,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use myelin_identity::bundle::{BundleHash, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{EXPORTER_BYTES, EXPORTER_LABEL};
-use myelin_identity::verify::{CaVerifier, FirstContact, Refusal};
+use myelin_identity::verify::{CaVerifier, FirstContact, Refusal, Stranger};
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{ServerName, UnixTime};
@@ -54,6 +55,19 @@ pub(super) enum Trust {
     Bundle(Arc<TrustBundle>),
     /// Only the bundle's hash, from a join token.
     Hash(BundleHash, Option<TrustDomain>),
+    /// By nothing: for the question whose answer proves itself, and no other.
+    Stranger,
+}
+
+impl Trust {
+    /// The roots that are known, by their hash.
+    pub(super) fn hash(&self) -> Option<BundleHash> {
+        match self {
+            Self::Bundle(bundle) => Some(bundle.hash()),
+            Self::Hash(hash, _) => Some(*hash),
+            Self::Stranger => None,
+        }
+    }
 }
 
 /// Why there is no connection to the CA.
@@ -96,8 +110,8 @@ pub(super) struct Link {
     pub(super) stub: CaStub,
     /// Binds a host proof to this very connection.
     pub(super) exporter: [u8; EXPORTER_BYTES],
-    /// The bundle under which the CA was recognised.
-    pub(super) bundle: Arc<TrustBundle>,
+    /// The bundle under which the CA was recognised; none if anybody may have answered.
+    pub(super) bundle: Option<Arc<TrustBundle>>,
 }
 
 /// How to get there. One for the life of the process.
@@ -167,6 +181,7 @@ impl Connector {
 enum Recogniser {
     Known(Arc<TrustBundle>, Arc<CaVerifier>),
     First(Arc<FirstContact>),
+    Nobody,
 }
 
 impl Recogniser {
@@ -179,6 +194,7 @@ impl Recogniser {
             Trust::Hash(hash, trust_domain) => {
                 Self::First(Arc::new(FirstContact::new(*hash, trust_domain.clone())))
             }
+            Trust::Stranger => Self::Nobody,
         }
     }
 
@@ -186,16 +202,19 @@ impl Recogniser {
         match self {
             Self::Known(_, verifier) => Arc::<CaVerifier>::clone(verifier),
             Self::First(verifier) => Arc::<FirstContact>::clone(verifier),
+            Self::Nobody => Arc::new(Stranger),
         }
     }
 
     /// Asked only after a handshake that ended well.
-    fn bundle(&self) -> Arc<TrustBundle> {
+    fn bundle(&self) -> Option<Arc<TrustBundle>> {
         match self {
-            Self::Known(bundle, _) => Arc::clone(bundle),
+            Self::Known(bundle, _) => Some(Arc::clone(bundle)),
             Self::First(verifier) => {
-                verifier.learned().expect("a first contact that was accepted has learned a bundle")
+                let learned = verifier.learned();
+                Some(learned.expect("a first contact that was accepted has learned a bundle"))
             }
+            Self::Nobody => None,
         }
     }
 }

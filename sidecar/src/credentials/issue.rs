@@ -20,7 +20,7 @@ use super::host_key::HostKey;
 use super::store::Rejected;
 
 /// The trailer in which the CA names its reason: one word of a closed set.
-const REASON_TRAILER: &str = "myelin-reason";
+pub(super) const REASON_TRAILER: &str = "myelin-reason";
 /// What is quoted of a status message: the CA's are one line each, shorter than this.
 const MAX_QUOTED_CHARACTERS: usize = 240;
 
@@ -83,6 +83,17 @@ impl IssueError {
             Self::Evidence(_) => "evidence_unreadable",
             Self::Rejected(rejected) => rejected.word(),
             Self::Own => "svid_rejected",
+        }
+    }
+
+    /// Another root on either side looks like this: we do not recognise the CA, or it hangs up on the
+    /// SVID that we show.
+    pub(super) fn may_be_rotation(&self) -> bool {
+        match self {
+            Self::Connect(ConnectError::Dial(_) | ConnectError::TimedOut { .. }) => false,
+            Self::Connect(_) | Self::Unanswered { .. } => true,
+            Self::Refused { said, .. } => said.contains("untrusted_root"),
+            _ => false,
         }
     }
 

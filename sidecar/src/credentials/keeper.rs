@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::{IssueResponse, Lineage};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -22,6 +23,7 @@ use super::issue::{Attempt, IssueError, Reason};
 use super::renew::{self, Schedule};
 use super::start::{Start, StartError};
 use super::store::{Issued, NoIdentity, Rejected, Snapshot, Store};
+use super::succession;
 use super::workload::Vouching;
 use crate::addr::Endpoint;
 use crate::metrics::Metrics;
@@ -51,6 +53,8 @@ pub(super) struct Keeper<'a> {
     turn: usize,
     /// Told of each SVID that may vouch for a workload's own.
     vouches: watch::Sender<Option<Vouching>>,
+    /// The present roots, if they had to be found without an SVID that the CA still takes.
+    learned: Option<Arc<TrustBundle>>,
 }
 
 impl<'a> Keeper<'a> {
@@ -75,6 +79,7 @@ impl<'a> Keeper<'a> {
             open: None,
             turn: 0,
             vouches,
+            learned: None,
         }
     }
 
@@ -84,7 +89,12 @@ impl<'a> Keeper<'a> {
         let mut life = None;
         let mut waits = renew::waits(life);
         loop {
-            match self.attempt(renew::attempt_deadline(life)).await {
+            let within = renew::attempt_deadline(life);
+            let attempted = self.attempt(within).await;
+            if attempted.as_ref().is_err_and(IssueError::may_be_rotation) {
+                self.look_for_roots(within).await;
+            }
+            match attempted {
                 Ok((snapshot, outcome)) => {
                     let schedule = self.taken_over(&snapshot, outcome);
                     life = Some(schedule.life());
@@ -119,7 +129,7 @@ impl<'a> Keeper<'a> {
         let attempt = self.open.insert(attempt);
         let shown = current.as_deref().filter(|_| renewal);
         let ca = self.config.cas[self.turn % self.config.cas.len()];
-        let trusts = trusts(self.start, self.store, self.config);
+        let trusts = trusts(self.learned.as_ref(), self.start, self.store, self.config);
         let link = connect(self.connector, ca, &trusts, shown, within).await;
         let mut link = link.inspect_err(|_| self.turn = self.turn.wrapping_add(1))?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -132,7 +142,7 @@ impl<'a> Keeper<'a> {
                 self.turn = self.turn.wrapping_add(1);
             }
         })?;
-        let issued = issued(attempt, &response, &link)?;
+        let issued = issued(attempt, &response, &mut link).await?;
         // Whoever sees the SVID must already find a line to wait for, not one that is down.
         let raised = self.desk.expect_line();
         let published = self.store.publish_svid(issued, self.config.id.as_ref());
@@ -143,10 +153,35 @@ impl<'a> Keeper<'a> {
         })?;
         self.open = None;
         self.enrolled = true;
+        self.learned = None;
         self.lineage = Some(response.lineage);
         let (lineage, vouching) = (response.lineage, Arc::clone(&snapshot));
         self.vouches.send_replace(Some(Vouching { snapshot: vouching, lineage }));
         Ok((snapshot, if renewal { RENEWED } else { ATTESTED }))
+    }
+
+    /// The CA may have rotated its root while we were not there to hear of it: then the way from the
+    /// roots that we know to the present ones is asked for, and followed.
+    async fn look_for_roots(&mut self, within: Duration) {
+        let known = trusts(self.learned.as_ref(), self.start, self.store, self.config);
+        let ca = self.config.cas[self.turn % self.config.cas.len()];
+        let domain = &self.config.trust_domain;
+        match succession::learn(self.connector, ca, &known, domain, within).await {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                tracing::info!(
+                    generation = found.generation(),
+                    "followed the CA to its present roots"
+                );
+                let ours = self.store.load();
+                if ours.is_some_and(|ours| !found.holds_root(ours.root())) {
+                    // Our SVID is of a root that has gone; the host key alone gets another.
+                    self.lineage = None;
+                }
+                self.learned = Some(found);
+            }
+            Err(error) => tracing::debug!("no way to other roots: {error}"),
+        }
     }
 
     /// How we prove ourselves this time: by the SVID in use, else by the host key, else by token.
@@ -251,7 +286,15 @@ enum NextStep {
 
 /// By what the CA may be recognised, in this order. The token's hash counts only until there is an
 /// SVID: it heals a bundle file that is older than the CA's roots.
-fn trusts(start: &Start, store: &Store, config: &Config) -> Vec<Trust> {
+fn trusts(
+    learned: Option<&Arc<TrustBundle>>,
+    start: &Start,
+    store: &Store,
+    config: &Config,
+) -> Vec<Trust> {
+    if let Some(learned) = learned {
+        return vec![Trust::Bundle(Arc::clone(learned))];
+    }
     if let Some(snapshot) = store.load() {
         return vec![Trust::Bundle(Arc::clone(&snapshot.bundle))];
     }
@@ -282,22 +325,27 @@ async fn connect(
     connector.connect(ca, last, shown, left).await
 }
 
-/// The answer to this attempt, not believed yet but of the right trust domain.
-pub(super) fn issued(
+/// The answer to this attempt, with a bundle for which the roots by which we knew the CA vouch.
+pub(super) async fn issued(
     attempt: &Attempt,
     response: &IssueResponse,
-    link: &Link,
+    link: &mut Link,
 ) -> Result<Issued, Rejected> {
-    let (seen, expected) = (response.bundle.trust_domain(), link.bundle.trust_domain());
+    let held = link.bundle.clone().ok_or(Rejected::NoSvid)?;
+    let (seen, expected) = (response.bundle.trust_domain(), held.trust_domain());
     if seen != expected {
         let (seen, expected) = (seen.clone(), expected.clone());
         return Err(Rejected::OtherTrustDomain { seen, expected });
     }
+    let generation = response.bundle.generation();
+    let confirmed = succession::confirm(&mut link.stub, &held, response.bundle.clone()).await;
+    let confirmed =
+        confirmed.map_err(|why| Rejected::Unproven { generation, why: why.to_string() })?;
     Ok(Issued {
         chain: response.chain.clone(),
         key: Arc::clone(&attempt.key),
         spki: *attempt.csr.key(),
-        bundle: Arc::new(response.bundle.clone()),
+        bundle: Arc::new(confirmed),
         log_proof: response.log_proof.as_slice().into(),
     })
 }

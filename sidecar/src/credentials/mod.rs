@@ -18,6 +18,7 @@ mod renew;
 mod start;
 mod state_dir;
 mod store;
+mod succession;
 mod watch;
 mod workload;
 
@@ -52,6 +53,7 @@ pub use self::keeper::{ATTESTED, RENEWED};
 pub use self::start::StartError;
 pub use self::state_dir::{Secrecy, StateDir, StateError};
 pub use self::store::{NoIdentity, Rejected, Snapshot, Store};
+pub use self::succession::Unproven;
 pub use self::workload::{Standing, WorkloadIdentity, WorkloadSvid};
 
 /// What the operator wrote, already parsed.

@@ -23,9 +23,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::ca_client::{CaStub, ConnectError, Connector, Trust};
 use super::desk::{Desk, Question};
+use super::issue::REASON_TRAILER;
 use super::renew;
 use super::start::TrustFiles;
 use super::store::{Rejected, Snapshot, Store};
+use super::succession;
 use crate::addr::Endpoint;
 use crate::directory::{Answer, Protocol};
 use crate::metrics::Metrics;
@@ -59,6 +61,15 @@ enum Broken {
     Unconfirmed { after: Duration },
     #[error("the CA's message makes no sense: {0}")]
     Malformed(#[from] IssuanceError),
+}
+
+impl Broken {
+    /// The CA trusts the root of our SVID no longer: only another SVID gets through to it.
+    fn says_root_retired(&self) -> bool {
+        let Self::Status(status) = self else { return false };
+        let reason = status.metadata().get(REASON_TRAILER);
+        reason.is_some_and(|word| word == "untrusted_root")
+    }
 }
 
 /// Why something that the CA sent was passed over.
@@ -98,6 +109,9 @@ impl Watch<'_> {
                 }
             };
             self.desk.down();
+            if broken.says_root_retired() {
+                self.renew_now.notify_one();
+            }
             tracing::warn!(%ca, "the watch of bundle, deny list and directory broke: {broken}");
             if heard.load(Ordering::Relaxed) {
                 waits = renew::waits(Some(self.life_left(&snapshot)));
@@ -185,7 +199,7 @@ impl Watch<'_> {
             let patience = update.heartbeat_seconds.saturating_mul(HEARTBEATS_OF_PATIENCE);
             silence = Duration::from_secs(patience).min(LONGEST_SILENCE);
             if let Some(bundle) = update.bundle {
-                self.take_bundle(bundle);
+                self.take_bundle(&mut stub, bundle).await;
             }
             if let Some(list) = update.deny_list {
                 self.take_deny_list(&list);
@@ -203,8 +217,12 @@ impl Watch<'_> {
         }
     }
 
-    fn take_bundle(&self, bundle: TrustBundle) {
-        match self.store.publish_bundle(Arc::new(bundle)) {
+    async fn take_bundle(&self, stub: &mut CaStub, announced: TrustBundle) {
+        let published = match self.proven(stub, announced).await {
+            Ok(bundle) => self.store.publish_bundle(Arc::new(bundle)),
+            Err(rejected) => Err(rejected),
+        };
+        match published {
             Ok(None) => {}
             Ok(Some(snapshot)) => {
                 let generation = snapshot.bundle.generation();
@@ -242,6 +260,18 @@ impl Watch<'_> {
                 tracing::warn!("{rejected}");
             }
         }
+    }
+
+    /// What the CA announces counts if the roots that we hold vouch for it.
+    async fn proven(
+        &self,
+        stub: &mut CaStub,
+        announced: TrustBundle,
+    ) -> Result<TrustBundle, Rejected> {
+        let held = Arc::clone(&self.store.load().ok_or(Rejected::NoSvid)?.bundle);
+        let generation = announced.generation();
+        let confirmed = succession::confirm(stub, &held, announced).await;
+        confirmed.map_err(|why| Rejected::Unproven { generation, why: why.to_string() })
     }
 
     fn take_deny_list(&self, signed: &SignedDenyList) {

@@ -171,7 +171,7 @@ impl Companion<'_> {
         let left = deadline.saturating_duration_since(Instant::now());
         let (host, evidence) = (&self.start.host, &self.config.evidence);
         let response = attempt.send(&mut link, host, evidence, self.config.lifetime, left).await?;
-        let issued = issued(attempt, &response, &link)?;
+        let issued = issued(attempt, &response, &mut link).await?;
         let newer = issued.bundle.generation() >= bundle.generation();
         let bundle = if newer { Arc::clone(&issued.bundle) } else { bundle };
         let now = self.connector.clock.unix();

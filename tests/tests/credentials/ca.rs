@@ -45,10 +45,15 @@ impl Ca {
             ops_listen: "127.0.0.1:0".parse().unwrap(),
             attest: AttestConfig::default(),
             authority: Settings {
-                lifetimes: Lifetimes { default: life, shortest: Duration::from_secs(4) },
+                lifetimes: Lifetimes {
+                    default: life,
+                    shortest: Duration::from_secs(4),
+                    longest: myelin_ca::template::MAX_LIFETIME,
+                },
                 own_addresses: vec!["127.0.0.1".parse().unwrap()],
                 own_names: Vec::new(),
                 kubernetes_namespaces: Vec::new(),
+                rotate_root_every: None,
             },
             federation: None,
         };

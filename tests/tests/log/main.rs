@@ -38,7 +38,12 @@ async fn start(directory: &std::path::Path) -> Result<Running> {
         ops_listen: "127.0.0.1:0".parse()?,
         attest: AttestConfig::default(),
         authority: Settings {
-            lifetimes: Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME },
+            lifetimes: Lifetimes {
+                default: MAX_LIFETIME,
+                shortest: MIN_LIFETIME,
+                longest: MAX_LIFETIME,
+            },
+            rotate_root_every: None,
             own_addresses: vec!["127.0.0.1".parse()?],
             own_names: vec![],
             kubernetes_namespaces: vec![],

@@ -224,6 +224,13 @@ impl LogCa {
 
 #[tonic::async_trait]
 impl Ca for LogCa {
+    async fn succession(
+        &self,
+        _request: Request<proto::SuccessionRequest>,
+    ) -> Result<Response<proto::SuccessionResponse>, Status> {
+        Err(Status::unimplemented("this CA has one root for ever"))
+    }
+
     async fn issue(
         &self,
         request: Request<proto::IssueRequest>,

@@ -9,6 +9,7 @@
 mod deny;
 mod foreign;
 mod forms;
+mod succession;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use foreign::{
     TrustBundles,
 };
 pub use forms::{MAX_FORM_BYTES, SpiffeDocument};
+pub use succession::{MAX_STEPS, Rung, SignedStep, StepError, SuccessionError, TrustStep, follow};
 
 use std::fmt;
 use std::str::FromStr;
@@ -128,6 +130,21 @@ impl TrustBundle {
 
     pub fn holds_root(&self, id: &RootId) -> bool {
         self.roots.iter().any(|root| root.id == *id)
+    }
+
+    pub fn root_der(&self, id: &RootId) -> Option<&CertificateDer<'static>> {
+        self.roots.iter().find(|root| root.id == *id).map(|root| &root.der)
+    }
+
+    /// From and until when a root is valid, in Unix seconds.
+    pub fn root_validity(&self, id: &RootId) -> Option<(u64, u64)> {
+        let root = self.roots.iter().find(|root| root.id == *id)?;
+        Some((root.validity.not_before, root.validity.not_after))
+    }
+
+    /// The root whose key signed this CA certificate, if one of these did.
+    pub fn issuer_of(&self, intermediate: &CertificateDer<'_>) -> Option<RootId> {
+        self.root_above(intermediate).ok().map(|root| root.id)
     }
 
     /// The root that signed this CA certificate with nothing between them. Its own times and uses

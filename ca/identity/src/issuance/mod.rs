@@ -12,6 +12,7 @@ mod evidence;
 mod issue;
 mod keys;
 mod proof;
+mod succession;
 mod token;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use evidence::{
 pub use issue::{Attestation, IssueRequest, IssueResponse, Lineage, MAX_LOG_PROOF_BYTES};
 pub use keys::{LineageId, RequestKey, TokenSecret};
 pub use proof::{EXPORTER_BYTES, EXPORTER_LABEL, HostProof, sign_host_proof, verify_host_proof};
+pub use succession::read_succession;
 pub use token::{JoinToken, TokenError};
 
 use crate::bundle::{BundleError, DenyError, ForeignError};

@@ -12,6 +12,7 @@ mod first_contact;
 mod handshake;
 mod path;
 mod refusal;
+mod stranger;
 mod tls;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use endpoint::EndpointVerifier;
 pub use expected::Expected;
 pub use first_contact::FirstContact;
 pub use refusal::Refusal;
+pub use stranger::Stranger;
 pub use tls::{CallerVerifier, PeerVerifier};
 
 use std::net::IpAddr;

@@ -91,6 +91,14 @@ impl<'a> CaFacts<'a> {
             .map_err(|_| CaFault::BadSignature)
     }
 
+    /// Whether this CA's key signed a statement that is no certificate.
+    pub(crate) fn verify_statement(&self, message: &[u8], signature: &[u8]) -> Result<(), CaFault> {
+        let key = self.certificate.public_key();
+        UnparsedPublicKey::new(algorithm_of(key)?.verification, &key.subject_public_key.data)
+            .verify(message, signature)
+            .map_err(|_| CaFault::BadSignature)
+    }
+
     /// The key, if it is a P-256 one.
     pub(crate) fn p256_key(&self) -> Option<P256Spki> {
         P256Spki::try_from(self.certificate.public_key().raw).ok()

@@ -17,8 +17,13 @@ pub struct RootId([u8; 32]);
 pub struct HexError;
 
 impl RootId {
-    pub(crate) fn of(der: &[u8]) -> Self {
+    /// The name of the root with this DER.
+    pub fn of(der: &[u8]) -> Self {
         Self(sha256(der))
+    }
+
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     pub fn as_bytes(&self) -> &[u8; 32] {

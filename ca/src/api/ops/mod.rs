@@ -125,6 +125,14 @@ impl Ops {
         metrics.signer_not_after.set(authority.signer_not_after() as f64);
         metrics.bundle_generation.set(bounded(authority.bundle().generation()));
         metrics.deny_epoch.set(bounded(authority.deny_epoch()));
+        let step = authority.step();
+        metrics.ladder.rung.set(step.step.rung as i64);
+        metrics.ladder.trust_record.set(bounded(step.step.number));
+        metrics.ladder.root_not_after.set(authority.root_not_after() as f64);
+        let (intermediate, root) = authority.alarms();
+        for (issuer, late) in [("intermediate", intermediate), ("root", root)] {
+            metrics.ladder.late.with_label_values(&[issuer]).set(late.unwrap_or(0).into());
+        }
     }
 }
 

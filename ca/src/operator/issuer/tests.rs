@@ -21,7 +21,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use super::*;
 use crate::check;
 use crate::journal::IssuerRecord;
-use crate::rotation::{Rotation, adopt, issuing_name, waits_for_issuer};
+use crate::rotation::{Home, Pin, Renewal, Rotation, adopt, issuing_name, waits_for_issuer};
 use crate::store::embedded::Embedded;
 
 const NOW: u64 = 1_800_000_000;
@@ -160,15 +160,22 @@ async fn first_intermediate_ends_the_wait_and_later_ones_take_their_turn() {
 
     let Issuers { journal, vault, bundle, .. } = &below.issuers;
     let domain = bundle.trust_domain();
-    let start =
-        |now| Rotation::start(journal.clone(), domain, vault.clone().unwrap(), replica(), now);
+    let own = tempfile::tempdir().unwrap();
+    let start = |now| {
+        let home = Home { replica: replica(), pin: Pin::at(own.path().join("trust.pin")) };
+        Rotation::start(journal.clone(), domain, vault.clone().unwrap(), home, now)
+    };
     let rotation = start(NOW + DAY).await.unwrap();
     let end = |rotation: &Rotation| (rotation.signer().validity().not_after - NOW) / DAY;
     assert_eq!(end(&rotation), 365);
-    assert!(!rotation.tick(NOW + 334 * DAY).await.unwrap(), "due, and the next has not begun");
-    assert!(rotation.tick(NOW + 336 * DAY).await.unwrap());
+    assert_eq!(
+        rotation.tick(NOW + 334 * DAY).await.unwrap(),
+        Renewal::NoRootKey,
+        "due, and the next has not begun"
+    );
+    assert_eq!(rotation.tick(NOW + 336 * DAY).await.unwrap(), Renewal::Renewed);
     assert_eq!(end(&rotation), 700);
-    assert!(!rotation.tick(NOW + 650 * DAY).await.unwrap(), "none is left");
+    assert_eq!(rotation.tick(NOW + 650 * DAY).await.unwrap(), Renewal::NoRootKey, "none is left");
     assert_eq!(end(&start(NOW + 650 * DAY).await.unwrap()), 700);
     assert!(below.status().await.successors.is_empty());
 }
@@ -287,7 +294,8 @@ async fn requests_are_bounded_and_a_ca_with_its_own_root_makes_none() {
     let journal = Journal::new(Arc::new(store));
     let domain = TrustDomain::parse("prod.example").unwrap();
     let vault = Vault::sealed(SealKey::from_bytes([7; 32]));
-    let own = Rotation::start(journal.clone(), &domain, vault, replica(), NOW).await.unwrap();
+    let home = Home { replica: replica(), pin: Pin::at(scratch.path().join("trust.pin")) };
+    let own = Rotation::start(journal.clone(), &domain, vault, home, NOW).await.unwrap();
     let own = issuers(journal, (*own.bundle()).clone());
     for ask in [IssuerAsk::Request { count: 1 }, IssuerAsk::Import { pem: String::new() }] {
         let refused = own.answer(NOW, ask).await.unwrap_err();

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 use myelin_identity::UnixTime;
 use myelin_identity::bundle::{
-    DenyList, ForeignBundles, SignedDenyList, TrustBundle, TrustBundles,
+    DenyList, ForeignBundles, RootId, SignedDenyList, TrustBundle, TrustBundles,
 };
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::svid::{P256Spki, Svid};
@@ -306,6 +306,11 @@ impl Snapshot {
     /// Whether a peer would still take us for who we are.
     pub fn still_trusted(&self, now: UnixTime) -> Result<(), Refusal> {
         self.own.still_trusted(&self.bundle, &self.deny, now)
+    }
+
+    /// The root that our SVID chains to.
+    pub(super) fn root(&self) -> &RootId {
+        &self.own.root
     }
 
     /// For the connection to the CA, which proves the current SVID.

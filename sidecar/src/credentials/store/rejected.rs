@@ -36,6 +36,8 @@ pub enum Rejected {
     Tls(#[from] TlsError),
     #[error("a bundle of trust domain {seen} was sent, expected {expected}; it is not used")]
     OtherTrustDomain { seen: TrustDomain, expected: TrustDomain },
+    #[error("bundle generation {generation} is not believed: {why}; the one that we hold stays")]
+    Unproven { generation: u64, why: String },
     #[error("bundle generation {seen} is older than the {held} we hold; it is not used")]
     OlderBundle { seen: u64, held: u64 },
     #[error(

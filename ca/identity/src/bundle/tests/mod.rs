@@ -6,6 +6,7 @@
 
 mod deny;
 mod foreign;
+mod succession;
 
 use proptest::prelude::*;
 use rcgen::{IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};

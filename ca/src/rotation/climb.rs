@@ -1,0 +1,147 @@
+//! One move of the ladder, once it is permitted: the next step, signed by the root that is active
+//! before it, with the keys that come or go with it, in one commit.
+//!
+//! Never: asks whether the move is wise (`ladder` does), or shows a step that is not in the store.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle, TrustStep};
+use rustls_pki_types::CertificateDer;
+
+use super::ladder::Move;
+use super::make::{from_record, make_root, names, to_record};
+use super::{Rotation, RotationError};
+use crate::clock::UnixSeconds;
+use crate::journal::{
+    Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, JournalError, Record, root_name, step_name,
+};
+use crate::log::Which;
+use crate::signer::validity_of;
+use crate::store::Commit;
+use crate::template::{BACKDATE_SECONDS, Validity};
+
+/// Where the replicas of this CA are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Those whose intermediate is still good and hangs under another root than the active one.
+    pub lagging: Vec<String>,
+    /// When the last of the others began to issue under the active root.
+    pub switched: UnixSeconds,
+}
+
+impl Rotation {
+    /// Moves the ladder. `step` is the one on which the permit was given.
+    pub async fn climb(
+        &self,
+        asked: Move,
+        on: &SignedStep,
+        now: UnixSeconds,
+    ) -> Result<(), RotationError> {
+        // What was read here is what the commit is bound to.
+        self.refresh().await?;
+        let trust = self.trust.load_full();
+        if *trust.step != *on {
+            return Err(RotationError::Moved);
+        }
+        let before = &trust.step.step;
+        let signer = self.root(&before.active).await?;
+        let mut batch = Batch::default();
+        let mut roots: Vec<CertificateDer<'static>> = before.bundle.roots().cloned().collect();
+        if asked == Move::Prepare {
+            let named = names(&self.journal, Which::Root).await?;
+            let domain = before.bundle.trust_domain();
+            let (root, sealed) = make_root(domain, &self.vault, named, now)?;
+            let id = RootId::of(root.certificate());
+            batch.create(&root_name(&id), &to_record(&sealed));
+            roots.push(root.certificate().clone());
+        }
+        let plan = plan(asked, before, roots)?;
+        let mut retired = None;
+        for gone in before.bundle.root_ids().filter(|id| !plan.bundle.holds_root(id)) {
+            // A retired root never signs again: its key goes with it.
+            if let Some(key) = self.journal.read::<IssuerRecord>(&root_name(&gone)).await? {
+                batch.remove(&key);
+                retired = Some(from_record(&key.record));
+            }
+        }
+        let step = TrustStep { since: now, before: before.digest(), ..plan };
+        let signature = signer.sign_statement(&step.signed_bytes())?;
+        let signed = SignedStep { step, signer: before.active, signature };
+        self.bind(&mut batch);
+        self.write(&mut batch, &signed).await?;
+        match self.journal.commit(batch).await? {
+            Commit::Conflict => return Err(RotationError::Moved),
+            Commit::Committed { revision } => {
+                self.take_over(trust.with(signed))?;
+                self.ignore(None);
+                retired.iter().for_each(|key| self.vault.forget(key));
+                self.looked_at.store(revision, std::sync::atomic::Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the replicas have followed the ladder, by the intermediates that they have stored.
+    pub async fn replicas(&self, now: UnixSeconds) -> Result<Replicas, RotationError> {
+        let trust = self.trust.load_full();
+        let active = trust.step.step.active;
+        let mut replicas = Replicas::default();
+        for entry in self.journal.page::<IssuerRecord>(ISSUING, None).await? {
+            let certificate = CertificateDer::from(entry.record.certificate_der.0);
+            let Validity { not_before, not_after } = validity_of(&certificate)?;
+            if not_after <= now {
+                continue;
+            }
+            if trust.bundle.issuer_of(&certificate) == Some(active) {
+                replicas.switched = replicas.switched.max(not_before + BACKDATE_SECONDS);
+            } else {
+                let replica = entry.key.trim_start_matches(IssuerRecord::PREFIX);
+                let name = format!("ca-replica{}", replica.trim_start_matches(ISSUING));
+                replicas.lagging.push(name);
+            }
+        }
+        Ok(replicas)
+    }
+
+    /// The step under its two names, over whatever somebody may have put there: only a step that
+    /// is believed too would stop it.
+    async fn write(&self, batch: &mut Batch, signed: &SignedStep) -> Result<(), RotationError> {
+        let record = BundleRecord::from(signed);
+        for name in [CURRENT.to_owned(), step_name(signed.step.number)] {
+            match self.journal.read::<BundleRecord>(&name).await {
+                Ok(found) => batch.put(&name, found.as_ref(), &record),
+                Err(JournalError::Unreadable { .. }) => batch.overwrite(&name, &record),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the next step says, apart from when and after what.
+fn plan(
+    asked: Move,
+    before: &TrustStep,
+    roots: Vec<CertificateDer<'static>>,
+) -> Result<TrustStep, RotationError> {
+    let other = before.bundle.root_ids().find(|id| *id != before.active);
+    let other = other.unwrap_or(before.active);
+    let (rung, active, kept) = match (asked, before.rung) {
+        (Move::Prepare, _) => (Rung::Prepared, before.active, roots),
+        (Move::Activate, _) | (Move::Abort, Rung::Activated) => (Rung::Activated, other, roots),
+        (Move::Retire | Move::Abort, _) => {
+            let kept = roots.into_iter().filter(|root| RootId::of(root) == before.active);
+            (Rung::Settled, before.active, kept.collect())
+        }
+    };
+    let grown = u64::from(kept.len() != before.bundle.roots().len());
+    let generation = before.bundle.generation() + grown;
+    Ok(TrustStep {
+        number: before.number + 1,
+        bundle: TrustBundle::new(before.bundle.trust_domain().clone(), generation, kept)?,
+        rung,
+        active,
+        since: before.since,
+        before: before.before,
+    })
+}

@@ -1,0 +1,68 @@
+//! The trust anchor of this replica: the last step of the ladder that it believed, in a file of its
+//! own data directory. Whatever the store says is measured against it.
+//!
+//! Never: goes back to an earlier step, or is written before the step is in the store.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use myelin_identity::bundle::SignedStep;
+
+use super::RotationError;
+use crate::journal::BundleRecord;
+
+/// Where the anchor lies.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    path: PathBuf,
+}
+
+impl Pin {
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pinned step; none before the first start.
+    pub(super) fn read(&self) -> Result<Option<SignedStep>, RotationError> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(RotationError::Pin { path: self.path.clone(), cause }),
+        };
+        let damaged = |why| RotationError::PinDamaged { path: self.path.clone(), why };
+        let record: BundleRecord =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        SignedStep::try_from(&record).map(Some).map_err(damaged)
+    }
+
+    /// Replaces the pin as a whole or not at all, durably.
+    pub(super) fn write(&self, step: &SignedStep) -> Result<(), RotationError> {
+        let bytes = serde_json::to_vec(&BundleRecord::from(step))
+            .expect("a record is a plain structure, which JSON can always hold");
+        let fresh = self.path.with_extension("new");
+        let written = (|| {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &self.path)?;
+            match self.path.parent() {
+                Some(parent) => File::open(parent)?.sync_all(),
+                None => Ok(()),
+            }
+        })();
+        written.map_err(|cause| RotationError::Pin { path: self.path.clone(), cause })
+    }
+}

@@ -1,0 +1,91 @@
+//! New roots are believed only step by step: the CA's trust records, each signed by a root that was
+//! trusted before it, followed from what we hold. That is how a bundle that the CA announces is
+//! checked, and how a sidecar that slept through a rotation finds the present roots. Called by
+//! `keeper` and `watch`.
+//!
+//! Never: takes a root over because the CA says so, or tells a stranger anything.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use myelin_identity::bundle::{BundleHash, SignedStep, SuccessionError, TrustBundle, follow};
+use myelin_identity::id::TrustDomain;
+use myelin_identity::issuance::{IssuanceError, proto, read_succession};
+use tokio::time::timeout;
+
+use super::ca_client::{CaStub, ConnectError, Connector, Trust};
+use crate::addr::Endpoint;
+
+/// The answer is a hundred kilobytes at most, from memory.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why an announced bundle is not believed, or no way was found to the present one.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproven {
+    #[error("the CA's trust records cannot be had: {0}")]
+    Connect(#[from] ConnectError),
+    #[error("the CA does not tell its trust records: {0}")]
+    Status(#[from] tonic::Status),
+    #[error("the CA did not tell its trust records within {after:?}")]
+    Silent { after: Duration },
+    #[error("the CA's trust records make no sense: {0}")]
+    Malformed(#[from] IssuanceError),
+    #[error("the CA announced other roots, and no root that we trust vouches for them")]
+    NotVouchedFor,
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
+}
+
+/// The bundle to hold instead of `held`, now that the CA has announced another one.
+pub(super) async fn confirm(
+    stub: &mut CaStub,
+    held: &TrustBundle,
+    announced: TrustBundle,
+) -> Result<TrustBundle, Unproven> {
+    let older = announced.generation() < held.generation();
+    if older || announced.hash() == held.hash() {
+        // Nothing new to believe; what is older is passed over by whoever holds the newer.
+        return Ok(announced);
+    }
+    let steps = ask(stub).await?;
+    follow(&steps, held.trust_domain(), held.hash())?.ok_or(Unproven::NotVouchedFor)
+}
+
+/// The present bundle, found from whatever of `known` leads there, with nobody's word but the
+/// roots'. `None`: what is known is the present.
+pub(super) async fn learn(
+    connector: &Connector,
+    ca: Endpoint,
+    known: &[Trust],
+    trust_domain: &TrustDomain,
+    within: Duration,
+) -> Result<Option<Arc<TrustBundle>>, Unproven> {
+    let link = connector.connect(ca, &Trust::Stranger, None, within).await?;
+    let mut stub = link.stub;
+    let steps = ask(&mut stub).await?;
+    let mut last = Err(Unproven::NotVouchedFor);
+    for hash in known.iter().filter_map(Trust::hash) {
+        last = found(&steps, trust_domain, hash);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn found(
+    steps: &[SignedStep],
+    trust_domain: &TrustDomain,
+    hash: BundleHash,
+) -> Result<Option<Arc<TrustBundle>>, Unproven> {
+    Ok(follow(steps, trust_domain, hash)?.map(Arc::new))
+}
+
+async fn ask(stub: &mut CaStub) -> Result<Vec<SignedStep>, Unproven> {
+    let after = ANSWER_WITHIN;
+    let asked = timeout(after, stub.succession(proto::SuccessionRequest {}));
+    let answer = asked.await.map_err(|_| Unproven::Silent { after })??;
+    Ok(read_succession(answer.into_inner())?)
+}
