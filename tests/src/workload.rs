@@ -35,6 +35,7 @@ pub struct Spec {
     pub path: String,
     pub trust_domain: String,
     pub federates_with: Vec<String>,
+    pub federates_unlogged: Vec<String>,
     /// More of the configuration file: tables such as `[[inbound.allow]]`.
     pub tables: String,
     /// Replaces the lines of `[limits]`.
@@ -60,6 +61,7 @@ impl Spec {
             path: format!("/ns/test/sa/{name}"),
             trust_domain: TRUST_DOMAIN.to_owned(),
             federates_with: Vec::new(),
+            federates_unlogged: Vec::new(),
             tables: String::new(),
             limits: String::new(),
             mesh_cidrs: MESH_CIDRS.map(str::to_owned).to_vec(),
@@ -344,12 +346,13 @@ impl Workload {
         };
         let cidrs: Vec<String> = spec.mesh_cidrs.iter().map(|range| format!("{range:?}")).collect();
         let text = format!(
-            "trust_domain = {:?}\nfederates_with = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
+            "trust_domain = {:?}\nfederates_with = {:?}\nfederates_unlogged = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
              [ca]\naddress = [{}]\n{attests}\n\
              [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
              [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
             spec.trust_domain,
             spec.federates_with,
+            spec.federates_unlogged,
             spec.id(),
             cidrs.join(", "),
             cas.join(", "),

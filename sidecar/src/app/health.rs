@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::admin::{Condition, Health};
 use crate::intercept::{self, Plan, State};
-use crate::proofs::Judge;
+use crate::proofs::Duty;
 
 pub(super) struct Readiness {
     shared: Arc<Shared>,
@@ -50,7 +50,7 @@ impl Readiness {
                 format!("log {} has shown two histories: see {evidence}", log.name())
             }
             (None, Some(snapshot)) => {
-                let duty = Judge::duty(&snapshot.bundle);
+                let duty = Duty::of(&snapshot.bundle);
                 self.shared.metrics.log_roots(duty.logged, duty.roots - duty.logged);
                 duty.to_string()
             }

@@ -34,7 +34,7 @@ use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
-use crate::proofs::{Judge, Seen};
+use crate::proofs::{Duty, Judge, Seen};
 use crate::unix_socket::SocketError;
 use crate::workload_api::WorkloadApi;
 use health::Readiness;
@@ -250,7 +250,7 @@ async fn follow_changes(shared: &Shared) -> Infallible {
             std::future::pending::<()>().await;
         }
         shared.world_changed();
-        let duty = shared.store.load().map(|snapshot| Judge::duty(&snapshot.bundle));
+        let duty = shared.store.load().map(|snapshot| Duty::of(&snapshot.bundle));
         if let Some(duty) = duty.filter(|duty| said != Some(*duty)) {
             match duty.logged < duty.roots {
                 true => tracing::warn!("{duty}"),

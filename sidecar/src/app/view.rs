@@ -57,7 +57,11 @@ impl Operator {
         self.shared
             .store
             .declare_alpns(wiring::alpns(&config))
-            .and_then(|()| self.shared.store.federate_with(config.federates_with.clone()))
+            .and_then(|()| {
+                self.shared
+                    .store
+                    .federate_with(config.federates_with.clone(), config.federates_unlogged.clone())
+            })
             .map_err(|error| error.to_string())?;
         let held = self.shared.store.load();
         let foreign = held.map_or(0, |held| held.trust.foreign().bundles().len());

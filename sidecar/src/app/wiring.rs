@@ -208,7 +208,7 @@ pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
 pub(super) fn store(config: &Config, clock: &Clock, judge: &Arc<Judge>) -> Arc<Store> {
     let store = Store::new(alpns(config), clock.clone(), Some(Arc::clone(judge)));
     store
-        .federate_with(config.federates_with.clone())
+        .federate_with(config.federates_with.clone(), config.federates_unlogged.clone())
         .expect("before the first SVID nothing is built that could be refused");
     store
 }

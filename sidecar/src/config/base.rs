@@ -86,13 +86,31 @@ pub(super) fn federates_with(
     root: &Section<'_>,
     own: &TrustDomain,
 ) -> Result<BTreeSet<TrustDomain>, ConfigError> {
-    let Some(field) = root.field("federates_with") else { return Ok(BTreeSet::new()) };
+    let expected = format!("the name of a trust domain other than {own}, each once");
+    domains(root, "federates_with", &expected, |domain| domain != own)
+}
+
+/// Of those that `federates_with` names.
+pub(super) fn federates_unlogged(
+    root: &Section<'_>,
+    federates_with: &BTreeSet<TrustDomain>,
+) -> Result<BTreeSet<TrustDomain>, ConfigError> {
+    let expected = "the name of a trust domain that federates_with names, each once";
+    domains(root, "federates_unlogged", expected, |domain| federates_with.contains(domain))
+}
+
+fn domains(
+    root: &Section<'_>,
+    key: &str,
+    expected: &str,
+    fits: impl Fn(&TrustDomain) -> bool,
+) -> Result<BTreeSet<TrustDomain>, ConfigError> {
+    let Some(field) = root.field(key) else { return Ok(BTreeSet::new()) };
     let mut domains = BTreeSet::new();
     for entry in field.list(MAX_FOREIGN)? {
-        let expected = format!("the name of a trust domain other than {own}, each once");
-        let fresh = |domain: &TrustDomain| domain != own && !domains.contains(domain);
+        let fresh = |domain: &TrustDomain| fits(domain) && !domains.contains(domain);
         let read = |text: &str| TrustDomain::parse(text).ok().filter(fresh);
-        let domain = entry.text(&expected, "partner.example", read)?;
+        let domain = entry.text(expected, "partner.example", read)?;
         domains.insert(domain);
     }
     Ok(domains)

@@ -50,6 +50,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// Foreign domains whose peers may be named here; the CA must federate with them too.
     pub federates_with: BTreeSet<TrustDomain>,
+    /// Those of them whose peers need no log, if the CA accepts that too.
+    pub federates_unlogged: BTreeSet<TrustDomain>,
     /// The identity that the sidecar must get; absent: whichever the CA attests.
     pub id: Option<SpiffeId>,
     /// Own addresses; empty: those of the interfaces.
@@ -161,6 +163,7 @@ impl LogFormat {
 const KEYS: &[&str] = &[
     "trust_domain",
     "federates_with",
+    "federates_unlogged",
     "id",
     "mesh_cidrs",
     "addresses",
@@ -201,6 +204,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         proofs: proofs::read(&root, &ca)?,
         ca,
         trust_domain,
+        federates_unlogged: base::federates_unlogged(&root, &federates_with)?,
         federates_with,
         listen,
     })

@@ -26,7 +26,8 @@ impl Config {
         };
         json!({
             "trust_domain": self.trust_domain.as_str(),
-            "federates_with": self.federates_with.iter().map(TrustDomain::as_str).collect::<Vec<_>>(),
+            "federates_with": domains(&self.federates_with),
+            "federates_unlogged": domains(&self.federates_unlogged),
             "id": self.id.as_ref().map(ToString::to_string),
             "mesh_cidrs": texts(self.directory.mesh.ranges()),
             "addresses": texts(&self.addresses),
@@ -178,6 +179,10 @@ fn protocol(protocol: &Protocol) -> String {
             format!("mtls:{}", String::from_utf8_lossy(alpn))
         }
     }
+}
+
+fn domains(domains: &BTreeSet<TrustDomain>) -> Vec<&str> {
+    domains.iter().map(TrustDomain::as_str).collect()
 }
 
 fn words(duration: Duration) -> String {

@@ -63,13 +63,14 @@ pub enum Reason {
 
 impl IssueError {
     /// Every word that [`IssueError::word`] may say: the closed set for metric labels.
-    pub const WORDS: [&'static str; 7] = [
+    pub const WORDS: [&'static str; 8] = [
         "ca_unreachable",
         "ca_untrusted",
         "ca_refused",
         "answer_malformed",
         "svid_rejected",
         "clock_wrong",
+        "duty_taken_back",
         "evidence_unreadable",
     ];
 

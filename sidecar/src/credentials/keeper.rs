@@ -346,6 +346,7 @@ pub(super) async fn issued(
         key: Arc::clone(&attempt.key),
         spki: *attempt.csr.key(),
         bundle: Arc::new(confirmed),
+        known: held,
         log_proof: response.log_proof.as_slice().into(),
     })
 }

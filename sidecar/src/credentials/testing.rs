@@ -11,9 +11,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use myelin_identity::bundle::{DenyList, SignedDenyList, TrustBundle};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::{LOG_OID, LogKey, named_log_extension};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -34,7 +36,20 @@ pub(super) struct Root {
 
 impl Root {
     pub(super) fn new() -> Self {
-        let root = CertifiedIssuer::self_signed(ca_params("root"), key()).unwrap();
+        Self::of(ca_params("root"))
+    }
+
+    /// A root that names a log.
+    pub(super) fn logged() -> Self {
+        let log = LogKey::new("example.org/root-log/1", [7; 32]).unwrap();
+        let mut params = ca_params("root");
+        let names = CustomExtension::from_oid_content(&LOG_OID, named_log_extension(&log));
+        params.custom_extensions.push(names);
+        Self::of(params)
+    }
+
+    fn of(params: CertificateParams) -> Self {
+        let root = CertifiedIssuer::self_signed(params, key()).unwrap();
         let intermediate =
             CertifiedIssuer::signed_by(ca_params("intermediate"), key(), &root).unwrap();
         Self { root: root.der().clone(), intermediate }
@@ -84,6 +99,7 @@ impl Root {
             key: Arc::new(key),
             spki: spki.as_slice().try_into().unwrap(),
             bundle: Arc::new(self.bundle(1)),
+            known: Arc::new(self.bundle(0)),
             log_proof: Arc::default(),
         }
     }

@@ -237,7 +237,11 @@ impl Watch<'_> {
                 if matches!(rejected, Rejected::RootRetired { .. }) {
                     self.renew_now.notify_one();
                 }
-                self.metrics.trust_update("bundle_rejected");
+                let word = match rejected {
+                    Rejected::DutyTakenBack { .. } => rejected.word(),
+                    _ => "bundle_rejected",
+                };
+                self.metrics.trust_update(word);
                 tracing::warn!("{rejected}");
             }
         }

@@ -7,19 +7,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
 use myelin_identity::bundle::{RootId, Trust, TrustBundle};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::verify;
 use myelin_identity::log::{Chain, LogKey, LogRefusal, Seen, Verified, Witnesses};
-use myelin_identity::log::{named_log, verify};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 
 use super::NotLogged;
+use super::duty::has_duty;
 use crate::metrics::{Direction, Metrics};
 
 /// How many verified SVIDs are remembered: as many peers as `tls` remembers. An entry is about
@@ -49,31 +49,6 @@ pub enum Standing {
     Exempt,
     /// It is in the first log, and its issuer is in the second.
     Logged(Arc<[LogKey; 2]>),
-}
-
-/// What a trust bundle demands of the chains that end in its roots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Duty {
-    pub roots: usize,
-    /// Roots that name a log.
-    pub logged: usize,
-}
-
-impl fmt::Display for Duty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { roots, logged } = self;
-        match (logged, roots - logged) {
-            (0, _) => f.write_str(
-                "no root of this mesh names a log: certificates that were issued in secret are \
-                 not found out",
-            ),
-            (_, 0) => f.write_str("peers must be in the log that their root names"),
-            (logged, others) => write!(
-                f,
-                "{logged} roots name a log that peers must be in, and {others} do not yet"
-            ),
-        }
-    }
 }
 
 /// See the module's header.
@@ -175,12 +150,6 @@ impl Judge {
         self.forked.load_full()
     }
 
-    /// What this bundle demands.
-    pub fn duty(bundle: &TrustBundle) -> Duty {
-        let roots = bundle.roots();
-        Duty { roots: roots.len(), logged: roots.filter(|root| has_duty(root)).count() }
-    }
-
     fn judged(
         &self,
         bundle: &TrustBundle,
@@ -237,7 +206,7 @@ impl Judge {
 }
 
 /// The bundle that the path of a peer of this domain was verified by. A foreign root that names no log vouches for
-/// somebody only if the operator has accepted that of its domain.
+/// somebody only if the operators of the CA and of this sidecar have accepted that of its domain.
 pub fn bundle_of<'t>(
     trust: Trust<'t>,
     trust_domain: &TrustDomain,
@@ -250,12 +219,6 @@ pub fn bundle_of<'t>(
         return Ok(bundle);
     }
     Err(NotLogged::ForeignUnlogged { trust_domain: trust_domain.clone() })
-}
-
-/// Whether what is below this root has to be logged. A name of a log that cannot be read demands
-/// it all the same, and then nothing satisfies it.
-fn has_duty(root: &CertificateDer<'_>) -> bool {
-    !matches!(named_log(root), Ok(None))
 }
 
 /// The root of a path; the bundle that the path was verified by has it.

@@ -1,7 +1,10 @@
 //! Is this peer's certificate in the log that its issuer has to keep? Peers show the proof in their
 //! hello; it is verified once for each SVID and remembered. What decides whether a proof is needed
-//! is the root of the peer's path: a root that names a log makes it a duty of everything below it,
-//! and nothing that a peer or a CA says later takes it back. Called by `inbound` and `outbound` for
+//! is the root of the peer's path: a root that names a log makes it a duty of everything below it.
+//! Nothing that a peer says takes it back, and no bundle that adds a root without a log is taken
+//! over where one that names a log was held. Bundles are not signed yet: whoever stole an issuer's
+//! key and stands between us and the CA could still add a root that names a log of his own, with
+//! certificates in it that nobody else sees. Called by `inbound` and `outbound` for
 //! each new connection, and by `credentials` for our own SVID.
 //!
 //! Never: asks anybody, waits, reads a clock; accepts for want of a log where the root names one;
@@ -9,12 +12,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod duty;
 mod judge;
 mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use judge::{Duty, Judge, Standing, bundle_of};
+pub use duty::{Duty, takes_duty_back};
+pub use judge::{Judge, Standing, bundle_of};
 pub use refusal::NotLogged;
 
 pub use myelin_identity::log::{LogKey, Seen, WitnessKey, Witnesses};

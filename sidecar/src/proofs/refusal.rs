@@ -29,8 +29,9 @@ pub enum NotLogged {
     )]
     Undeclared,
     #[error(
-        "no log is named by the peer's root, and {trust_domain} was not federated with --unlogged; \
-         ask its operators for a log, or accept its certificates without one"
+        "no log is named by the peer's root, and {trust_domain} was not accepted without one; ask \
+         its operators for a log, or federate with it --unlogged at the CA and name it in this \
+         sidecar's federates_unlogged"
     )]
     ForeignUnlogged { trust_domain: TrustDomain },
 }

@@ -98,7 +98,7 @@ fn a_name_of_a_log_that_cannot_be_read_demands_a_proof_that_nobody_has() {
     let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let domain = TrustDomain::parse("example.org").unwrap();
     let bundle = TrustBundle::new(domain, 1, vec![root.der().clone()]).unwrap();
-    assert_eq!(Judge::duty(&bundle), Duty { roots: 1, logged: 1 });
+    assert_eq!(Duty::of(&bundle), Duty { roots: 1, logged: 1 });
     let root = bundle.root_ids().next().unwrap();
     let why = judge().peer(&bundle, &root, &chain(), &[], IN).unwrap_err();
     assert_eq!(why.word(), "not_logged");

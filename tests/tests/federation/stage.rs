@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use myelin_lab::Pod;
 use myelin_tests::ca::Ca;
+use myelin_tests::mesh::TRUST_DOMAIN;
 use myelin_tests::programs::eventually;
 use myelin_tests::{Mesh, Options, Spec, Workload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,11 +52,14 @@ pub(crate) async fn prepare() -> Result<Option<Stage>> {
     let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
     let b_ca = Ca::start_with(mesh.pod("b-ca")?, B, mesh.dir(), HOUR, &flags()).await?;
     let (a_pod, b_pod) = (mesh.pod("a")?, mesh.pod("b")?);
-    let a_spec = Spec { federates_with: vec![B.to_owned()], ..Spec::new("a") }
-        .tables(&tables(&b_id(), &b_pod));
+    let (with_b, with_a) = (vec![B.to_owned()], vec![TRUST_DOMAIN.to_owned()]);
+    let a_spec =
+        Spec { federates_with: with_b.clone(), federates_unlogged: with_b, ..Spec::new("a") }
+            .tables(&tables(&b_id(), &b_pod));
     let b_spec = Spec {
         trust_domain: B.to_owned(),
-        federates_with: vec![myelin_tests::mesh::TRUST_DOMAIN.to_owned()],
+        federates_with: with_a.clone(),
+        federates_unlogged: with_a,
         ..Spec::new("b")
     }
     .tables(&tables(&a_id(), &a_pod));
@@ -70,7 +74,7 @@ pub(crate) async fn prepare() -> Result<Option<Stage>> {
 pub(crate) async fn federated() -> Result<Option<Stage>> {
     let Some(stage) = prepare().await? else { return Ok(None) };
     federate(&stage.mesh, &stage.mesh.ca, B, &stage.b_ca).await?;
-    federate(&stage.mesh, &stage.b_ca, myelin_tests::mesh::TRUST_DOMAIN, &stage.mesh.ca).await?;
+    federate(&stage.mesh, &stage.b_ca, TRUST_DOMAIN, &stage.mesh.ca).await?;
     for workload in [&stage.a, &stage.b] {
         holds(workload, 1.0).await?;
     }

@@ -2,24 +2,28 @@
 //! configuration names. Part of the store; called by the watch, and by `app` at each reload.
 //!
 //! Never: a foreign bundle for a domain that the configuration does not name, a step back to an
-//! older epoch.
+//! older epoch; a domain without a log on the CA's word alone.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use myelin_identity::bundle::{ForeignBundles, TrustBundle, TrustBundles};
+use myelin_identity::bundle::{ForeignBundle, ForeignBundles, TrustBundle, TrustBundles};
 use myelin_identity::id::TrustDomain;
 
 use super::{Rejected, Snapshot, Store, Writer};
 
 impl Store {
-    /// The foreign domains whose bundles may be used from now on. What was said of them earlier
-    /// counts at once, and so does the end of the others.
-    pub fn federate_with(&self, domains: BTreeSet<TrustDomain>) -> Result<(), Rejected> {
+    /// The foreign domains whose bundles may be used from now on, and those of them that need no
+    /// log. What was said of them earlier counts at once, and so does the end of the others.
+    pub fn federate_with(
+        &self,
+        domains: BTreeSet<TrustDomain>,
+        unlogged: BTreeSet<TrustDomain>,
+    ) -> Result<(), Rejected> {
         let mut writer = self.writer();
-        writer.federates_with = domains;
+        (writer.federates_with, writer.federates_unlogged) = (domains, unlogged);
         self.refresh(&writer).map(|_| ())
     }
 
@@ -57,6 +61,13 @@ impl Store {
 impl Writer {
     pub(super) fn trust(&self, own: &Arc<TrustBundle>) -> TrustBundles {
         let wanted = self.foreign.only(|domain| self.federates_with.contains(domain));
+        // What the CA says is not signed; whoever speaks for it must not take a duty away.
+        let bundles = wanted.bundles().iter().map(|foreign| {
+            let accepted = self.federates_unlogged.contains(foreign.trust_domain());
+            ForeignBundle { unlogged: foreign.unlogged && accepted, ..foreign.clone() }
+        });
+        let wanted = ForeignBundles::new(wanted.epoch(), bundles.collect());
+        let wanted = wanted.expect("a part of a set is a set");
         TrustBundles::new(Arc::clone(own), Arc::new(wanted))
     }
 }

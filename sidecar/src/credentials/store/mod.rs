@@ -29,7 +29,7 @@ use tokio::sync::watch;
 pub use rejected::Rejected;
 
 use crate::addr::Clock;
-use crate::proofs::Judge;
+use crate::proofs::{self, Judge};
 use crate::tls;
 
 /// One consistent view of who we are and whom we trust. Loaded once for a whole handshake.
@@ -86,6 +86,8 @@ pub(super) struct Issued {
     /// The public half of `key`, as the CSR carried it.
     pub(super) spki: P256Spki,
     pub(super) bundle: Arc<TrustBundle>,
+    /// Under which the CA was recognised: what `bundle` is compared with at the first SVID.
+    pub(super) known: Arc<TrustBundle>,
     /// The proof that the leaf is in the issuance log; empty where none is kept.
     pub(super) log_proof: Arc<[u8]>,
 }
@@ -109,6 +111,8 @@ struct Writer {
     alpns: Vec<Vec<u8>>,
     /// The foreign domains that configuration names; others are not held.
     federates_with: BTreeSet<TrustDomain>,
+    /// Those of them whose roots need not name a log, if the CA says so as well.
+    federates_unlogged: BTreeSet<TrustDomain>,
     /// All that the CA has said last, wanted or not.
     foreign: Arc<ForeignBundles>,
 }
@@ -203,6 +207,7 @@ impl Store {
             }
             _ => Arc::clone(&issued.bundle),
         };
+        no_less_duty(old.as_ref().map_or(&issued.known, |old| &old.bundle), &bundle)?;
         let mine = verified(issued, &bundle, before.or(expected), self.clock.unix())?;
         if let Some(judge) = &self.judge {
             judge.own(&bundle, &mine.own.root, mine.svid.chain(), &mine.log_proof)?;
@@ -234,6 +239,8 @@ impl Store {
         if *bundle == *old.bundle {
             return Ok(None);
         }
+        // Before the root is looked at: a bundle that is not believed is no reason to renew.
+        no_less_duty(&old.bundle, &bundle)?;
         if !bundle.holds_root(&old.own.root) {
             return Err(Rejected::RootRetired { generation: bundle.generation() });
         }
@@ -364,6 +371,13 @@ pub(super) fn verified(
     verify::peer(svid.chain(), bundle, at, Role::Client).map_err(Rejected::of_refusal)?;
     let own = verify::peer(svid.chain(), bundle, at, Role::Server).map_err(Rejected::of_refusal)?;
     Ok(Mine { svid, own, key: issued.key, log_proof: issued.log_proof })
+}
+
+fn no_less_duty(held: &TrustBundle, new: &TrustBundle) -> Result<(), Rejected> {
+    if proofs::takes_duty_back(held, new) {
+        return Err(Rejected::DutyTakenBack { generation: new.generation() });
+    }
+    Ok(())
 }
 
 fn at(now: u64) -> UnixTime {

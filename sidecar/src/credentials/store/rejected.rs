@@ -45,6 +45,12 @@ pub enum Rejected {
          change at once"
     )]
     RootRetired { generation: u64 },
+    #[error(
+        "bundle generation {generation} has a new root that names no log, although a root that we \
+         hold names one; it is not used. If no operator added that root, somebody holds one of the \
+         CA's keys; if one did, give it a log"
+    )]
+    DutyTakenBack { generation: u64 },
     #[error("deny list epoch {seen} is older than the {held} we hold; it is not used")]
     OlderDenyList { seen: u64, held: u64 },
     #[error("deny list epoch {epoch} says something else than before; it is not used")]
@@ -58,10 +64,11 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    /// The outcome word of a renewal that ended so.
+    /// The outcome word of a renewal that ended so; of a bundle, only `duty_taken_back`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Clock { .. } => "clock_wrong",
+            Self::DutyTakenBack { .. } => "duty_taken_back",
             _ => "svid_rejected",
         }
     }

@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod duty;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use myelin_identity::bundle::{DenyEntry, DenySubject, ForeignBundle};
@@ -285,7 +287,7 @@ fn held(store: &Store) -> Vec<String> {
 fn only_the_foreign_domains_that_configuration_names_are_held() {
     let (root, b, c) = (Root::new(), Root::new(), Root::new());
     let store = store();
-    store.federate_with(domains(&["b.example"])).unwrap();
+    store.federate_with(domains(&["b.example"]), domains(&[])).unwrap();
     store.publish_svid(root.issue(WEB, 300), None).unwrap();
     let said = foreign(1, &[("b.example", &b), ("c.example", &c)]);
     let taken = store.publish_foreign(said).unwrap().unwrap();
@@ -294,9 +296,9 @@ fn only_the_foreign_domains_that_configuration_names_are_held() {
     let more = foreign(2, &[("b.example", &b), ("c.example", &c), ("d.example", &c)]);
     assert!(store.publish_foreign(more).unwrap().is_none());
     // What was said earlier counts as soon as it is wanted, and no longer than that.
-    store.federate_with(domains(&["c.example", "d.example"])).unwrap();
+    store.federate_with(domains(&["c.example", "d.example"]), domains(&[])).unwrap();
     assert_eq!(held(&store), ["c.example", "d.example"]);
-    store.federate_with(domains(&[])).unwrap();
+    store.federate_with(domains(&[]), domains(&[])).unwrap();
     assert!(held(&store).is_empty());
 }
 
@@ -304,7 +306,7 @@ fn only_the_foreign_domains_that_configuration_names_are_held() {
 fn a_removed_domain_is_gone_and_a_renewal_does_not_bring_it_back() {
     let (root, b) = (Root::new(), Root::new());
     let store = with_svid(&root);
-    store.federate_with(domains(&["b.example"])).unwrap();
+    store.federate_with(domains(&["b.example"]), domains(&[])).unwrap();
     store.publish_foreign(foreign(3, &[("b.example", &b)])).unwrap().unwrap();
     store.publish_svid(root.issue(WEB, 300), None).unwrap();
     assert_eq!(held(&store), ["b.example"], "a renewal keeps it");
@@ -317,7 +319,7 @@ fn a_removed_domain_is_gone_and_a_renewal_does_not_bring_it_back() {
 fn older_or_contradictory_foreign_bundles_are_refused() {
     let (root, b, other) = (Root::new(), Root::new(), Root::new());
     let store = with_svid(&root);
-    store.federate_with(domains(&["b.example"])).unwrap();
+    store.federate_with(domains(&["b.example"]), domains(&[])).unwrap();
     store.publish_foreign(foreign(3, &[("b.example", &b)])).unwrap().unwrap();
     let rejected = store.publish_foreign(foreign(2, &[])).unwrap_err();
     assert!(matches!(rejected, Rejected::OlderForeign { seen: 2, held: 3 }), "{rejected}");
