@@ -27,7 +27,6 @@ pub mod log;
 pub mod metrics;
 pub mod offline_root;
 pub mod operator;
-pub mod pem;
 pub mod random;
 pub mod replica;
 pub mod rotation;

@@ -2,7 +2,7 @@
 //! issuance protocol, and how secrets rest on disk. Everything else in the workspace stands on it.
 //!
 //! Rooms, each importing only from those after it:
-//! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `log` -> `x509`; `seal` stands alone.
+//! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `log` -> `x509`; `bundle` -> `pem`; `seal` stands alone.
 //! Never: I/O, a clock (callers pass `now`), async, or the making and keeping of a private key.
 
 // SPDX-License-Identifier: Apache-2.0
@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod id;
 pub mod issuance;
 pub mod log;
+pub mod pem;
 pub mod seal;
 pub mod svid;
 pub mod verify;

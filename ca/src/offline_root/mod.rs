@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use myelin_identity::id::TrustDomain;
+use myelin_identity::pem;
 use myelin_identity::svid::P256Spki;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
@@ -21,7 +22,6 @@ use crate::check::{self, Mismatch, Requested, Unfit};
 use crate::clock::UnixSeconds;
 use crate::datadir::{DataDir, DataDirError, read_bounded, write_secret};
 use crate::journal::Hex;
-use crate::pem;
 use crate::random;
 use crate::signer::{SealedIssuer, Signer, SignerError, Vault};
 use crate::template::{

@@ -42,21 +42,23 @@ impl Readiness {
         Condition { name: "rules", met, why }
     }
 
-    /// Met without a log as well, where no root demands one, but never in silence.
+    /// Unmet while our own SVID stands on a log that has shown two histories: no peer takes us then.
+    /// Anybody else's fork is that one's end and an alarm, but we serve on. Met without a log as
+    /// well, where no root demands one, but never in silence.
     fn log(&self) -> Condition {
         let forked = self.shared.judge.forked();
-        let why = match (forked.first(), self.shared.store.load()) {
-            (Some((log, evidence)), _) => {
-                format!("log {} has shown two histories: see {evidence}", log.name())
-            }
-            (None, Some(snapshot)) => {
-                let duty = Duty::of(&snapshot.bundle);
-                self.shared.metrics.log_roots(duty.logged, duty.roots - duty.logged);
-                duty.to_string()
-            }
-            (None, None) => String::new(),
+        let Some(snapshot) = self.shared.store.load() else {
+            // On which log we shall stand is not known yet.
+            let why = forked.first().map(ToString::to_string).unwrap_or_default();
+            return Condition { name: "log", met: forked.is_empty(), why };
         };
-        Condition { name: "log", met: forked.is_empty(), why }
+        let judged = snapshot.logged(&self.shared.judge);
+        let why = match (&judged, forked.first()) {
+            (Err(not_logged), _) => format!("our own SVID does not count: {not_logged}"),
+            (Ok(()), Some(fork)) => format!("we serve on, but {fork}"),
+            (Ok(()), None) => Duty::of(&snapshot.bundle).to_string(),
+        };
+        Condition { name: "log", met: judged.is_ok(), why }
     }
 
     fn open(&self) -> Condition {

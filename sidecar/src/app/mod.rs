@@ -7,6 +7,7 @@
 
 mod health;
 mod logs;
+mod reload;
 mod shared;
 mod view;
 mod wiring;
@@ -252,6 +253,7 @@ async fn follow_changes(shared: &Shared) -> Infallible {
         shared.world_changed();
         let duty = shared.store.load().map(|snapshot| Duty::of(&snapshot.bundle));
         if let Some(duty) = duty.filter(|duty| said != Some(*duty)) {
+            shared.metrics.log_roots(duty.logged, duty.roots - duty.logged);
             match duty.logged < duty.roots {
                 true => tracing::warn!("{duty}"),
                 false => tracing::info!("{duty}"),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::logs::Logs;
+use super::reload::in_force;
 use super::shared::Shared;
 use super::wiring;
 use super::worker::Question;
@@ -27,7 +28,7 @@ const ROSTER_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Operator {
     shared: Arc<Shared>,
-    /// As shown; replaced by a reload.
+    /// The values in force; a reload replaces those that it changes.
     shown: Mutex<Value>,
     path: PathBuf,
     logs: Logs,
@@ -47,7 +48,7 @@ impl Operator {
     }
 
     /// Reads the file again. Policy, services, peers and exceptions take effect at once; what needs
-    /// a restart (listeners, limits, the CA) is compared and named.
+    /// a restart (listeners, limits, the CA) stays as it was, and is named.
     pub(super) fn reload_now(&self) -> Result<(), String> {
         let config = config::load(&self.path).map_err(|error| error.to_string())?;
         let directory = Directory::new(config.directory.clone());
@@ -68,9 +69,19 @@ impl Operator {
         self.shared.metrics.foreign_bundles(foreign);
         self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
         self.shared.directory.store(Arc::new(directory));
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config.show();
+        self.show(config.show());
         self.shared.world_changed();
         Ok(())
+    }
+
+    fn show(&self, file: Value) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, waiting) = in_force(&shown, file);
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            tracing::warn!(keys, "these keys of the configuration take effect at a restart only");
+        }
+        *shown = now;
     }
 
     pub(super) fn reload_and_log(&self) {

@@ -26,16 +26,16 @@ use tokio::time::{Instant, sleep_until};
 
 use self::compare::{Lack, Tree};
 use self::fetch::{FetchError, Server};
-use self::ledger::{Entered, Ledger};
+use self::ledger::{Ahead, Compared, Entered, Ledger};
 use self::shelf::Shelf;
 use crate::addr::{Clock, Endpoint};
 use crate::metrics::Metrics;
 use crate::net::Dialer;
-use crate::proofs::{Judge, Seen};
+use crate::proofs::{Fork, Judge, Seen, Suspect};
 
-/// Tiles of one comparison: eight levels of the newest tree's edge, and as many and their parents
-/// for each older state. More would be a defect of ours.
-const MAX_TILES: usize = 64;
+/// Tiles of one comparison: three or four levels of the tree's edge, and as many for each of up to
+/// twenty older states. More would be a defect of ours.
+const MAX_TILES: usize = 96;
 
 /// What the auditor is told.
 #[derive(Clone, Debug)]
@@ -62,8 +62,6 @@ pub struct Auditor<'a> {
 enum Unproven {
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("the log's server has a tree of {served} entries, the newest checkpoint seen {seen}")]
-    Behind { served: u64, seen: u64 },
     #[error("what the log's server says is no checkpoint of this log: {0}")]
     Checkpoint(#[from] myelin_identity::log::CheckpointError),
     #[error("{0} as served is not part of the tree that its checkpoint states")]
@@ -75,7 +73,7 @@ enum Unproven {
 }
 
 /// Two states that are not of one history, and the tiles of the newer one that show it.
-struct Fork {
+struct Histories {
     first: Seen,
     second: Seen,
     tiles: BTreeMap<String, Vec<u8>>,
@@ -109,14 +107,11 @@ impl Auditor<'_> {
         for seen in shelf.checkpoints() {
             ledger.remember(seen);
         }
-        for (log, evidence) in shelf.forks() {
+        for fork in shelf.forks() {
             tracing::error!(
-                log = log.name(),
-                evidence,
-                "this log has shown two histories; peers that stand on it are refused until the \
-                 evidence is removed"
+                "{fork}; peers that stand on it are refused until the evidence is removed"
             );
-            self.judge.distrust(&log, &evidence);
+            self.judge.distrust(&fork);
         }
         self.metrics.log_forks(self.judge.forked().len());
         ledger
@@ -129,7 +124,8 @@ impl Auditor<'_> {
             Entered::NoRoom => self.metrics.log_checkpoint("passed_over"),
             Entered::Contradicts(fork) => {
                 let (first, second) = *fork;
-                self.alarm(shelf, &Fork { first, second, tiles: BTreeMap::new() });
+                ledger.drop_log(&first.log);
+                self.alarm(shelf, &Histories { first, second, tiles: BTreeMap::new() });
             }
         }
     }
@@ -138,16 +134,16 @@ impl Auditor<'_> {
     async fn compare_due(&self, ledger: &mut Ledger, shelf: Option<&Shelf>) {
         let mut changed = false;
         for log in ledger.due(Instant::now()) {
-            let states = ledger.states(&log);
-            match self.compare(&log, states).await {
-                Ok(Ok(newest)) => {
-                    let proven = ledger.proven(newest);
-                    (0..proven).for_each(|_| self.metrics.log_checkpoint("consistent"));
+            let portion = ledger.portion(&log);
+            match self.compare(&log, &portion).await {
+                Ok(Ok(shown)) => {
+                    let compared = ledger.compared(&portion, shown, Instant::now());
+                    self.note(&log, &compared);
                     changed = true;
                 }
-                Ok(Err(fork)) => {
+                Ok(Err(histories)) => {
                     ledger.drop_log(&log);
-                    self.alarm(shelf, &fork);
+                    self.alarm(shelf, &histories);
                 }
                 Err(unproven) => {
                     self.metrics.log_checkpoint("unproven");
@@ -161,48 +157,80 @@ impl Auditor<'_> {
             }
         }
         if let Some(shelf) = shelf.filter(|_| changed)
-            && let Err(error) = shelf.keep(ledger.proven_states())
+            && let Err(error) = shelf.keep(ledger.newest_trees())
         {
             tracing::error!("checkpoints were not kept for the next start: {error}");
         }
     }
 
-    /// Are all these states of the history that a server of this log shows now? The newest one
-    /// that is, or two that are not of one history.
+    fn note(&self, log: &LogKey, compared: &Compared) {
+        (0..compared.consistent).for_each(|_| self.metrics.log_checkpoint("consistent"));
+        if compared.missed {
+            self.judge.tell_again(log);
+        }
+        let Some(Ahead { size, shown, is_overdue }) = compared.ahead else { return };
+        self.metrics.log_checkpoint("ahead");
+        let log = log.name();
+        if is_overdue {
+            tracing::error!(
+                log,
+                size,
+                shown,
+                "ALARM: this log has signed for more entries than its server has shown for an \
+                 hour: either the CA was put back to an older state, or somebody else signs with \
+                 its key"
+            );
+        } else {
+            tracing::warn!(
+                log,
+                size,
+                shown,
+                "a checkpoint is ahead of what the log's server shows"
+            );
+        }
+    }
+
+    /// Are all these states, as far as they are no larger, of the history that a server of this log
+    /// shows now? What it shows, or two states that are not of one history.
     async fn compare(
         &self,
         log: &LogKey,
-        states: Vec<Seen>,
-    ) -> Result<Result<Seen, Fork>, Unproven> {
-        let mut last = Unproven::NoServer;
+        states: &[Seen],
+    ) -> Result<Result<Seen, Histories>, Unproven> {
+        let newest = states.iter().map(|state| state.size).max().unwrap_or_default();
+        let mut best: Result<Seen, Unproven> = Err(Unproven::NoServer);
         for endpoint in &self.config.servers {
             let server = Server { dialer: self.config.dialer, endpoint: *endpoint };
-            match compare_at(&server, log, &states).await {
-                Err(unproven) => last = unproven,
-                done => return done,
+            match (compare_at(&server, log, states).await, &best) {
+                (Ok(Ok(shown)), Ok(other)) if other.size >= shown.size => {}
+                (Ok(Ok(shown)), _) if shown.size < newest => best = Ok(shown),
+                (Err(unproven), Err(_)) => best = Err(unproven),
+                (Err(_), Ok(_)) => {}
+                (done, _) => return done,
             }
         }
-        Err(last)
+        best.map(Ok)
     }
 
-    fn alarm(&self, shelf: Option<&Shelf>, fork: &Fork) {
-        let log = &fork.first.log;
+    fn alarm(&self, shelf: Option<&Shelf>, histories: &Histories) {
+        let log = &histories.first.log;
         let now = self.config.clock.unix();
-        let kept = shelf.map(|shelf| shelf.keep_fork(fork, now));
+        let kept = shelf.map(|shelf| shelf.keep_fork(histories, now));
         let evidence = match kept {
             Some(Ok(path)) => path,
             Some(Err(error)) => format!("nowhere ({error})"),
             None => "nowhere (there is no state directory)".to_owned(),
         };
-        self.judge.distrust(log, &evidence);
+        let fork = Fork { log: Suspect::Log(log.clone()), evidence: evidence.clone() };
+        self.judge.distrust(&fork);
         self.metrics.log_checkpoint("forked");
         self.metrics.log_forks(self.judge.forked().len());
         tracing::error!(
             log = log.name(),
-            first_size = fork.first.size,
-            first_root = %fork.first.root,
-            second_size = fork.second.size,
-            second_root = %fork.second.root,
+            first_size = histories.first.size,
+            first_root = %histories.first.root,
+            second_size = histories.second.size,
+            second_root = %histories.second.root,
             evidence,
             "ALARM: this log has signed two histories; peers that stand on it are refused"
         );
@@ -221,17 +249,14 @@ async fn compare_at(
     server: &Server,
     log: &LogKey,
     states: &[Seen],
-) -> Result<Result<Seen, Fork>, Unproven> {
+) -> Result<Result<Seen, Histories>, Unproven> {
     let note = server.get(log, Resource::Checkpoint).await?;
     let Checkpoint { size, root, .. } = Checkpoint::open(&note, log)?;
     let served = Seen { log: log.clone(), size, root, note };
-    let newest = states.iter().map(|state| state.size).max().unwrap_or_default();
-    if size < newest {
-        return Err(Unproven::Behind { served: size, seen: newest });
-    }
     let mut tree = Tree::new(size, root);
     let mut tiles = BTreeMap::new();
-    for state in states {
+    // A larger one has to wait; it may be made up, and must not hold up the others.
+    for state in states.iter().filter(|state| state.size <= size) {
         let then = loop {
             match tree.root_at(state.size) {
                 Ok(root) => break root,
@@ -246,7 +271,7 @@ async fn compare_at(
         };
         if then != state.root {
             let (first, second) = (state.clone(), served);
-            return Ok(Err(Fork { first, second, tiles }));
+            return Ok(Err(Histories { first, second, tiles }));
         }
     }
     Ok(Ok(served))

@@ -27,7 +27,11 @@ const CA_OPS_PORT: u16 = 15_011;
 pub(super) fn read(root: &Section<'_>, ca: &Ca) -> Result<Proofs, ConfigError> {
     let section = root.child("log", LOG_KEYS)?;
     let keys = section.field("witnesses").map(|field| field.list(MAX_WITNESSES)).transpose()?;
-    let keys = keys.iter().flatten().map(witness).collect::<Result<Vec<_>, _>>()?;
+    let mut witnesses = Vec::new();
+    for entry in keys.iter().flatten() {
+        witnesses.push(witness(entry, &witnesses)?);
+    }
+    let keys = witnesses;
     let most = keys.len() as u64;
     let quorum = match section.field("witness_quorum") {
         Some(field) => {
@@ -49,9 +53,13 @@ pub(super) fn read(root: &Section<'_>, ca: &Ca) -> Result<Proofs, ConfigError> {
     Ok(Proofs { witnesses: Witnesses { keys, quorum }, servers })
 }
 
-fn witness(entry: &Field<'_>) -> Result<WitnessKey, ConfigError> {
-    let expected = "a witness's cosignature key, <name>+<8 hex digits>+<base64>";
-    entry.text(expected, "witness.example+2bc3a1f0+BA...", |text| text.parse().ok())
+/// A witness that is named twice would count twice towards the quorum, under whatever names.
+fn witness(entry: &Field<'_>, before: &[WitnessKey]) -> Result<WitnessKey, ConfigError> {
+    let expected = "a witness's cosignature key, <name>+<8 hex digits>+<base64>, each key once";
+    let public = |key: &WitnessKey| *key.as_note_key().public();
+    let is_new = |key: &WitnessKey| before.iter().all(|known| public(known) != public(key));
+    let read = |text: &str| text.parse().ok().filter(is_new);
+    entry.text(expected, "witness.example+2bc3a1f0+BA...", read)
 }
 
 fn ops_port(ca: &Endpoint) -> Endpoint {

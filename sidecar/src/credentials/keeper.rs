@@ -27,6 +27,7 @@ use super::succession;
 use super::workload::Vouching;
 use crate::addr::Endpoint;
 use crate::metrics::Metrics;
+use crate::proofs;
 
 /// How often the wall clock is compared with the SVID's end: a machine that was suspended has an
 /// expired SVID although its monotonic clock says that the renewal is hours away.
@@ -168,6 +169,11 @@ impl<'a> Keeper<'a> {
         let domain = &self.config.trust_domain;
         match succession::learn(self.connector, ca, &known, domain, within).await {
             Ok(None) => {}
+            Ok(Some(found)) if self.takes_duty_back(&found) => {
+                let why = Rejected::DutyTakenBack { generation: found.generation() };
+                self.metrics.trust_update(why.word());
+                tracing::warn!("{why}");
+            }
             Ok(Some(found)) => {
                 tracing::info!(
                     generation = found.generation(),
@@ -182,6 +188,12 @@ impl<'a> Keeper<'a> {
             }
             Err(error) => tracing::debug!("no way to other roots: {error}"),
         }
+    }
+
+    fn takes_duty_back(&self, found: &TrustBundle) -> bool {
+        let held = self.store.load().map(|snapshot| Arc::clone(&snapshot.bundle));
+        let held = held.or_else(|| self.start.bundle.clone());
+        held.is_some_and(|held| proofs::takes_duty_back(&held, found))
     }
 
     /// How we prove ourselves this time: by the SVID in use, else by the host key, else by token.

@@ -28,7 +28,7 @@ use crate::drain::{Closing, Door};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
-use crate::proofs::{self, Judge, NotLogged, Standing};
+use crate::proofs::{Judge, NotLogged, Standing};
 use crate::relay::{Bare, plain};
 use crate::report::{Outcome, Report, Roster};
 use crate::tls::{self, Deadline, Session};
@@ -171,8 +171,7 @@ impl Inbound {
         let Stage { from, to, .. } = stage;
         let Session { records, peer, .. } = session;
         // The port's own declaration let it in.
-        let logged = proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)
-            .and_then(|bundle| self.judge.plain_mtls(bundle, &peer.root, true, Direction::Inbound));
+        let logged = self.judge.plain_mtls(snapshot.trust.view(), &peer, true, Direction::Inbound);
         let guest = Guest { peer, logged: logged.map_err(Box::new) };
         let mut carrier = Bare::new(records);
         let workload = match self.admit(&guest, from, to).await {

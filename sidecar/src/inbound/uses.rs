@@ -19,7 +19,6 @@ use crate::credentials::Snapshot;
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
 use crate::net::reset;
-use crate::proofs;
 use crate::relay::{self, Carrier, Ending, LINGER, Limits, Link, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
@@ -52,9 +51,7 @@ impl Inbound {
         let mut link = Link::new(records, Acceptor::new(self.config.budget));
         let mut report = Some(report);
         let judge = |proof: &[u8]| {
-            let bundle =
-                proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)?;
-            self.judge.peer(bundle, &peer.root, &chain, proof, Direction::Inbound)
+            self.judge.peer(snapshot.trust.view(), &peer, &chain, proof, Direction::Inbound)
         };
         // What is refused is told to the dialer in answer to its first `open`.
         let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge);

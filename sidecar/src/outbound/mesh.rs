@@ -20,7 +20,7 @@ use crate::directory::{Protocol, Target};
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, MeshUse, Retired, Security};
 use crate::net::reset;
-use crate::proofs::{self, Standing};
+use crate::proofs::Standing;
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
@@ -189,12 +189,8 @@ impl Outbound {
         };
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
-        let judged = proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)
-            .and_then(|bundle| {
-                let declared = target.is_declared;
-                self.judge.plain_mtls(bundle, &peer.root, declared, Direction::Outbound)
-            });
-        let standing = match judged {
+        let (trust, declared) = (snapshot.trust.view(), target.is_declared);
+        let standing = match self.judge.plain_mtls(trust, &peer, declared, Direction::Outbound) {
             Ok(standing) => standing,
             Err(why) => {
                 reset(records.into_tcp());

@@ -20,7 +20,6 @@ use crate::credentials::{NoIdentity, Snapshot};
 use crate::directory::{Protocol, Target};
 use crate::metrics::Direction;
 use crate::net::{DialError, reset};
-use crate::proofs;
 use crate::relay::Link;
 use crate::report::Outcome;
 use crate::tls::{self, Deadline, Facts, HandshakeError, Offer, Session};
@@ -47,9 +46,7 @@ impl Outbound {
         let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Dialer::new(self.budget(target)));
         let judge = |proof: &[u8]| {
-            let bundle =
-                proofs::bundle_of(snapshot.trust.view(), peer.id.trust_domain(), &peer.root)?;
-            self.judge.peer(bundle, &peer.root, &chain, proof, Direction::Outbound)
+            self.judge.peer(snapshot.trust.view(), &peer, &chain, proof, Direction::Outbound)
         };
         let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge).await;
         let unreached = match greeted {

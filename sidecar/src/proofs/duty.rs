@@ -44,8 +44,8 @@ impl Duty {
 }
 
 /// Whether `new` has a root without a log that `held` does not have, although `held` has one that
-/// names a log: bundles carry no signature, so it may be by somebody who wants certificates in no
-/// log to be taken.
+/// names a log: whoever signed for it, it may be somebody with a stolen key who wants certificates
+/// in no log to be taken.
 pub fn takes_duty_back(held: &TrustBundle, new: &TrustBundle) -> bool {
     let exempts = |(id, root)| !has_duty(root) && !held.holds_root(&id);
     held.roots().any(|root| has_duty(root)) && new.root_ids().zip(new.roots()).any(exempts)

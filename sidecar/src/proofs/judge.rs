@@ -15,11 +15,12 @@ use myelin_identity::bundle::{RootId, Trust, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::log::verify;
 use myelin_identity::log::{Chain, LogKey, LogRefusal, Seen, Verified, Witnesses};
+use myelin_identity::verify::Peer;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 
-use super::NotLogged;
 use super::duty::has_duty;
+use super::{Fork, NotLogged};
 use crate::metrics::{Direction, Metrics};
 
 /// How many verified SVIDs are remembered: as many peers as `tls` remembers. An entry is about
@@ -27,8 +28,8 @@ use crate::metrics::{Direction, Metrics};
 const REMEMBERED: usize = 1024;
 
 /// Checkpoints that wait to be compared with others of their log. A process that meets more new
-/// SVIDs than this at once loses some comparisons, which later checkpoints of the log make good.
-const MAX_UNTOLD: usize = 256;
+/// SVIDs than this at once does not remember the others, so that they tell theirs when they come again.
+pub(super) const MAX_UNTOLD: usize = 256;
 
 /// Outcome words beside the refusals'.
 const VERIFIED: &str = "verified";
@@ -51,12 +52,30 @@ pub enum Standing {
     Logged(Arc<[LogKey; 2]>),
 }
 
+/// Whose a verified path is, and where it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<'a> {
+    pub trust_domain: &'a TrustDomain,
+    pub root: &'a RootId,
+}
+
+impl<'a> From<&'a Peer> for Path<'a> {
+    fn from(peer: &'a Peer) -> Self {
+        Self { trust_domain: peer.id.trust_domain(), root: &peer.root }
+    }
+}
+
+/// Whether the checkpoints of a proof have reached whoever compares them.
+enum Told {
+    Yes,
+    No,
+}
+
 /// See the module's header.
 pub struct Judge {
     witnesses: Witnesses,
     known: Mutex<HashMap<Key, Standing>>,
-    /// Logs that have shown two histories, with where the evidence lies.
-    forked: ArcSwap<Vec<(LogKey, String)>>,
+    forked: ArcSwap<Vec<Fork>>,
     told: mpsc::Sender<Seen>,
     metrics: Arc<Metrics>,
 }
@@ -70,27 +89,23 @@ impl Judge {
         (Arc::new(judge), seen)
     }
 
-    /// Judges a peer whose chain was verified and ended in `root`, by the proof in its hello.
-    pub fn peer(
+    /// Judges a peer whose chain was verified under `trust`, by the proof in its hello.
+    pub fn peer<'p>(
         &self,
-        bundle: &TrustBundle,
-        root: &RootId,
+        trust: Trust<'_>,
+        path: impl Into<Path<'p>>,
         chain: &[CertificateDer<'_>],
         proof: &[u8],
         direction: Direction,
     ) -> Result<Standing, NotLogged> {
-        let (judged, word) = match self.judged(bundle, root, chain, proof) {
-            Ok((standing, word)) => (Ok(standing), word),
-            Err(refusal) => {
-                let word = refusal.word();
-                (Err(refusal), word)
-            }
-        };
-        self.metrics.log_proof(direction, word);
-        judged
+        let path = path.into();
+        let bundle = bundle_of(trust, path);
+        let judged = bundle.and_then(|bundle| self.judged(bundle, path.root, chain, proof));
+        self.counted(judged, direction)
     }
 
-    /// Our own SVID, before it is taken over: what peers would refuse is of no use.
+    /// Our own SVID: before it is taken over, since what peers would refuse is of no use, and
+    /// whenever somebody asks whether it still counts.
     pub fn own(
         &self,
         bundle: &TrustBundle,
@@ -104,18 +119,28 @@ impl Judge {
     /// A peer that speaks plain mTLS and so shows no proof. `declared`: our own configuration says
     /// that it does. The CA's directory alone may not: whoever stole an issuer's key could speak
     /// for the directory as well.
-    pub fn plain_mtls(
+    pub fn plain_mtls<'p>(
         &self,
-        bundle: &TrustBundle,
-        root: &RootId,
+        trust: Trust<'_>,
+        path: impl Into<Path<'p>>,
         declared: bool,
         direction: Direction,
     ) -> Result<Standing, NotLogged> {
-        let judged = root_der(bundle, root).and_then(|root| match has_duty(root) {
+        let path = path.into();
+        let root = bundle_of(trust, path).and_then(|bundle| root_der(bundle, path.root));
+        let judged = root.and_then(|root| match has_duty(root) {
             false => Ok((Standing::NoLog, NO_LOG)),
             true if declared => Ok((Standing::Exempt, EXEMPT)),
             true => Err(NotLogged::Undeclared),
         });
+        self.counted(judged, direction)
+    }
+
+    fn counted(
+        &self,
+        judged: Result<(Standing, &'static str), NotLogged>,
+        direction: Direction,
+    ) -> Result<Standing, NotLogged> {
         let word = judged.as_ref().map_or_else(NotLogged::word, |(_, word)| word);
         self.metrics.log_proof(direction, word);
         judged.map(|(standing, _)| standing)
@@ -125,32 +150,41 @@ impl Judge {
     pub fn still(&self, standing: &Standing) -> Result<(), NotLogged> {
         let Standing::Logged(logs) = standing else { return Ok(()) };
         let forked = self.forked.load();
-        match forked.iter().find(|(log, _)| logs.contains(log)) {
+        let found = |log: &LogKey| forked.iter().find(|fork| fork.log.is(log));
+        match logs.iter().find_map(|log| Some((log, found(log)?))) {
             None => Ok(()),
-            Some((log, evidence)) => {
+            Some((log, Fork { evidence, .. })) => {
                 Err(NotLogged::Forked { origin: log.name().to_owned(), evidence: evidence.clone() })
             }
         }
     }
 
+    /// Checkpoints of this log were passed over: what stands on it is verified once more at its next
+    /// connection, and tells its checkpoints again.
+    pub fn tell_again(&self, log: &LogKey) {
+        let stands_on =
+            |standing: &Standing| matches!(standing, Standing::Logged(logs) if logs.contains(log));
+        self.lock().retain(|_, standing| !stands_on(standing));
+    }
+
     /// From now on nothing in this log counts. Connections made before are judged again by
     /// whoever calls this.
-    pub fn distrust(&self, log: &LogKey, evidence: &str) {
+    pub fn distrust(&self, fork: &Fork) {
         self.forked.rcu(|forked| {
             let mut forked = Vec::clone(forked);
-            if !forked.iter().any(|(known, _)| known == log) {
-                forked.push((log.clone(), evidence.to_owned()));
+            if !forked.iter().any(|known| known.log == fork.log) {
+                forked.push(fork.clone());
             }
             forked
         });
     }
 
-    /// Logs that are distrusted, with where the evidence lies.
-    pub fn forked(&self) -> Arc<Vec<(LogKey, String)>> {
+    /// Logs that are distrusted.
+    pub fn forked(&self) -> Arc<Vec<Fork>> {
         self.forked.load_full()
     }
 
-    fn judged(
+    pub(super) fn judged(
         &self,
         bundle: &TrustBundle,
         root: &RootId,
@@ -166,7 +200,11 @@ impl Judge {
         }
         let root = root_der(bundle, root)?;
         let (standing, word) = match has_duty(root) {
-            true => (self.verified(chain, root, proof)?, VERIFIED),
+            true => match self.verified(chain, root, proof)? {
+                (standing, Told::Yes) => (standing, VERIFIED),
+                // Its next connection tells it again.
+                (standing, Told::No) => return Ok((standing, VERIFIED)),
+            },
             false => (Standing::NoLog, NO_LOG),
         };
         let mut known = self.lock();
@@ -182,7 +220,7 @@ impl Judge {
         chain: &[CertificateDer<'_>],
         root: &CertificateDer<'_>,
         proof: &[u8],
-    ) -> Result<Standing, NotLogged> {
+    ) -> Result<(Standing, Told), NotLogged> {
         let [leaf, intermediate] = chain else {
             return Err(NotLogged::Chain { seen: chain.len() });
         };
@@ -191,12 +229,14 @@ impl Judge {
         let standing = Standing::Logged(Arc::new([leaf.log.clone(), issuer.log.clone()]));
         // A log that has forked has nothing more to tell.
         self.still(&standing)?;
+        let mut told = Told::Yes;
         for seen in [leaf, issuer] {
             if self.told.try_send(seen).is_err() {
                 self.metrics.log_checkpoint("passed_over");
+                told = Told::No;
             }
         }
-        Ok(standing)
+        Ok((standing, told))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Standing>> {
@@ -205,13 +245,10 @@ impl Judge {
     }
 }
 
-/// The bundle that the path of a peer of this domain was verified by. A foreign root that names no log vouches for
-/// somebody only if the operators of the CA and of this sidecar have accepted that of its domain.
-pub fn bundle_of<'t>(
-    trust: Trust<'t>,
-    trust_domain: &TrustDomain,
-    root: &RootId,
-) -> Result<&'t TrustBundle, NotLogged> {
+/// The bundle that this path was verified by. A foreign root that names no
+/// log vouches for somebody only if the operators of the CA and of this sidecar have accepted that of its domain.
+fn bundle_of<'t>(trust: Trust<'t>, path: Path<'_>) -> Result<&'t TrustBundle, NotLogged> {
+    let Path { trust_domain, root } = path;
     let unknown = NotLogged::Refused(LogRefusal::UnknownLog { whose: "root" });
     let bundle = trust.of(trust_domain).ok_or(unknown)?;
     let is_ours = trust_domain == trust.own().trust_domain();

@@ -3,7 +3,10 @@
 //! stream with PROTOCOL_ERROR before anybody is asked. Here each `%` of such a value becomes a `-`,
 //! in place, as the bytes are read; nobody looks at the value afterwards. Called by `caller`.
 //!
-//! Never: changes a length, or a byte outside of an `:authority` in a block of headers.
+//! What is looked for is that one literal, wherever it stands in a block of headers: a caller that
+//! writes the same bytes within another field's value, or in padding, has its own `%` changed there.
+//!
+//! Never: changes a length, or anything but a `%`; reads HPACK; touches a frame that has no headers.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
 use super::authority::Authority;
+use super::seldom::Seldom;
 
 /// Processes of one workload that hold a connection: a client library has one. More wait in the
 /// kernel's backlog.
@@ -30,8 +31,6 @@ const MAX_CONNECTIONS: usize = 64;
 /// Callers of other users that are told so at once, and for how long each may keep us.
 const MAX_REFUSALS: usize = 4;
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
-/// A refused caller is logged at most this often, so that it cannot flood the log.
-const REFUSAL_LOG_PAUSE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (too many open files): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepted connections that wait for the server to take them; it takes them at once.
@@ -84,7 +83,7 @@ pub(super) struct Callers {
     sender: mpsc::Sender<Accepted>,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    last_refusal: Option<Instant>,
+    refused: Seldom,
 }
 
 impl Callers {
@@ -92,10 +91,10 @@ impl Callers {
         let (sender, accepted) = mpsc::channel(HANDOVER);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        (Self { allowed, sender, places, refusals, last_refusal: None }, accepted)
+        (Self { allowed, sender, places, refusals, refused: Seldom::default() }, accepted)
     }
 
-    pub(super) async fn accept(mut self, listener: &UnixListener) -> Infallible {
+    pub(super) async fn accept(self, listener: &UnixListener) -> Infallible {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await;
             let place = place.expect("this semaphore is never closed");
@@ -124,13 +123,13 @@ impl Callers {
         Some(Caller { uid, gid, pid, admitted: self.allowed.admits(uid, gid) })
     }
 
-    fn note_refusal(&mut self, caller: Caller) {
-        if self.last_refusal.is_none_or(|at| at.elapsed() >= REFUSAL_LOG_PAUSE) {
-            self.last_refusal = Some(Instant::now());
+    fn note_refusal(&self, caller: Caller) {
+        if let Some(left_out) = self.refused.now() {
             tracing::warn!(
                 uid = caller.uid,
                 gid = caller.gid,
                 pid = caller.pid,
+                left_out,
                 "workload API: refused a user; `workload_api.allowed_uids` and `allowed_gids` name \
                  those who may"
             );
@@ -153,6 +152,16 @@ impl Connection {
         let deadline = refused.then(|| Box::pin(tokio::time::sleep(REFUSAL_DEADLINE)));
         Self { stream, authority: Authority::default(), caller, deadline, _place: place }
     }
+
+    /// Asked before every step: a caller that reads nothing would hold us in a write.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
 }
 
 impl Connected for Connection {
@@ -169,11 +178,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.in_time(cx)?;
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         self.authority.mend(&mut buf.filled_mut()[before..]);
@@ -187,20 +192,25 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -212,6 +222,27 @@ mod tests {
             assert_eq!(allowed.admits(uid, gid), expected, "{uid} {gid}");
         }
         assert!(!Allowed::default().admits(0, 0), "not even root");
+    }
+
+    /// Writes more than a socket takes to somebody who reads nothing.
+    async fn talk_to_the_deaf(admitted: bool) -> io::Result<()> {
+        let (ours, _theirs) = UnixStream::pair()?;
+        let caller = Caller { uid: 7, gid: 8, pid: None, admitted };
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let mut connection = Connection::new(ours, caller, place);
+        let patience = REFUSAL_DEADLINE * 10;
+        let written = tokio::time::timeout(patience, connection.write_all(&[0; 8 << 20])).await;
+        written.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_caller_that_reads_nothing_is_parted_with_in_time() {
+        let refused = talk_to_the_deaf(false).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        // The twin may take its time.
+        let admitted = talk_to_the_deaf(true).await.unwrap_err();
+        assert_eq!(admitted.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

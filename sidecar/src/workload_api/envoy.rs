@@ -8,16 +8,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use base64::Engine as _;
+use myelin_identity::pem;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::follow::{Answers, Desk, Place, word};
+use super::follow::{ANSWERS_QUEUED, Answers, Desk, LOOK_AGAIN, Place, word};
 use super::offer::{Offer, Version};
 use super::stubs::secrets::secret::Type;
 use super::stubs::secrets::secret_discovery_service_server::{
@@ -37,14 +36,8 @@ const ROOTS: &str = "ROOTCA";
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
 /// Names in one request: there are four.
 const MAX_NAMES: usize = 16;
-/// Answers that wait for one slow proxy.
-const ANSWERS_QUEUED: usize = 1;
-/// How often the offer is looked at again although nothing was heard.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Of a proxy's complaint, what goes into our log.
 const MAX_QUOTED_CHARACTERS: usize = 240;
-/// Characters of a line of PEM (RFC 7468).
-const PEM_LINE_CHARACTERS: usize = 64;
 
 pub(super) type SecretsService = SecretDiscoveryServiceServer<Secrets>;
 
@@ -88,8 +81,8 @@ impl Secrets {
             tokio::select! {
                 request = requests.next() => match request {
                     Some(request) => {
-                        if conversation.note(request?)? {
-                            self.desk.metrics.workload_answer(WorkloadCall::Sds, "nack");
+                        if let Some(said) = conversation.note(request?)? {
+                            self.complained(&said);
                         }
                     }
                     None => return Ok(()),
@@ -100,11 +93,22 @@ impl Secrets {
             }
         }
     }
+
+    fn complained(&self, said: &str) {
+        self.desk.metrics.workload_answer(WorkloadCall::Sds, "nack");
+        if let Some(left_out) = self.desk.said.complaints.now() {
+            tracing::warn!(
+                said,
+                left_out,
+                "workload API: a proxy did not take over its certificate"
+            );
+        }
+    }
 }
 
 impl Conversation {
-    /// Takes a request; true if it complains about the last answer.
-    fn note(&mut self, request: DiscoveryRequest) -> Result<bool, Status> {
+    /// Takes a request; what it says against the last answer.
+    fn note(&mut self, request: DiscoveryRequest) -> Result<Option<String>, Status> {
         if !matches!(request.type_url.as_str(), "" | SECRET) {
             return Err(Status::invalid_argument("only secrets are discovered on this socket"));
         }
@@ -113,22 +117,21 @@ impl Conversation {
         }
         // About an answer before the last one: the proxy had not read that yet.
         if !request.response_nonce.is_empty() && request.response_nonce != self.sent.to_string() {
-            return Ok(false);
+            return Ok(None);
         }
         let names: BTreeSet<String> = request.resource_names.into_iter().collect();
         if names != self.names {
             self.names = names;
             self.told = None;
         }
-        let Some(complaint) = request.error_detail else { return Ok(false) };
+        let Some(complaint) = request.error_detail else { return Ok(None) };
         let said: String = complaint
             .message
             .chars()
             .filter(|c| !c.is_control())
             .take(MAX_QUOTED_CHARACTERS)
             .collect();
-        tracing::warn!(said, "workload API: a proxy did not take over its certificate");
-        Ok(true)
+        Ok(Some(said))
     }
 
     fn answer(&mut self, offer: &Offer) -> Result<DiscoveryResponse, Status> {
@@ -188,8 +191,8 @@ fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
     let inline = |text: String| Some(DataSource { inline_bytes: text.into_bytes() });
     let svid = &offer.svid.svid;
     let r#type = if name == CERTIFICATE || name == svid.id().as_str() {
-        let chain = svid.chain().iter().map(|der| pem("CERTIFICATE", der)).collect();
-        let key = pem("PRIVATE KEY", offer.svid.reveal_key());
+        let chain = svid.chain().iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
+        let key = pem::encode("PRIVATE KEY", offer.svid.reveal_key());
         let (certificate_chain, private_key) = (inline(chain), inline(key));
         Type::TlsCertificate(TlsCertificate { certificate_chain, private_key })
     } else if name == ROOTS || name == offer.trust_domain_id() {
@@ -204,17 +207,6 @@ fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
     };
     let secret = Secret { name: name.to_owned(), r#type: Some(r#type) };
     Ok(Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() })
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(PEM_LINE_CHARACTERS) {
-        pem.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
-        pem.push('\n');
-    }
-    pem.push_str(&format!("-----END {label}-----\n"));
-    pem
 }
 
 #[cfg(test)]
@@ -240,15 +232,18 @@ mod tests {
     #[test]
     fn what_was_taken_over_is_not_sent_again_and_other_names_are() {
         let mut held = Conversation::default();
-        assert!(!held.note(request(&["default"], "", None)).unwrap());
+        assert_eq!(held.note(request(&["default"], "", None)).unwrap(), None);
         (held.sent, held.told) = (1, told());
-        assert!(!held.note(request(&["default"], "1", None)).unwrap());
+        assert_eq!(held.note(request(&["default"], "1", None)).unwrap(), None);
         assert_eq!(held.told, told(), "taken over");
-        assert!(held.note(request(&["default"], "1", Some("no"))).unwrap());
+        assert_eq!(
+            held.note(request(&["default"], "1", Some("n\no"))).unwrap().as_deref(),
+            Some("no")
+        );
         assert_eq!(held.told, told(), "refused: the same again would be refused again");
-        assert!(!held.note(request(&["ROOTCA"], "0", Some("late"))).unwrap());
+        assert_eq!(held.note(request(&["ROOTCA"], "0", Some("late"))).unwrap(), None);
         assert_eq!(held.told, told(), "about an answer before the last");
-        assert!(!held.note(request(&["default", "ROOTCA"], "1", None)).unwrap());
+        assert_eq!(held.note(request(&["default", "ROOTCA"], "1", None)).unwrap(), None);
         assert_eq!(held.told, None, "it wants something else");
     }
 
@@ -262,14 +257,5 @@ mod tests {
         let of_clusters = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
         let other = DiscoveryRequest { type_url: of_clusters, ..request(&["a"], "", None) };
         assert!(held.note(other).is_err());
-    }
-
-    #[test]
-    fn pem_has_lines_of_sixty_four_characters() {
-        let text = pem("CERTIFICATE", &[0; 60]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.first(), Some(&"-----BEGIN CERTIFICATE-----"));
-        assert_eq!(lines[1..3].iter().map(|line| line.len()).collect::<Vec<_>>(), [64, 16]);
-        assert_eq!(lines.last(), Some(&"-----END CERTIFICATE-----"));
     }
 }

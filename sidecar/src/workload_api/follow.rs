@@ -14,14 +14,15 @@ use tonic::{Request, Status};
 
 use super::caller::Caller;
 use super::offer::{Offer, Sources, Version};
+use super::seldom::Seldom;
 use crate::metrics::{Metrics, WorkloadCall};
 
 /// Streams at once, over all connections: as many as some processes with two or three each.
 const MAX_STREAMS: usize = 256;
 /// Answers that wait for one slow reader; the next is made when it has read.
-const ANSWERS_QUEUED: usize = 1;
+pub(super) const ANSWERS_QUEUED: usize = 1;
 /// How often an offer is looked at again although nothing was heard: an SVID ends by the clock.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
@@ -30,7 +31,15 @@ pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;
 pub(super) struct Desk {
     pub(super) sources: Sources,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) said: Arc<SaidSeldom>,
     places: Arc<Semaphore>,
+}
+
+/// What callers can make us log.
+#[derive(Default)]
+pub(super) struct SaidSeldom {
+    served: Seldom,
+    pub(super) complaints: Seldom,
 }
 
 /// A running stream: counted while it lives.
@@ -42,7 +51,8 @@ pub(super) struct Place {
 
 impl Desk {
     pub(super) fn new(sources: Sources, metrics: Arc<Metrics>) -> Self {
-        Self { sources, metrics, places: Arc::new(Semaphore::new(MAX_STREAMS)) }
+        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        Self { sources, metrics, said: Arc::default(), places }
     }
 
     /// Lets a caller in, or says why not.
@@ -59,13 +69,16 @@ impl Desk {
             Ok((caller, permit))
         });
         let (caller, permit) = admitted.inspect_err(|status| self.refused(call, status))?;
-        tracing::info!(
-            uid = caller.uid,
-            gid = caller.gid,
-            pid = caller.pid,
-            call = call.word(),
-            "workload API: a caller is served"
-        );
+        if let Some(left_out) = self.said.served.now() {
+            tracing::info!(
+                uid = caller.uid,
+                gid = caller.gid,
+                pid = caller.pid,
+                call = call.word(),
+                left_out,
+                "workload API: a caller is served"
+            );
+        }
         self.metrics.workload_streams(call, 1);
         Ok(Place { metrics: Arc::clone(&self.metrics), call, _permit: permit })
     }

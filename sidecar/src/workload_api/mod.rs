@@ -13,6 +13,7 @@ mod door;
 mod envoy;
 mod follow;
 mod offer;
+mod seldom;
 mod spiffe;
 
 use std::convert::Infallible;

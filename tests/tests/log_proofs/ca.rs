@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
@@ -56,9 +57,18 @@ pub(crate) struct Shared {
     pub(crate) issuers: Book,
     /// What the server shows of the first log instead of the truth.
     pub(crate) shown: Mutex<Option<Book>>,
+    /// Whether its tiles are of nothing.
+    pub(crate) lies: AtomicBool,
     /// Who lives where, and what he speaks.
     pub(crate) residents: Mutex<HashMap<IpAddr, (String, String)>>,
     tokens: Mutex<Tokens>,
+}
+
+/// Another replica's intermediate, with a log of its own.
+pub(crate) struct OtherIssuer {
+    intermediate: CertifiedIssuer<'static, KeyPair>,
+    pub(crate) leaves: Book,
+    place: u64,
 }
 
 #[derive(Clone)]
@@ -86,6 +96,7 @@ impl LogCa {
             leaves,
             issuers,
             shown: Mutex::default(),
+            lies: AtomicBool::default(),
             residents: Mutex::default(),
             tokens: Mutex::default(),
         };
@@ -145,6 +156,36 @@ impl LogCa {
         let index = book.append(entry_of(leaf, self.shared.intermediate.der()));
         let issuer = self.shared.issuers.inclusion(OWN_PLACE);
         LogProof { leaf: book.inclusion(index), issuer }.encode().unwrap()
+    }
+
+    /// The root has signed another intermediate, and logged it.
+    pub(crate) fn other_issuer(&self) -> Result<OtherIssuer> {
+        let leaves = Book::new("mesh.test/log/two", 3, 100);
+        let intermediate = CertifiedIssuer::signed_by(
+            issuer("other intermediate", &leaves)?,
+            KeyPair::generate()?,
+            &self.shared.root,
+        )?;
+        let entry = entry_of(intermediate.der(), self.shared.root.der());
+        let place = self.shared.issuers.append(entry);
+        Ok(OtherIssuer { intermediate, leaves, place })
+    }
+
+    /// A leaf of the other issuer, and the proof that it is in this history of its log.
+    pub(crate) fn issue_by(
+        &self,
+        other: &OtherIssuer,
+        book: &Book,
+        id: &str,
+        addresses: &[IpAddr],
+    ) -> Result<(Credential, Vec<u8>)> {
+        let key = KeyPair::generate()?;
+        let leaf = svid(id, addresses)?.signed_by(&key, &other.intermediate)?.der().clone();
+        let index = book.append(entry_of(&leaf, other.intermediate.der()));
+        let issuer = self.shared.issuers.inclusion(other.place);
+        let proof = LogProof { leaf: book.inclusion(index), issuer }.encode().unwrap();
+        let chain = vec![leaf, other.intermediate.der().clone()];
+        Ok((Credential { chain, key: pkcs8(&key) }, proof))
     }
 
     fn server_config(&self) -> Result<ServerConfig> {
@@ -213,10 +254,12 @@ impl LogCa {
                 continue;
             };
             let shown = shared.shown.lock().unwrap();
-            return match shown.as_ref().filter(|shown| shown.key() == book.key()) {
-                Some(shown) => shown.resource(resource),
-                None => book.resource(resource),
-            };
+            let shown = shown.as_ref().filter(|shown| shown.key() == book.key());
+            let mut bytes = shown.unwrap_or(book).resource(resource)?;
+            if matches!(resource, Resource::Hashes(_)) && shared.lies.load(Ordering::Relaxed) {
+                bytes[0] ^= 1;
+            }
+            return Some(bytes);
         }
         None
     }

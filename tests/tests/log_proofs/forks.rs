@@ -6,13 +6,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::fs;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use myelin_identity::log::{Checkpoint, LogKey};
 use myelin_tests::Spec;
 use myelin_tests::programs::eventually;
 
-use crate::stage::{SOON, Said, Stage};
+use crate::stage::{SOON, STRANGER, Said, Stage, echoes, open};
 
 /// The only file of evidence, as JSON.
 fn evidence(stage: &Stage) -> Result<serde_json::Value> {
@@ -102,8 +103,7 @@ async fn histories_of_two_sizes_are_told_apart_by_the_tiles_in_between() -> Resu
 #[tokio::test]
 async fn a_server_that_lies_is_no_fork() -> Result<()> {
     let Some(stage) = Stage::set(Spec::new("server")).await? else { return Ok(()) };
-    let shown = stage.ca.shared.leaves.fork(10);
-    *stage.ca.shared.shown.lock().unwrap() = Some(shown);
+    stage.ca.shared.lies.store(true, Ordering::Relaxed);
     let one = stage.secret()?;
     let honest = stage.ca.log(&one.chain[0]);
     ensure!(stage.knock(&one, &honest).await? == Said::Accepted);
@@ -113,5 +113,77 @@ async fn a_server_that_lies_is_no_fork() -> Result<()> {
     let two = stage.secret()?;
     let honest = stage.ca.log(&two.chain[0]);
     ensure!(stage.knock(&two, &honest).await? == Said::Accepted);
+    Ok(())
+}
+
+/// Whoever holds the log's key may sign for any size. That neither hides a fork nor ends anything.
+#[tokio::test]
+async fn a_made_up_size_does_not_end_the_comparisons() -> Result<()> {
+    let Some(stage) = Stage::set(Spec::new("server")).await? else { return Ok(()) };
+    let (one, two) = (stage.secret()?, stage.secret()?);
+    let huge = stage.ca.shared.leaves.fork(299);
+    while huge.len() < stage.ca.shared.leaves.len() + 500 {
+        huge.append(b"made up".to_vec());
+    }
+    let made_up = stage.ca.log_in(&huge, &one.chain[0]);
+    ensure!(stage.knock(&one, &made_up).await? == Said::Accepted, "nobody can know yet");
+    checkpoints(&stage, "ahead", 1.0).await?;
+    // The twin: being ahead of the server is no fork.
+    ensure!(stage.server.is_ready().await? && evidence(&stage).is_err());
+    let other = stage.ca.shared.leaves.fork(200);
+    let forked = stage.ca.log_in(&other, &two.chain[0]);
+    ensure!(stage.knock(&two, &forked).await? == Said::Accepted);
+    stage.log_condition(false, "two histories").await
+}
+
+#[tokio::test]
+async fn a_fork_of_another_issuers_log_is_an_alarm_and_we_stay_ready() -> Result<()> {
+    let Some(stage) = Stage::set(Spec::new("server")).await? else { return Ok(()) };
+    let other = stage.ca.other_issuer()?;
+    let issued = |book| stage.ca.issue_by(&other, book, STRANGER, stage.stranger.addresses());
+    let fork = other.leaves.fork(99);
+    let (one, honest) = issued(&other.leaves)?;
+    ensure!(stage.knock(&one, &honest).await? == Said::Accepted);
+    let (two, forked) = issued(&fork)?;
+    ensure!(other.leaves.len() == fork.len(), "the same size");
+    ensure!(stage.knock(&two, &forked).await? == Said::Accepted);
+    stage.log_condition(true, "we serve on, but log mesh.test/log/two has shown two").await?;
+    ensure!(stage.server.is_ready().await?, "somebody else's log");
+    let alarms = stage.server.metrics().await?.sum("myelin_log_forks", &[]);
+    ensure!(alarms > 0.5, "no alarm");
+    stage.demand_refused("whoever stands on it", &one, &honest, "log_forked").await?;
+    let three = stage.secret()?;
+    let proof = stage.ca.log(&three.chain[0]);
+    ensure!(stage.knock(&three, &proof).await? == Said::Accepted, "the twin: our own issuer's");
+    // Damaged evidence counts as well, over a restart.
+    let logs = stage.server.state_dir().join("logs");
+    let file = fs::read_dir(&logs)?.flatten().map(|file| file.path());
+    let file = file.into_iter().find(|path| path.to_string_lossy().contains("fork-"));
+    stage.server.kill9();
+    fs::write(file.context("no evidence")?, b"{")?;
+    stage.server.start()?;
+    // This CA does not issue twice, so on which log it would stand is not known any more.
+    stage.log_condition(false, "the log with key id").await
+}
+
+/// A use that runs when the fork is found ends within five seconds.
+#[tokio::test]
+async fn a_fork_ends_a_running_use_of_a_peer_of_that_log_and_no_other() -> Result<()> {
+    let Some(stage) = Stage::set(Spec::new("server")).await? else { return Ok(()) };
+    let other = stage.ca.other_issuer()?;
+    let issued = |book| stage.ca.issue_by(&other, book, STRANGER, stage.stranger.addresses());
+    let fork = other.leaves.fork(99);
+    let (one, honest) = issued(&other.leaves)?;
+    let mut doomed = stage.connect(&one, &honest).await?;
+    ensure!(open(&mut doomed).await? == Said::Accepted);
+    let own = stage.secret()?;
+    let mut running = stage.connect(&own, &stage.ca.log(&own.chain[0])).await?;
+    ensure!(open(&mut running).await? == Said::Accepted);
+    ensure!(echoes(&mut doomed).await && echoes(&mut running).await, "they do not run");
+    let (two, forked) = issued(&fork)?;
+    ensure!(stage.knock(&two, &forked).await? == Said::Accepted);
+    stage.server.outcome("inbound", "withdrawn", 1.0).await?;
+    ensure!(!echoes(&mut doomed).await, "it runs on");
+    ensure!(echoes(&mut running).await, "the twin: nobody has doubted its log");
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use myelin_lab::Pod;
 use myelin_sidecar::addr::{Clock, Endpoint};
-use myelin_sidecar::relay::Link;
+use myelin_sidecar::relay::{Arrived, Carrier, Link, Step};
 use myelin_sidecar::tls::{self, Configs, Deadline, Offer};
 use myelin_sidecar::wire::{Acceptor, Budget, Dialer, Event, Refuse};
 use myelin_tests::forge::{Credential, now};
@@ -154,6 +154,34 @@ pub(crate) async fn open(link: &mut Link<Dialer>) -> Result<Said> {
         _ => None,
     });
     said.await?.flatten().context("neither accepted nor refused")
+}
+
+/// Whether the workload still answers on this use.
+pub(crate) async fn echoes(link: &mut Link<Dialer>) -> bool {
+    tokio::time::timeout(SOON, echo_once(link)).await.is_ok_and(|said| said.is_ok())
+}
+
+async fn echo_once(link: &mut Link<Dialer>) -> Result<()> {
+    const WORDS: &[u8] = b"are you there?";
+    link.send(WORDS)?;
+    link.flush().await?;
+    let mut heard = Vec::new();
+    while heard.len() < WORDS.len() {
+        if Carrier::records(link).chunk().is_empty() {
+            let more = std::future::poll_fn(|cx| Carrier::records(link).poll_read(cx)).await?;
+            ensure!(matches!(more, Arrived::Progress), "the connection ended");
+            continue;
+        }
+        match link.step()? {
+            Step::Deliver(bytes) => {
+                heard.extend_from_slice(&Carrier::records(link).chunk()[..bytes]);
+                Carrier::records(link).consume(bytes);
+            }
+            other => anyhow::bail!("expected the use's bytes, got {other:?}"),
+        }
+    }
+    ensure!(heard == WORDS);
+    Ok(())
 }
 
 async fn workload(mesh: &Mesh, ca: &LogCa, spec: Spec) -> Result<Workload> {

@@ -32,14 +32,14 @@ const CA: Floors = &[
     (3, &["rotation", "offline_root", "federation"]),
     (2, &["signer", "check", "attest", "log"]),
     (1, &["template", "journal", "https"]),
-    (0, &["clock", "random", "replica", "store", "datadir", "metrics", "pem", "lockdown"]),
+    (0, &["clock", "random", "replica", "store", "datadir", "metrics", "lockdown"]),
 ];
 
 const IDENTITY: Floors = &[
     (3, &["issuance", "verify"]),
     (2, &["svid", "bundle"]),
     (1, &["id", "log"]),
-    (0, &["x509", "seal"]),
+    (0, &["x509", "pem", "seal"]),
 ];
 
 const HOUSES: [(&str, Floors); 3] =

@@ -12,14 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{BundleError, MAX_CERTIFICATE_BYTES, MAX_ROOTS, TrustBundle};
 use crate::id::TrustDomain;
+use crate::pem;
 use crate::x509::parse;
 
 /// The most that [`MAX_ROOTS`] certificates take in base64, with as much again for headers, JWT
 /// keys of other issuers and indentation.
 pub const MAX_FORM_BYTES: usize = MAX_ROOTS * MAX_CERTIFICATE_BYTES * 3;
-
-/// The RFC 7468 line length.
-const PEM_LINE_CHARACTERS: usize = 64;
 
 /// The SPIFFE specification asks for at least five minutes where the publisher has no better idea.
 const REFRESH_HINT_SECONDS: u64 = 300;
@@ -63,20 +61,7 @@ struct Jwk {
 impl TrustBundle {
     /// One CERTIFICATE block a root. PEM says neither trust domain nor generation.
     pub fn to_pem(&self) -> String {
-        let mut out = String::new();
-        for root in self.roots() {
-            out.push_str("-----BEGIN CERTIFICATE-----\n");
-            let text = BASE64_STANDARD.encode(root);
-            let mut rest = text.as_str();
-            while !rest.is_empty() {
-                let (line, after) = rest.split_at(rest.len().min(PEM_LINE_CHARACTERS));
-                out.push_str(line);
-                out.push('\n');
-                rest = after;
-            }
-            out.push_str("-----END CERTIFICATE-----\n");
-        }
-        out
+        self.roots().map(|root| pem::encode("CERTIFICATE", root)).collect()
     }
 
     /// Text between the blocks is passed over; a block of another kind (a key!) is an error.

@@ -90,19 +90,22 @@ pub fn cosigned_message(text: &str, seconds: u64) -> String {
     format!("{COSIGNATURE_HEADER}\ntime {seconds}\n{text}")
 }
 
-/// Those of `witnesses` that have cosigned the note, each once and with the time it said. A
-/// signature in the name and id of a known witness that does not verify condemns the whole note.
+/// Those of `witnesses` that have cosigned the note, each once and with the time it said: whoever
+/// is named twice, or signs under two names with one key, is one witness. A signature in the name
+/// and id of a known witness that does not verify condemns the whole note.
 pub fn cosigned_by<'k>(
     note: &Note<'_>,
     witnesses: &'k [WitnessKey],
 ) -> Result<Vec<(&'k WitnessKey, u64)>, NoteError> {
-    let mut found = Vec::new();
+    let mut found: Vec<(&WitnessKey, u64)> = Vec::new();
     for witness in witnesses {
         let mut seen = None;
         for line in note.signatures_of(witness.as_note_key()) {
             seen = Some(time_of(line, witness, note.text).ok_or(NoteError::BadSignature)?);
         }
-        found.extend(seen.map(|seconds| (witness, seconds)));
+        let public = witness.as_note_key().public();
+        let is_new = found.iter().all(|(known, _)| known.as_note_key().public() != public);
+        found.extend(seen.filter(|_| is_new).map(|seconds| (witness, seconds)));
     }
     Ok(found)
 }

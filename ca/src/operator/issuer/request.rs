@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::pem;
 use myelin_identity::svid::P256Spki;
 
 use super::{IssuerError, Issuers, MAX_REQUESTS, RequestMade};
@@ -11,7 +12,6 @@ use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{Batch, Blob, Hex, RequestRecord, request_name, requests_of};
 use crate::log::Which;
-use crate::pem;
 use crate::rotation::{holds_root_key, names};
 use crate::signer::request_issuer;
 use crate::store::Commit;

@@ -240,7 +240,8 @@ async fn intermediate_of_a_foreign_root_or_for_a_foreign_key_is_refused() {
     assert!(refused.contains("384 bits, expected ECDSA P-256"), "{refused}");
 
     let good = signed(&csr, &below.root, |_| {});
-    let with = |der: &CertificateDer<'_>| good.clone() + &crate::pem::encode("CERTIFICATE", der);
+    let with =
+        |der: &CertificateDer<'_>| good.clone() + &myelin_identity::pem::encode("CERTIFICATE", der);
     let refused = below.import(with(&foreign_der)).await.unwrap_err();
     assert!(matches!(refused, IssuerError::Between { position: 2 }), "{refused}");
     for text in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 pub use rejected::Rejected;
 
 use crate::addr::Clock;
-use crate::proofs::{self, Judge};
+use crate::proofs::{self, Judge, NotLogged};
 use crate::tls;
 
 /// One consistent view of who we are and whom we trust. Loaded once for a whole handshake.
@@ -318,6 +318,11 @@ impl Snapshot {
     /// The root that our SVID chains to.
     pub(super) fn root(&self) -> &RootId {
         &self.own.root
+    }
+
+    /// Whether a peer would still take our own log proof.
+    pub fn logged(&self, judge: &Judge) -> Result<(), NotLogged> {
+        judge.own(&self.bundle, &self.own.root, self.svid.chain(), &self.log_proof)
     }
 
     /// For the connection to the CA, which proves the current SVID.

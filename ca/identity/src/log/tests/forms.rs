@@ -120,6 +120,11 @@ fn cosignatures_count_once_each_and_a_forged_one_condemns_the_note() {
     one.cosign(&mut note, 7);
     one.cosign(&mut note, 8);
     assert_eq!(count(&note), Ok(1));
+    // Named twice, or under two names with one key, it is one witness all the same.
+    let alias = Witness::new("w1-again", 2);
+    alias.cosign(&mut note, 8);
+    let twice = [one.key.clone(), one.key.clone(), alias.key];
+    assert_eq!(cosigned_by(&Note::parse(&note).unwrap(), &twice).unwrap().len(), 1);
     two.cosign(&mut note, 9);
     Witness::new("stranger", 4).cosign(&mut note, 9);
     assert_eq!(count(&note), Ok(2));

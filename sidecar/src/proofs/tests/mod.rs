@@ -1,11 +1,15 @@
 //! What the judge remembers, forgets and refuses, with certificates made on the spot. What is a good
 //! proof and what is not has its tables where proofs are read, in `myelin_identity::log`.
 //!
-//! Never: a real log; the end-to-end suite has one.
+//! Never: a log of more than one entry; the end-to-end suite has one.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use myelin_identity::bundle::{ForeignBundle, ForeignBundles, TrustBundle, TrustBundles};
+mod told;
+
+use std::sync::Arc;
+
+use myelin_identity::bundle::{ForeignBundle, ForeignBundles, RootId, TrustBundle, TrustBundles};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::log::{LOG_OID, named_log_extension};
 use rcgen::{
@@ -35,8 +39,20 @@ fn log(name: &str) -> LogKey {
     LogKey::new(name, [7; 32]).unwrap()
 }
 
-fn judge() -> std::sync::Arc<Judge> {
-    Judge::new(Witnesses::default(), std::sync::Arc::new(Metrics::new())).0
+fn judge() -> Arc<Judge> {
+    Judge::new(Witnesses::default(), Arc::new(Metrics::new())).0
+}
+
+/// A peer of the bundle's domain whose path ended in `root`, in a mesh that knows no other domain.
+fn judged(
+    judge: &Judge,
+    bundle: &TrustBundle,
+    root: &RootId,
+    proof: &[u8],
+) -> Result<Standing, NotLogged> {
+    let trust = TrustBundles::new(Arc::new(bundle.clone()), Arc::default());
+    let path = Path { trust_domain: bundle.trust_domain(), root };
+    judge.peer(trust.view(), path, &chain(), proof, IN)
 }
 
 fn chain() -> Vec<rustls::pki_types::CertificateDer<'static>> {
@@ -50,40 +66,56 @@ fn a_root_without_a_log_demands_no_proof_and_one_with_a_log_does() {
         let bundle = bundle(log.as_ref());
         let root = bundle.root_ids().next().unwrap();
         for _ in 0..2 {
-            let judged = judge.peer(&bundle, &root, &chain(), &[], IN);
+            let judged = judged(&judge, &bundle, &root, &[]);
             assert_eq!(judged.map_err(|why| why.word()), expected);
         }
     }
 }
 
 #[test]
-fn a_foreign_root_without_a_log_needs_the_operator_s_word() {
-    let own = std::sync::Arc::new(bundle(None));
+fn a_foreign_root_without_a_log_needs_the_operators_word_and_a_refusal_is_counted() {
+    let own = Arc::new(bundle(None));
     let theirs = |log: Option<&LogKey>, unlogged| {
         let roots = bundle(log).roots().cloned().collect();
         let domain = TrustDomain::parse("b.example").unwrap();
-        let bundle = std::sync::Arc::new(TrustBundle::new(domain, 1, roots).unwrap());
+        let bundle = Arc::new(TrustBundle::new(domain, 1, roots).unwrap());
         let foreign = ForeignBundles::new(1, vec![ForeignBundle { bundle, unlogged }]).unwrap();
-        TrustBundles::new(own.clone(), std::sync::Arc::new(foreign))
+        TrustBundles::new(own.clone(), Arc::new(foreign))
     };
     let log = log("l");
-    for (names, unlogged, expected) in [
-        (None, false, "foreign_unlogged"),
-        (None, true, "accepted"),
-        (Some(&log), false, "accepted"),
-        (Some(&log), true, "accepted"),
+    for (names, unlogged, shown, plain) in [
+        (None, false, "foreign_unlogged", "foreign_unlogged"),
+        (None, true, "no_log", "no_log"),
+        // A root that names a log makes it a duty, whatever was accepted.
+        (Some(&log), false, "not_logged", "exempt"),
+        (Some(&log), true, "not_logged", "exempt"),
     ] {
+        let metrics = Arc::new(Metrics::new());
+        let judge = Judge::new(Witnesses::default(), Arc::clone(&metrics)).0;
         let trust = theirs(names, unlogged);
         let foreign = &trust.foreign().bundles()[0].bundle;
         let root = foreign.root_ids().next().unwrap();
-        let found = bundle_of(trust.view(), foreign.trust_domain(), &root);
-        assert_eq!(found.map_or_else(|why| why.word(), |_| "accepted"), expected);
+        let path = Path { trust_domain: foreign.trust_domain(), root: &root };
+        let said = judge.peer(trust.view(), path, &chain(), &[], IN);
+        assert_eq!(said.is_ok(), shown == "no_log", "{said:?}");
+        counted(&metrics, shown);
+        let metrics = Arc::new(Metrics::new());
+        let judge = Judge::new(Witnesses::default(), Arc::clone(&metrics)).0;
+        let said = judge.plain_mtls(trust.view(), path, true, IN);
+        assert_eq!(said.is_ok(), plain != "foreign_unlogged", "{said:?}");
+        counted(&metrics, plain);
         // Ours needs nobody's word, and a domain that is gone has no bundle.
         let root = own.root_ids().next().unwrap();
-        assert!(bundle_of(trust.view(), own.trust_domain(), &root).is_ok());
+        assert_eq!(judged(&judge, &own, &root, &[]), Ok(Standing::NoLog));
         let gone = TrustDomain::parse("c.example").unwrap();
-        assert!(bundle_of(trust.view(), &gone, &root).is_err());
+        let path = Path { trust_domain: &gone, root: &root };
+        assert!(judge.peer(trust.view(), path, &chain(), &[], IN).is_err());
     }
+}
+
+fn counted(metrics: &Metrics, outcome: &str) {
+    let row = format!("log_proofs_total{{direction=\"inbound\",outcome=\"{outcome}\"}} 1");
+    assert!(metrics.render().contains(&row), "{row}: {}", metrics.render());
 }
 
 #[test]
@@ -100,7 +132,7 @@ fn a_name_of_a_log_that_cannot_be_read_demands_a_proof_that_nobody_has() {
     let bundle = TrustBundle::new(domain, 1, vec![root.der().clone()]).unwrap();
     assert_eq!(Duty::of(&bundle), Duty { roots: 1, logged: 1 });
     let root = bundle.root_ids().next().unwrap();
-    let why = judge().peer(&bundle, &root, &chain(), &[], IN).unwrap_err();
+    let why = judged(&judge(), &bundle, &root, &[]).unwrap_err();
     assert_eq!(why.word(), "not_logged");
 }
 
@@ -111,7 +143,9 @@ fn a_chain_of_another_length_is_refused_before_its_proof_is_read() {
     let judge = judge();
     for length in [0, 1, 3] {
         let chain = vec![vec![9].into(); length];
-        let why = judge.peer(&bundle, &root, &chain, &[1, 2, 3], IN).unwrap_err();
+        let trust = TrustBundles::new(Arc::new(bundle.clone()), Arc::default());
+        let path = Path { trust_domain: bundle.trust_domain(), root: &root };
+        let why = judge.peer(trust.view(), path, &chain, &[1, 2, 3], IN).unwrap_err();
         assert_eq!(why, NotLogged::Chain { seen: length });
     }
 }
@@ -120,7 +154,7 @@ fn a_chain_of_another_length_is_refused_before_its_proof_is_read() {
 fn a_root_that_the_bundle_does_not_hold_satisfies_nobody() {
     let (ours, other) = (bundle(None), bundle(None));
     let root = other.root_ids().next().unwrap();
-    let why = judge().peer(&ours, &root, &chain(), &[], IN).unwrap_err();
+    let why = judged(&judge(), &ours, &root, &[]).unwrap_err();
     assert_eq!(why.word(), "log_unknown");
 }
 
@@ -135,7 +169,9 @@ fn plain_mtls_is_exempt_only_where_our_own_configuration_says_so() {
         (&logged, false, Err("plain_mtls_undeclared")),
     ] {
         let root = bundle.root_ids().next().unwrap();
-        let judged = judge.plain_mtls(bundle, &root, declared, IN);
+        let trust = TrustBundles::new(Arc::new(bundle.clone()), Arc::default());
+        let path = Path { trust_domain: bundle.trust_domain(), root: &root };
+        let judged = judge.plain_mtls(trust.view(), path, declared, IN);
         assert_eq!(judged.map_err(|why| why.word()), expected);
     }
 }
@@ -145,15 +181,21 @@ fn a_distrusted_log_takes_down_only_what_stands_on_it() {
     let judge = judge();
     let (bad, good, roots) = (log("bad"), log("good"), log("roots"));
     let stands_on = |log: &LogKey| Standing::Logged([log.clone(), roots.clone()].into());
-    judge.distrust(&bad, "evidence");
-    judge.distrust(&bad, "evidence");
+    let fork = |log| Fork { log, evidence: "evidence".to_owned() };
+    judge.distrust(&fork(Suspect::Log(bad.clone())));
+    judge.distrust(&fork(Suspect::Log(bad.clone())));
     assert_eq!(judge.forked().len(), 1);
     assert_eq!(judge.still(&stands_on(&bad)).unwrap_err().word(), "log_forked");
     for standing in [stands_on(&good), Standing::NoLog, Standing::Exempt] {
         assert_eq!(judge.still(&standing), Ok(()));
     }
-    judge.distrust(&roots, "evidence");
+    judge.distrust(&fork(Suspect::Log(roots.clone())));
     assert_eq!(judge.still(&stands_on(&good)).unwrap_err().word(), "log_forked");
+    // Where only the key's id is left of the evidence, it takes down what has that id.
+    let judge = self::judge();
+    judge.distrust(&fork(Suspect::KeyId(bad.as_note_key().id())));
+    assert_eq!(judge.still(&stands_on(&bad)).unwrap_err().word(), "log_forked");
+    assert_eq!(judge.still(&stands_on(&good)), Ok(()));
 }
 
 #[test]

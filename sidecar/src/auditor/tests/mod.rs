@@ -1,19 +1,16 @@
-//! Trees of every small shape against tiles that are genuine, forged and cut; and what the ledger
-//! makes of states in any order.
+//! Trees of every small shape against tiles that are genuine, forged and cut.
 //!
 //! Never: sockets, or real time.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod ledger;
+mod shelf;
 
-use myelin_identity::log::{Frontier, Hash, LogKey, Node, TILE_WIDTH, Tile, leaf_hash};
-use tokio::time::Instant;
+use std::collections::HashMap;
 
 use super::compare::{Lack, Tree};
-use super::ledger::{Entered, Ledger, MAX_LOGS, MAX_WAITING};
-use crate::proofs::Seen;
+use myelin_identity::log::{Frontier, Hash, Node, TILE_WIDTH, Tile, leaf_hash};
 
 /// A whole history: the roots of all its sizes, and every node that ever was complete.
 struct History {
@@ -121,70 +118,4 @@ fn a_tile_that_is_too_narrow_or_changed_is_refused() {
     let Err(Lack(last)) = tree.root_at(300) else { panic!("one is not there") };
     assert!(tree.give(last, changed(last)).is_err());
     assert_eq!(tree.root_at(300), Err(Lack(first)));
-}
-
-fn seen(log: &str, size: u64, root: u8) -> Seen {
-    let log = LogKey::new(log, [3; 32]).unwrap();
-    Seen { log, size, root: Hash([root; 32]), note: Vec::new() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_roots_for_one_size_are_a_fork_at_once() {
-    let mut ledger = Ledger::default();
-    let now = Instant::now();
-    assert_eq!(ledger.enter(seen("l", 5, 1), now), Entered::Waits);
-    assert_eq!(ledger.enter(seen("l", 5, 1), now), Entered::Known);
-    assert_eq!(ledger.enter(seen("other", 5, 2), now), Entered::Waits);
-    let Entered::Contradicts(fork) = ledger.enter(seen("l", 5, 2), now) else {
-        panic!("two roots for one size")
-    };
-    assert_eq!(*fork, (seen("l", 5, 1), seen("l", 5, 2)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn states_are_gathered_proven_together_and_then_rest() {
-    let mut ledger = Ledger::default();
-    let now = Instant::now();
-    assert_eq!(ledger.next_due(), None);
-    for size in [7, 5, 9] {
-        ledger.enter(seen("l", size, 1), now);
-    }
-    let due = ledger.next_due().unwrap();
-    assert_eq!(due, now + Duration::from_secs(1));
-    let log = seen("l", 0, 0).log;
-    assert!(ledger.due(now).is_empty());
-    assert_eq!(ledger.due(due), std::slice::from_ref(&log));
-    assert_eq!(ledger.states(&log).len(), 3);
-    assert_eq!(ledger.proven(seen("l", 12, 1)), 3);
-    assert_eq!(ledger.next_due(), None);
-    assert_eq!(ledger.states(&log), [seen("l", 12, 1)]);
-    // The next question waits for its pause.
-    ledger.enter(seen("l", 13, 1), Instant::now());
-    assert_eq!(ledger.next_due().unwrap(), Instant::now() + Duration::from_secs(10));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_silent_server_is_asked_less_and_less_often() {
-    let mut ledger = Ledger::default();
-    let now = Instant::now();
-    ledger.enter(seen("l", 7, 1), now);
-    let log = seen("l", 0, 0).log;
-    let pauses: Vec<u64> = (0..8).map(|_| ledger.postpone(&log, now).as_secs()).collect();
-    assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300, 300]);
-    assert_eq!(ledger.states(&log).len(), 1, "nothing is forgotten");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_ledger_is_bounded_in_logs_and_in_states() {
-    let mut ledger = Ledger::default();
-    let now = Instant::now();
-    for size in 0..MAX_WAITING {
-        assert_eq!(ledger.enter(seen("l", 1 + size as u64, 1), now), Entered::Waits);
-    }
-    assert_eq!(ledger.enter(seen("l", 1_000, 1), now), Entered::NoRoom);
-    for number in 0..MAX_LOGS {
-        ledger.enter(seen(&format!("l{number}"), 1, 1), now);
-    }
-    assert!(ledger.states(&seen("l", 0, 0).log).is_empty(), "seen longest ago");
-    assert_eq!(ledger.states(&seen("l0", 0, 0).log).len(), 1);
 }
