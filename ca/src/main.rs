@@ -84,6 +84,9 @@ async fn perform(command: Command) -> Result<ExitCode, String> {
             let whole = verify_log(&args).await?;
             return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(EXIT_DAMAGED) });
         }
+        Command::Log(LogCommand::Keys(args)) => {
+            print(&ask(&args.data, Ask::ListLogKeys).await?, args.json)
+        }
         Command::Token(TokenCommand::Create(args)) => {
             let answer = ask(&args.operator.data, Ask::CreateToken(args.request())).await?;
             print(&answer, args.operator.json)
@@ -286,6 +289,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Federation(answer) => serde_json::to_string(answer),
             Answer::Entry(entry) => serde_json::to_string(entry),
             Answer::Entries(entries) => serde_json::to_string(entries),
+            Answer::LogKeys(keys) => serde_json::to_string(keys),
             Answer::Rotated(rotated) => serde_json::to_string(rotated),
             Answer::Refused(why) => serde_json::to_string(why),
         };
@@ -326,6 +330,9 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
         Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
         Answer::Entry(entry) => println!("{entry}"),
         Answer::Entries(entries) => entries.iter().for_each(|entry| println!("{entry}")),
+        Answer::LogKeys(keys) => {
+            keys.iter().for_each(|line| println!("{}  {}", line.log, line.key));
+        }
         Answer::Undone(line) => println!("taken back: {line}"),
         Answer::Federation(answer) => print!("{answer}"),
         Answer::Rotated(rotated) => print!("{rotated}"),

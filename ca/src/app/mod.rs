@@ -52,6 +52,7 @@ mod ladder;
 mod shared;
 mod upkeep;
 mod waiting;
+mod witnesses;
 
 pub use console::{ask_offline_or_online, verify_log};
 pub use endpoint::EndpointError;
@@ -111,6 +112,10 @@ pub enum AppError {
     MachineCas(#[from] MachineError),
     #[error("cannot read {}: {cause}; expected CA certificates in PEM", path.display())]
     CaFile { path: PathBuf, cause: io::Error },
+    #[error(
+        "no roots to recognise the witnesses' servers by: {0}; install ca-certificates, or name a PEM file by --witness-roots"
+    )]
+    WitnessRoots(String),
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -243,6 +248,9 @@ async fn open_authority(
     let (name, seal_key, log) =
         (config.trust_domain.to_string(), vault.seal_key(), metrics.log.clone());
     let logs = Logs::start(data.path(), &journal, seal_key, &name, &home.replica, log).await?;
+    if let Some(witnesses) = witnesses::open(&config.witnesses, &clock)? {
+        logs.ask(&witnesses, &metrics.log);
+    }
     waiting::adopt_root(&journal, config, &home.pin).await?;
     waiting::until_issuer(&journal, &vault, &home.replica, (config, data), &clock).await?;
     let now = clock.seconds();

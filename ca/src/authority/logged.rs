@@ -43,6 +43,17 @@ impl Authority {
         Ok(Issued { log_proof, ..issued })
     }
 
+    /// Logs a certificate of the CA itself, which proves nothing to peers.
+    pub(super) async fn log_own(
+        &self,
+        certificate_der: &[u8],
+        issuer_der: &[u8],
+    ) -> Result<LogPlace, IssueError> {
+        let bundle = self.bundle();
+        let root = check::root_of(issuer_der, bundle.roots())?;
+        Ok(self.logs.log_unproven(certificate_der, issuer_der, root).await?)
+    }
+
     /// An intermediate's place in the root's log. Which root it is of costs a verification, and one
     /// intermediate signs for weeks: that is asked of a new one only.
     async fn place_of(&self, issuer_der: &[u8]) -> Result<Inclusion, IssueError> {

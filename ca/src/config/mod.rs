@@ -25,6 +25,7 @@ mod entry;
 mod keys;
 mod revoke;
 mod store;
+mod witness;
 
 pub use ceremony::{
     IssuerCommand, IssuerImportArgs, IssuerRequestArgs, RootCommand, RootInitArgs, RootSignArgs,
@@ -41,6 +42,7 @@ pub use federation::{
 pub use attest::{AttestArgs, AttestConfig, KeysConfig, KubernetesConfig};
 pub use entry::{AddressFrom, EntryArgs, EntryCommand, EntryNamed};
 pub use revoke::{RevokeArgs, RevokeCommand, Withdrawal};
+pub use witness::{WitnessArgs, WitnessConfig, WitnessFlagError};
 
 /// The Myelin certificate authority: attests workloads and issues short-lived SVIDs.
 #[derive(Debug, Parser)]
@@ -129,6 +131,8 @@ pub struct ServeArgs {
     pub federation: FederationArgs,
     #[command(flatten)]
     pub attest: AttestArgs,
+    #[command(flatten)]
+    pub witnesses: WitnessArgs,
     #[command(flatten)]
     pub logs: LogArgs,
 }
@@ -222,6 +226,8 @@ pub enum LogCommand {
     /// the signed head, every certificate of the journal against its place. Stop the server first.
     /// Exit code 1 and one line for each damage if something is wrong.
     Verify(OperatorArgs),
+    /// Show the keys of all logs of this CA, as witnesses and readers of signed notes take them.
+    Keys(OperatorArgs),
 }
 
 /// What `app` needs to run a CA.
@@ -239,6 +245,8 @@ pub struct ServeConfig {
     /// Our own bundle endpoint; absent: none.
     pub federation: Option<EndpointConfig>,
     pub attest: AttestConfig,
+    /// Who cosigns our logs.
+    pub witnesses: WitnessConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -255,6 +263,8 @@ pub enum ConfigError {
     Lifetime(humantime::Duration),
     #[error(transparent)]
     Store(#[from] StoreFlagError),
+    #[error(transparent)]
+    Witness(#[from] WitnessFlagError),
     #[error("--root-cert {}: {why}; expected the certificate of an ECDSA root in PEM", path.display())]
     RootCert { path: PathBuf, why: String },
     #[error(
@@ -338,6 +348,7 @@ impl ServeArgs {
             ops_listen: self.ops_listen,
             federation: self.federation.config()?,
             attest: self.attest.config()?,
+            witnesses: self.witnesses.config()?,
             authority: Settings {
                 lifetimes,
                 own_addresses,

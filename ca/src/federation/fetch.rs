@@ -126,7 +126,7 @@ pub(super) async fn fetch(
 }
 
 /// Read at each fetch, so that an update of the system's roots counts at once.
-fn system_roots() -> Result<RootCertStore, String> {
+pub fn system_roots() -> Result<RootCertStore, String> {
     let found = SYSTEM_ROOTS.iter().find(|path| Path::new(path).exists());
     let path = found.ok_or_else(|| format!("none of {} is there", SYSTEM_ROOTS.join(", ")))?;
     let pem = read_bounded(Path::new(path), MAX_SYSTEM_ROOTS_BYTES)

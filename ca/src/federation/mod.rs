@@ -27,7 +27,7 @@ mod schedule;
 mod tests;
 
 pub use entry::{AddRequest, add, find, list, remove};
-pub use fetch::FetchError;
+pub use fetch::{FetchError, system_roots};
 pub use judge::{Unfit, bundle};
 pub use keeper::Keeper;
 pub use refresh::{Outcome, RefreshError, refresh};

@@ -1,8 +1,9 @@
-//! One GET over HTTPS: one connection, one bounded answer, one deadline. Called by `federation` for
-//! bundles and by `attest` for the keys of service-account tokens, who say whom to expect there.
+//! One question over HTTPS: one connection, one bounded answer, one deadline. Called by `federation`
+//! for bundles, by `attest` for the keys of service-account tokens and by `log` for cosignatures,
+//! who say whom to expect there.
 //!
 //! Never: a redirect, a second try, a TLS version below 1.3, a resumed session, or a connection
-//! whose other end was not verified.
+//! that leaves this machine to an end that was not verified.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
@@ -24,10 +25,10 @@ use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::{ClientConfig, RootCertStore, version::TLS13};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::clock::Clock;
 
@@ -36,12 +37,15 @@ const MAX_ADDRESSES: usize = 4;
 /// Status line and headers.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
 
 /// An https URL whose host a certificate can name.
 #[derive(Clone, Debug)]
 pub struct HttpsUrl {
     uri: Uri,
     name: ServerName<'static>,
+    /// No TLS: the other end is on this machine.
+    here: bool,
 }
 
 /// Whom to believe to be the one who is asked.
@@ -84,10 +88,29 @@ pub enum HttpsError {
 impl HttpsUrl {
     /// `None` if it is not one.
     pub fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("https"))?;
+        let url = Self::of_any_scheme(text)?;
+        (url.uri.scheme_str() == Some("https")).then_some(url)
+    }
+
+    /// Also `http://` and an address of this machine's loopback, where nobody listens in between.
+    pub fn parse_or_loopback(text: &str) -> Option<Self> {
+        let url = Self::of_any_scheme(text)?;
+        let loopback =
+            matches!(&url.name, ServerName::IpAddress(ip) if IpAddr::from(*ip).is_loopback());
+        let here = url.uri.scheme_str() == Some("http") && loopback;
+        (here || url.uri.scheme_str() == Some("https")).then_some(Self { here, ..url })
+    }
+
+    fn of_any_scheme(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
         let bare = uri.host()?.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare.to_owned()).ok()?;
-        Some(Self { uri, name })
+        Some(Self { uri, name, here: false })
+    }
+
+    /// Whether what is asked there never leaves this machine.
+    pub fn is_here(&self) -> bool {
+        self.here
     }
 
     pub fn host(&self) -> String {
@@ -122,18 +145,41 @@ pub fn client_config(recognised: Recognised, clock: &Clock) -> Result<ClientConf
 
 /// The body of the answer, if that is a 200.
 pub async fn get(question: Question<'_>, config: Arc<ClientConfig>) -> Result<Vec<u8>, HttpsError> {
+    match ask(question, None, config).await? {
+        (StatusCode::OK, body) => Ok(body),
+        (status, _) => Err(HttpsError::Status(status)),
+    }
+}
+
+/// Posts a body; yields the answer, whatever its status.
+pub async fn post(
+    question: Question<'_>,
+    body: Vec<u8>,
+    config: Arc<ClientConfig>,
+) -> Result<(StatusCode, Vec<u8>), HttpsError> {
+    ask(question, Some(body), config).await
+}
+
+async fn ask(
+    question: Question<'_>,
+    body: Option<Vec<u8>>,
+    config: Arc<ClientConfig>,
+) -> Result<(StatusCode, Vec<u8>), HttpsError> {
     let within = question.within;
     let asked = async {
         let tcp = connect(&question).await?;
+        if question.url.here {
+            return exchange(question, body, tcp).await;
+        }
         let connecting = TlsConnector::from(config).connect(question.url.name.clone(), tcp);
-        exchange(question, connecting.await.map_err(HttpsError::Handshake)?).await
+        exchange(question, body, connecting.await.map_err(HttpsError::Handshake)?).await
     };
     timeout(within, asked).await.unwrap_or(Err(HttpsError::Deadline(within)))
 }
 
 async fn connect(question: &Question<'_>) -> Result<TcpStream, HttpsError> {
-    let HttpsUrl { uri, name } = question.url;
-    let port = uri.port_u16().unwrap_or(HTTPS_PORT);
+    let HttpsUrl { uri, name, here } = question.url;
+    let port = uri.port_u16().unwrap_or(if *here { HTTP_PORT } else { HTTPS_PORT });
     let host = name.to_str();
     let unreachable = |cause: String| HttpsError::Unreachable { host: host.to_string(), cause };
     let addresses: Vec<SocketAddr> = match (question.address, name) {
@@ -159,27 +205,30 @@ async fn connect(question: &Question<'_>) -> Result<TcpStream, HttpsError> {
 
 async fn exchange(
     question: Question<'_>,
-    tls: TlsStream<TcpStream>,
-) -> Result<Vec<u8>, HttpsError> {
+    body: Option<Vec<u8>>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<(StatusCode, Vec<u8>), HttpsError> {
     let broken = |error: hyper::Error| HttpsError::Broken(error.to_string());
     let most = question.most_bytes;
-    let request = request(question).map_err(|error| HttpsError::Broken(error.to_string()))?;
+    let gets = body.is_none();
+    let request = request(question, body).map_err(|error| HttpsError::Broken(error.to_string()))?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(tls))
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(broken)?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(broken)?;
-        if response.status() != StatusCode::OK {
-            return Err(HttpsError::Status(response.status()));
+        let status = response.status();
+        if gets && status != StatusCode::OK {
+            return Ok((status, Vec::new()));
         }
         let body = Limited::new(response.into_body(), most).collect().await;
         let bytes = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
             Some(_) => HttpsError::TooBig(most),
             None => HttpsError::Broken(error.to_string()),
         })?;
-        Ok(bytes.to_bytes().to_vec())
+        Ok((status, bytes.to_bytes().to_vec()))
     };
     // The connection is driven until the answer is whole; what becomes of it then is nobody's care.
     // That it has ended does not mean that the answer was not there before.
@@ -191,19 +240,26 @@ async fn exchange(
     }
 }
 
-fn request(question: Question<'_>) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+fn request(
+    question: Question<'_>,
+    body: Option<Vec<u8>>,
+) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let uri = &question.url.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::get(path)
+    let (mut request, accepted) = match body {
+        Some(_) => (Request::post(path), "*/*"),
+        None => (Request::get(path), "application/json"),
+    };
+    request = request
         .header(HOST, authority)
-        .header(ACCEPT, "application/json")
+        .header(ACCEPT, accepted)
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("myelin-ca/", env!("CARGO_PKG_VERSION")));
     if let Some(authorization) = question.authorization {
         request = request.header(AUTHORIZATION, authorization);
     }
-    request.body(Empty::new())
+    request.body(Full::from(body.unwrap_or_default()))
 }
 
 #[cfg(test)]

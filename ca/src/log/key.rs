@@ -10,7 +10,7 @@ use myelin_identity::log::{Checkpoint, LogKey, signature_line};
 use myelin_identity::seal::{self, SealKey};
 
 use super::LogError;
-use crate::journal::{Batch, Blob, Hex, Journal, LogKeyRecord};
+use crate::journal::{Batch, Blob, Hex, Journal, LogKeyRecord, Record as _};
 use crate::random;
 use crate::replica::ReplicaId;
 use crate::store::Commit;
@@ -101,6 +101,13 @@ impl Key {
     pub async fn public(journal: &Journal, which: Which<'_>) -> Result<Option<LogKey>, LogError> {
         let entry = journal.read::<LogKeyRecord>(&which.name()).await?;
         entry.map(|entry| named(&entry.record)).transpose()
+    }
+
+    /// The logs of this store, each replica's and the root's, by what their records are called.
+    pub async fn all(journal: &Journal) -> Result<Vec<(String, LogKey)>, LogError> {
+        let records = journal.all::<LogKeyRecord>().await?;
+        let name = |key: &str| key.trim_start_matches(LogKeyRecord::PREFIX).to_owned();
+        records.iter().map(|entry| Ok((name(&entry.key), named(&entry.record)?))).collect()
     }
 
     fn open(record: &LogKeyRecord, which: Which<'_>, seal_key: &SealKey) -> Result<Self, LogError> {

@@ -26,18 +26,21 @@ use tokio::time::timeout;
 use crate::journal::{Hex, Journal, JournalError, LogPlace};
 use crate::metrics::LogMetrics;
 use crate::replica::ReplicaId;
+use witness::Witnesses;
 
 mod disk;
 mod edge;
 mod key;
 mod root;
 mod sequencer;
+mod shared;
 mod verify;
+pub mod witness;
 
 pub use disk::DIRECTORY;
 pub use key::{Key, Which};
 pub use root::RootLog;
-pub use sequencer::Published;
+pub use shared::Published;
 pub use verify::{Findings, Progress, verify};
 
 /// Entries that wait for the batch before theirs: over a second of issues at full speed. Beyond it,
@@ -82,6 +85,11 @@ pub enum LogError {
         "cannot open the log's key: {0}; all replicas share one seal key: name the one that this store was made with by --seal-key-file"
     )]
     Key(String),
+    /// The witnesses, or the network before them.
+    #[error(
+        "{found} of {required} witnesses have cosigned the log's checkpoint, so nothing under it is handed out; `myelin_ca_log_witness_answers_total` says what they answer: it goes on by itself"
+    )]
+    Unwitnessed { found: usize, required: usize },
     #[error("no entry {index} in a log of {size}")]
     NoSuchEntry { index: u64, size: u64 },
     #[error("the log has ended; the process is shutting down")]
@@ -100,6 +108,7 @@ impl LogError {
             | Self::NoSuchEntry { .. }
             | Self::Key(_) => "log_damaged",
             Self::Forked => "log_forked",
+            Self::Unwitnessed { .. } => "log_witnesses_missing",
         }
     }
 }
@@ -113,7 +122,7 @@ impl From<JournalError> for LogError {
 /// The log of SVIDs. Clones are the same log; it ends with the last of them.
 #[derive(Clone)]
 pub struct IssuingLog {
-    shared: Arc<sequencer::Shared>,
+    shared: Arc<shared::Shared>,
     queue: mpsc::Sender<sequencer::Waiting>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -148,10 +157,20 @@ impl IssuingLog {
         self.shared.key()
     }
 
-    /// Appends; resolves when the entry is on disk and under a checkpoint.
+    /// From now on witnesses are asked about each checkpoint, this one first.
+    pub fn ask(&self, witnesses: &Witnesses, metrics: &LogMetrics) {
+        self.shared.ask(witnesses, metrics);
+    }
+
+    /// Appends; resolves when the entry is on disk and under a checkpoint, with the cosignatures
+    /// that are required.
     pub async fn append(&self, entry: Vec<u8>) -> Result<Inclusion, LogError> {
+        self.append_entry(entry, true).await
+    }
+
+    async fn append_entry(&self, entry: Vec<u8>, witnessed: bool) -> Result<Inclusion, LogError> {
         let (answer, answered) = oneshot::channel();
-        let waiting = sequencer::Waiting { entry: Bytes::from(entry), answer };
+        let waiting = sequencer::Waiting { entry: Bytes::from(entry), witnessed, answer };
         self.queue.try_send(waiting).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => LogError::Busy,
             mpsc::error::TrySendError::Closed(_) => LogError::Ended,
@@ -214,6 +233,12 @@ impl Logs {
         Ok(Self { issuing, root, replica: replica.to_string(), last: Mutex::new(None) })
     }
 
+    /// From now on these witnesses are asked about both logs.
+    pub fn ask(&self, witnesses: &Witnesses, metrics: &LogMetrics) {
+        self.issuing.ask(witnesses, metrics);
+        self.root.ask(witnesses, metrics);
+    }
+
     /// Whether a certificate is in the issuing log that is here.
     pub fn is_ours(&self, place: &LogPlace) -> bool {
         place.replica == self.replica
@@ -232,6 +257,20 @@ impl Logs {
         Ok((place, together(leaf, issuer)?))
     }
 
+    /// Logs a certificate whose proof nobody will show, and so without waiting for witnesses: the
+    /// CA starts, and says what is wrong, also while they are away.
+    pub async fn log_unproven(
+        &self,
+        certificate_der: &[u8],
+        issuer_der: &[u8],
+        root_der: &[u8],
+    ) -> Result<LogPlace, LogError> {
+        self.root.enter(issuer_der, root_der).await?;
+        let entry = entry_of(certificate_der, issuer_der);
+        let leaf = self.issuing.append_entry(entry, false).await?;
+        Ok(LogPlace { replica: self.replica.clone(), index: leaf.index })
+    }
+
     /// The proof of a certificate that was logged before, under the newest checkpoints.
     pub async fn proof_again(
         &self,
@@ -248,7 +287,8 @@ impl Logs {
     /// to the root was verified then.
     pub fn known_issuer(&self, issuer_der: &[u8]) -> Option<Inclusion> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(known, _)| known == issuer_der).map(|(_, place)| place.clone())
+        let known = last.as_ref().filter(|(known, _)| known == issuer_der);
+        known.map(|(_, place)| self.root.dressed(place.clone()))
     }
 
     /// Enters an intermediate of this root into the root's log, if it is not there yet, and yields
@@ -258,7 +298,7 @@ impl Logs {
         issuer_der: &[u8],
         root_der: &[u8],
     ) -> Result<Inclusion, LogError> {
-        let place = self.root.enter(issuer_der, root_der).await?;
+        let place = self.root.enter_witnessed(issuer_der, root_der).await?;
         let kept = (issuer_der.to_vec(), place.clone());
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(place)

@@ -5,18 +5,22 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use myelin_identity::log::{
-    Frontier, Hash, Inclusion, LogKey, Resource, TILE_WIDTH, Tile, encode_bundle, entry_of,
-    leaf_hash, node_hash,
+    Checkpoint, Frontier, Hash, Inclusion, LogKey, Node, Resource, TILE_WIDTH, Tile,
+    consistency_proof, encode_bundle, entry_of, inclusion_proof, leaf_hash, node_hash,
 };
 
 use super::key::Key;
+use super::witness::{Cosigned, Cosigning, State, Witnessed, Witnesses};
 use super::{LogError, hex};
 use crate::journal::{Batch, Blob, Hex, Journal, LogHeadRecord, RootLogProofRecord, RootLogRecord};
+use crate::metrics::LogMetrics;
 use crate::store::Commit;
 
 /// Attempts until an entry is given up: each conflict is another replica's intermediate.
@@ -24,26 +28,77 @@ const MAX_ATTEMPTS: usize = 16;
 /// Largest tile level that is served: 65,536 intermediates.
 const MAX_SERVED_LEVEL: u8 = 1;
 
+/// Clones are the same log.
 #[derive(Clone)]
 pub struct RootLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     journal: Journal,
-    key: Arc<Key>,
+    key: Key,
+    cosigning: OnceLock<Cosigning>,
+    /// The newest checkpoint that a witness cosigned.
+    cosigned: ArcSwapOption<Cosigned>,
 }
 
 impl RootLog {
     pub fn new(journal: Journal, key: Key) -> Self {
-        Self { journal, key: Arc::new(key) }
+        let (cosigning, cosigned) = (OnceLock::new(), ArcSwapOption::empty());
+        Self { inner: Arc::new(Inner { journal, key, cosigning, cosigned }) }
     }
 
     pub fn key(&self) -> &LogKey {
-        self.key.log()
+        self.inner.key.log()
+    }
+
+    /// From now on witnesses are asked about what is proven or shown.
+    pub(super) fn ask(&self, witnesses: &Witnesses, metrics: &LogMetrics) {
+        let weak: Weak<dyn Witnessed> = Arc::downgrade(&(self.inner.clone() as Arc<dyn Witnessed>));
+        // Whoever asks twice keeps the first ones.
+        let _ = self.inner.cosigning.set(Cosigning::start(&weak, witnesses, metrics));
+    }
+
+    /// Enters an intermediate, and yields its place under the newest checkpoint, with as many
+    /// cosignatures as must be there.
+    pub(super) async fn enter_witnessed(
+        &self,
+        issuer_der: &[u8],
+        root_der: &[u8],
+    ) -> Result<Inclusion, LogError> {
+        let place = self.enter(issuer_der, root_der).await?;
+        let Some(cosigning) = self.inner.cosigning.get() else { return Ok(place) };
+        let head = self.inner.journal.read::<LogHeadRecord>(self.inner.key.name()).await?;
+        let head = frontier(&head.ok_or(LogError::Forked)?.record)?;
+        let leaves = self.inner.leaves(head.size()).await?;
+        let read = |node| node_of(&leaves, node);
+        let missing = LogError::NoSuchEntry { index: place.index, size: head.size() };
+        let path = inclusion_proof(place.index, head.size(), read).unwrap_or(Err(missing))?;
+        let state = self.inner.state(&head);
+        cosigning.want(state.clone());
+        if cosigning.quorum() > 0 {
+            let cosigned = cosigning.quorum_on(&state).await?;
+            self.inner.take(cosigned);
+        }
+        Ok(self.dressed(Inclusion { index: place.index, path, checkpoint: state.note.to_vec() }))
+    }
+
+    /// The same place, with the cosignatures that came since.
+    pub(super) fn dressed(&self, place: Inclusion) -> Inclusion {
+        match self.inner.cosigned.load_full() {
+            // The log's own signature is the first line of both.
+            Some(cosigned) if cosigned.note.starts_with(&place.checkpoint) => {
+                Inclusion { checkpoint: cosigned.note.to_vec(), ..place }
+            }
+            _ => place,
+        }
     }
 
     /// Enters an intermediate, unless it is there already, and yields its place.
     pub async fn enter(&self, issuer_der: &[u8], root_der: &[u8]) -> Result<Inclusion, LogError> {
         let name = Hex(digest(&SHA256, issuer_der).as_ref().to_vec()).to_string();
         for _ in 0..MAX_ATTEMPTS {
-            if let Some(known) = self.journal.read::<RootLogProofRecord>(&name).await? {
+            if let Some(known) = self.inner.journal.read::<RootLogProofRecord>(&name).await? {
                 return self.place(&known.record);
             }
             if let Some(place) = self.attempt(&name, entry_of(issuer_der, root_der)).await? {
@@ -59,8 +114,8 @@ impl RootLog {
 
     /// `None`: somebody else appended meanwhile.
     async fn attempt(&self, name: &str, entry: Vec<u8>) -> Result<Option<Inclusion>, LogError> {
-        let which = self.key.name();
-        let head = self.journal.read::<LogHeadRecord>(which).await?;
+        let which = self.inner.key.name();
+        let head = self.inner.journal.read::<LogHeadRecord>(which).await?;
         let mut frontier = match &head {
             Some(head) => frontier(&head.record)?,
             None => Frontier::default(),
@@ -78,7 +133,7 @@ impl RootLog {
         batch.put(which, head.as_ref(), &record);
         batch.create(&format!("{index:020}"), &RootLogRecord { entry: Blob(entry) });
         batch.create(name, &proof);
-        match self.journal.commit(batch).await? {
+        match self.inner.journal.commit(batch).await? {
             Commit::Committed { .. } => self.place(&proof).map(Some),
             Commit::Conflict => Ok(None),
         }
@@ -90,13 +145,13 @@ impl RootLog {
         let (Some(path), Some(root)) = (path, hash(&record.root)) else {
             return Err(damaged("the proof of an intermediate", "it has hashes that are none"));
         };
-        let checkpoint = self.key.sign(record.index + 1, root);
+        let checkpoint = self.inner.key.sign(record.index + 1, root);
         Ok(Inclusion { index: record.index, path, checkpoint })
     }
 
     /// What the log shows under a path, if it has it.
     pub async fn read(&self, resource: Resource) -> Result<Option<Bytes>, LogError> {
-        let head = self.journal.read::<LogHeadRecord>(self.key.name()).await?;
+        let head = self.inner.journal.read::<LogHeadRecord>(self.inner.key.name()).await?;
         let frontier = match &head {
             Some(head) => frontier(&head.record)?,
             None => Frontier::default(),
@@ -105,11 +160,10 @@ impl RootLog {
             return Ok(None);
         }
         match resource {
-            Resource::Checkpoint => {
-                Ok(Some(Bytes::from(self.key.sign(frontier.size(), frontier.root()))))
-            }
+            Resource::Checkpoint => Ok(Some(self.checkpoint(&frontier))),
             Resource::Entries { index, width } => {
-                let entries = self.entries(index * u64::from(TILE_WIDTH), width.into()).await?;
+                let first = index * u64::from(TILE_WIDTH);
+                let entries = self.inner.entries(first, width.into()).await?;
                 Ok(encode_bundle(entries.iter().map(Vec::as_slice)).map(Bytes::from))
             }
             Resource::Hashes(tile) if tile.level <= MAX_SERVED_LEVEL => {
@@ -124,7 +178,7 @@ impl RootLog {
         let first = tile.index * u64::from(TILE_WIDTH) * leaves;
         let mut bytes = Vec::with_capacity(usize::from(tile.width) * 32);
         for at in 0..u64::from(tile.width) {
-            let entries = self.entries(first + at * leaves, leaves).await?;
+            let entries = self.inner.entries(first + at * leaves, leaves).await?;
             let mut row: Vec<Hash> = entries.iter().map(|entry| leaf_hash(entry)).collect();
             while row.len() > 1 {
                 row = row.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
@@ -132,6 +186,41 @@ impl RootLog {
             bytes.extend(row.iter().flat_map(|hash| hash.0));
         }
         Ok(Bytes::from(bytes))
+    }
+
+    /// The newest checkpoint with the cosignatures that there are; if another replica has brought
+    /// it, witnesses are asked about it.
+    fn checkpoint(&self, head: &Frontier) -> Bytes {
+        let state = self.inner.state(head);
+        if let Some(cosigning) = self.inner.cosigning.get() {
+            cosigning.want_newer(&state);
+        }
+        match self.inner.cosigned.load_full() {
+            Some(cosigned) if cosigned.note.starts_with(&state.note) => cosigned.note.clone(),
+            _ => state.note,
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self, head: &Frontier) -> State {
+        let (size, root) = (head.size(), head.root());
+        let checkpoint = Checkpoint { origin: self.key.log().name().to_owned(), size, root };
+        State::of(&checkpoint, Bytes::from(self.key.sign(size, root)))
+    }
+
+    fn take(&self, cosigned: Cosigned) {
+        self.cosigned.rcu(|now| match now {
+            Some(now) if (now.size, now.count) >= (cosigned.size, cosigned.count) => {
+                Some(now.clone())
+            }
+            _ => Some(Arc::new(cosigned.clone())),
+        });
+    }
+
+    async fn leaves(&self, size: u64) -> Result<Vec<Hash>, LogError> {
+        let entries = self.entries(0, size).await?;
+        Ok(entries.iter().map(|entry| leaf_hash(entry)).collect())
     }
 
     async fn entries(&self, first: u64, count: u64) -> Result<Vec<Vec<u8>>, LogError> {
@@ -144,6 +233,38 @@ impl RootLog {
         }
         Ok(entries)
     }
+}
+
+impl Witnessed for Inner {
+    fn consistency(&self, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Hash>, LogError>> {
+        Box::pin(async move {
+            if from == 0 || from == to {
+                return Ok(Vec::new());
+            }
+            let leaves = self.leaves(to).await?;
+            let proof = consistency_proof(from, to, |node| node_of(&leaves, node));
+            proof.unwrap_or(Err(LogError::NoSuchEntry { index: from, size: to }))
+        })
+    }
+
+    fn cosigned(self: Arc<Self>, cosigned: Cosigned) -> BoxFuture<'static, ()> {
+        self.take(cosigned);
+        Box::pin(async {})
+    }
+}
+
+/// A complete subtree of a log that is small enough to be held whole.
+fn node_of(leaves: &[Hash], node: Node) -> Result<Hash, LogError> {
+    let width = 1_usize.checked_shl(node.level.into());
+    let first = width.and_then(|width| usize::try_from(node.index).ok()?.checked_mul(width));
+    let row =
+        first.zip(width).and_then(|(first, width)| leaves.get(first..first.checked_add(width)?));
+    let mut row =
+        row.ok_or_else(|| damaged("root's log", "it has fewer entries than its head"))?.to_vec();
+    while row.len() > 1 {
+        row = row.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
+    }
+    Ok(row[0])
 }
 
 /// Replays a root's log that lies in this journal.

@@ -19,18 +19,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use myelin_identity::log::{
-    Checkpoint, Hash, Inclusion, LogKey, Resource, TILE_WIDTH, Tile, inclusion_proof, leaf_hash,
-    node_in_tile, tile_holding, verify_inclusion,
-};
-use tokio::sync::{Notify, mpsc, oneshot};
+use myelin_identity::log::{Checkpoint, Hash, Inclusion, Resource, TILE_WIDTH, Tile, leaf_hash};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::edge::{Edge, Grown, Missing};
 use super::key::Key;
+use super::shared::{Published, Shared};
 use super::{LogError, hex};
 use crate::journal::{Batch, Entry, Journal, LogHeadRecord};
 use crate::metrics::LogMetrics;
@@ -41,27 +38,12 @@ const MAX_BATCH: usize = 1024;
 /// Attempts to fence the head: the commit that was under way may land in between, which is one.
 const MAX_FENCES: usize = 3;
 
-/// A state of the log that is signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    pub size: u64,
-    pub root: Hash,
-    /// The signed note.
-    pub note: Bytes,
-}
-
 /// An entry, and who waits for its place.
 pub(super) struct Waiting {
     pub(super) entry: Bytes,
+    /// Whether it is of use only with the cosignatures that are required.
+    pub(super) witnessed: bool,
     pub(super) answer: oneshot::Sender<Result<Inclusion, LogError>>,
-}
-
-/// What readers see.
-pub(super) struct Shared {
-    key: LogKey,
-    disk: Disk,
-    published: ArcSwap<Published>,
-    closing: Notify,
 }
 
 pub(super) struct Sequencer {
@@ -72,6 +54,8 @@ pub(super) struct Sequencer {
     head: Entry<LogHeadRecord>,
     /// Whether the journal's last answer left open what is in it.
     unsettled: bool,
+    /// Whether the last checkpoint lacks the cosignatures that are required.
+    unwitnessed: bool,
     metrics: LogMetrics,
 }
 
@@ -98,11 +82,10 @@ pub(super) async fn open(
     let published = sign(&key, edge.size, root);
     disk.publish(&published.note).map_err(|error| LogError::Disk(error.to_string()))?;
     metrics.entries.set(i64::try_from(edge.size).unwrap_or(i64::MAX));
-    let published = ArcSwap::from_pointee(published);
-    let shared =
-        Arc::new(Shared { key: key.log().clone(), disk, published, closing: Notify::new() });
+    let shared = Arc::new(Shared::new(key.log().clone(), disk, published));
+    let (unsettled, unwitnessed, log) = (false, false, shared.clone());
     let sequencer =
-        Sequencer { shared: shared.clone(), journal, key, edge, head, unsettled: false, metrics };
+        Sequencer { shared: log, journal, key, edge, head, unsettled, unwitnessed, metrics };
     Ok((shared, sequencer))
 }
 
@@ -177,14 +160,14 @@ fn right_edge(disk: &Disk, size: u64) -> Result<Edge, LogError> {
     Ok(edge)
 }
 
-fn lost(missing: &Missing) -> LogError {
+pub(super) fn lost(missing: &Missing) -> LogError {
     let Missing(node) = missing;
     let what = format!("tile of level {} node {}", node.level, node.index);
     LogError::Damaged { what, why: "it does not hold a hash that it must".to_owned() }
 }
 
 fn sign(key: &Key, size: u64, root: Hash) -> Published {
-    Published { size, root, note: Bytes::from(key.sign(size, root)) }
+    Published::signed(size, root, Bytes::from(key.sign(size, root)))
 }
 
 impl Sequencer {
@@ -196,7 +179,7 @@ impl Sequencer {
             let taken = tokio::select! {
                 biased;
                 taken = queue.recv_many(&mut waiting, MAX_BATCH) => taken,
-                () = shared.closing.notified() => {
+                () = shared.closing() => {
                     queue.close();
                     continue;
                 }
@@ -207,6 +190,7 @@ impl Sequencer {
             let started = Instant::now();
             // Whoever gave up must not be in the log: nobody would ever hold that certificate.
             waiting.retain(|one| !one.answer.is_closed());
+            self.without_quorum(&mut waiting).await;
             if waiting.is_empty() {
                 continue;
             }
@@ -218,7 +202,48 @@ impl Sequencer {
                 self.metrics.failures.inc();
                 tracing::error!(%error, entries = entries.len(), "cannot log certificates; none of them is handed out");
             }
-            answer(&mut waiting, appended);
+            self.answer(&mut waiting, appended).await;
+        }
+    }
+
+    /// While witnesses are missing that must be there, nothing is logged that could not be handed
+    /// out then.
+    async fn without_quorum(&mut self, waiting: &mut Vec<Waiting>) {
+        if !self.unwitnessed || !waiting.iter().any(|one| one.witnessed) {
+            return;
+        }
+        match self.shared.witness().await {
+            Ok(_) => self.unwitnessed = false,
+            Err(error) => refuse(waiting, &error),
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        waiting: &mut Vec<Waiting>,
+        appended: Result<Vec<Inclusion>, LogError>,
+    ) {
+        let places = match appended {
+            Ok(places) => places,
+            Err(error) => {
+                waiting.iter_mut().for_each(|one| one.witnessed = true);
+                return refuse(waiting, &error);
+            }
+        };
+        let (waits, ready): (Vec<_>, Vec<_>) =
+            waiting.drain(..).zip(places).partition(|(one, _)| one.witnessed);
+        for (one, place) in ready {
+            // Whoever gave up in between has an entry without a certificate.
+            let _ = one.answer.send(Ok(place));
+        }
+        if waits.is_empty() {
+            return;
+        }
+        let cosigned = self.shared.witness().await;
+        self.unwitnessed = cosigned.is_err();
+        for (one, place) in waits {
+            let checkpoint = |note: &Bytes| Inclusion { checkpoint: note.to_vec(), ..place };
+            let _ = one.answer.send(cosigned.as_ref().map(checkpoint).map_err(Clone::clone));
         }
     }
 
@@ -295,77 +320,25 @@ impl Sequencer {
         let published = Arc::new(sign(&self.key, edge.size, root));
         self.metrics.entries.set(i64::try_from(edge.size).unwrap_or(i64::MAX));
         self.edge = edge;
-        self.shared.published.store(published.clone());
-        let (disk, note) = (self.shared.disk.clone(), published.note.clone());
+        self.shared.publish(published.clone());
+        let (shared, disk) = (self.shared.clone(), self.shared.disk.clone());
         let written: Vec<Resource> = files.iter().map(|(resource, _)| *resource).collect();
         let shown = tokio::task::spawn_blocking(move || {
             disk.forget_partials(&written);
-            disk.publish(&note)
+            shared.show();
         });
-        if let Ok(Err(error)) = shown.await {
-            // The server itself answers from memory; a copy for a static server comes later.
-            tracing::warn!(%error, "cannot write the checkpoint file");
-        }
+        // It is not waited for in vain: a file that cannot be written is told and no more.
+        let _ = shown.await;
         published
     }
 }
 
-fn answer(waiting: &mut Vec<Waiting>, appended: Result<Vec<Inclusion>, LogError>) {
-    match appended {
-        Ok(places) => {
-            for (one, place) in waiting.drain(..).zip(places) {
-                // Whoever gave up in between has an entry without a certificate.
-                let _ = one.answer.send(Ok(place));
-            }
-        }
-        Err(error) => {
-            for one in waiting.drain(..) {
-                let _ = one.answer.send(Err(error.clone()));
-            }
-        }
-    }
-}
-
-impl Shared {
-    pub(super) fn key(&self) -> &LogKey {
-        &self.key
-    }
-
-    pub(super) fn close(&self) {
-        self.closing.notify_one();
-    }
-
-    pub(super) fn published(&self) -> Arc<Published> {
-        self.published.load_full()
-    }
-
-    /// Proves from the files, and sees that the proof holds: nothing damaged leaves.
-    pub(super) fn prove(&self, index: u64, entry: &[u8]) -> Result<Inclusion, LogError> {
-        let published = self.published();
-        let size = published.size;
-        let missing = LogError::NoSuchEntry { index, size };
-        let read = |node| {
-            let tile = tile_holding(node, size).ok_or_else(|| lost(&Missing(node)))?;
-            node_in_tile(node, &self.disk.tile(tile)?).ok_or_else(|| lost(&Missing(node)))
-        };
-        let path = inclusion_proof(index, size, read).unwrap_or(Err(missing))?;
-        if !verify_inclusion(&leaf_hash(entry), index, size, &path, &published.root) {
-            let what = format!("proof of entry {index}");
-            let why = "the tiles do not lead from it to the signed root".to_owned();
-            return Err(LogError::Damaged { what, why });
-        }
-        Ok(Inclusion { index, path, checkpoint: published.note.to_vec() })
-    }
-
-    pub(super) fn read(&self, resource: Resource) -> Result<Option<Bytes>, LogError> {
-        let published = self.published();
-        if resource == Resource::Checkpoint {
-            return Ok(Some(published.note.clone()));
-        }
-        if !resource.exists_at(published.size) {
-            return Ok(None);
-        }
-        let bytes = self.disk.read(resource).map_err(|error| LogError::Disk(error.to_string()))?;
-        Ok(bytes.map(Bytes::from))
+/// Answers those who cannot go on without cosignatures.
+fn refuse(waiting: &mut Vec<Waiting>, error: &LogError) {
+    let (refused, left) = waiting.drain(..).partition(|one| one.witnessed);
+    *waiting = left;
+    let refused: Vec<Waiting> = refused;
+    for one in refused {
+        let _ = one.answer.send(Err(error.clone()));
     }
 }

@@ -1,10 +1,10 @@
 //! What is counted about the issuing log. `log` counts here.
 //!
-//! Never: a label.
+//! Never: a label but a witness' name, of which an operator configures a few, and its answer.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::ISSUE_BUCKETS;
 
@@ -18,6 +18,8 @@ pub struct LogMetrics {
     pub append_duration: Histogram,
     pub batch_entries: Histogram,
     pub failures: IntCounter,
+    pub witness_answers: IntCounterVec,
+    pub witnessed_entries: IntGauge,
 }
 
 impl LogMetrics {
@@ -38,6 +40,17 @@ impl LogMetrics {
                 "myelin_ca_log_failures_total",
                 "Batches that could not be logged; none of their certificates was handed out.",
             )?,
+            witness_answers: IntCounterVec::new(
+                Opts::new(
+                    "myelin_ca_log_witness_answers_total",
+                    "Questions for a cosignature, by witness and how each ended.",
+                ),
+                &["witness", "outcome"],
+            )?,
+            witnessed_entries: IntGauge::new(
+                "myelin_ca_log_witnessed_entries",
+                "Certificates under the newest checkpoint that enough witnesses have cosigned.",
+            )?,
         })
     }
 
@@ -45,6 +58,8 @@ impl LogMetrics {
         registry.register(Box::new(self.entries.clone()))?;
         registry.register(Box::new(self.append_duration.clone()))?;
         registry.register(Box::new(self.batch_entries.clone()))?;
-        registry.register(Box::new(self.failures.clone()))
+        registry.register(Box::new(self.failures.clone()))?;
+        registry.register(Box::new(self.witness_answers.clone()))?;
+        registry.register(Box::new(self.witnessed_entries.clone()))
     }
 }

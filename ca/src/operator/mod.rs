@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use myelin_identity::bundle::TrustBundle;
+use myelin_identity::log::LogKey;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::registration::{self, EntryError, EntryLine};
@@ -16,6 +17,7 @@ use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
+use crate::log::{Key, LogError};
 
 mod entries;
 mod federation;
@@ -49,6 +51,7 @@ pub enum Ask {
     ShowEntry(String),
     DeleteEntry(String),
     Rotate(RotateAsk),
+    ListLogKeys,
 }
 
 /// Its answer.
@@ -67,6 +70,7 @@ pub enum Answer {
     Entry(EntryLine),
     Entries(Vec<EntryLine>),
     Rotated(Rotated),
+    LogKeys(Vec<LogKeyLine>),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -91,6 +95,16 @@ pub struct TokenLine {
     pub expires: UnixSeconds,
     /// `waiting`, `used` or `expired`.
     pub state: String,
+}
+
+/// One log and the key that it signs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogKeyLine {
+    /// `root`, or `issuing/` and the replica.
+    pub log: String,
+    pub origin: String,
+    /// As witnesses and readers of signed notes take it.
+    pub key: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +142,8 @@ pub enum OperatorError {
     Entry(#[from] EntryError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
     #[error(transparent)]
@@ -185,6 +201,14 @@ pub async fn answer(
             Ok(Answer::Entry(entries::create(journal, bundle, now, &asked).await?))
         }
         Ask::ListEntries => Ok(Answer::Entries(registration::list(journal).await?)),
+        Ask::ListLogKeys => {
+            let line = |(log, key): (String, LogKey)| LogKeyLine {
+                log,
+                origin: key.name().to_owned(),
+                key: key.to_string(),
+            };
+            Ok(Answer::LogKeys(Key::all(journal).await?.into_iter().map(line).collect()))
+        }
         Ask::ShowEntry(name) => Ok(Answer::Entry(registration::show(journal, &name).await?)),
         Ask::DeleteEntry(name) => Ok(Answer::Entry(entries::delete(journal, &name).await?)),
         Ask::Rotate(_) => Err(OperatorError::NeedsServer),

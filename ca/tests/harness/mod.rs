@@ -19,7 +19,7 @@ use myelin_ca::app::{Builder, Running};
 use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
 use myelin_ca::clock::Clock;
-use myelin_ca::config::{AttestConfig, Keys, ServeConfig, StoreConfig};
+use myelin_ca::config::{AttestConfig, Keys, ServeConfig, StoreConfig, WitnessConfig};
 use myelin_ca::operator::{Answer, Ask};
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{BundleHash, TrustBundle};
@@ -35,6 +35,7 @@ use tonic::transport::{Channel, Endpoint};
 mod client;
 mod evidence;
 pub mod web;
+pub mod witness;
 
 pub use client::*;
 pub use evidence::*;
@@ -73,6 +74,17 @@ impl TestCa {
         config.attest = attest;
         config.authority.kubernetes_namespaces =
             namespaces.iter().map(|name| (*name).to_owned()).collect();
+        let ahead = Arc::new(AtomicU64::new(0));
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
+    }
+
+    /// With witnesses of its logs.
+    pub async fn start_witnessed(witnesses: WitnessConfig) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let lifetimes =
+            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
+        let config = ServeConfig { witnesses, ..config(directory.path().join("data"), lifetimes) };
         let ahead = Arc::new(AtomicU64::new(0));
         let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
         Self { running, directory, ahead, config }
@@ -139,6 +151,7 @@ pub fn config(data: std::path::PathBuf, lifetimes: Lifetimes) -> ServeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         ops_listen: "127.0.0.1:0".parse().unwrap(),
         attest: AttestConfig::default(),
+        witnesses: WitnessConfig::default(),
         authority: Settings {
             lifetimes,
             own_addresses: vec!["127.0.0.1".parse().unwrap()],

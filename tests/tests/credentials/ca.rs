@@ -44,6 +44,7 @@ impl Ca {
             listen: "127.0.0.1:0".parse().unwrap(),
             ops_listen: "127.0.0.1:0".parse().unwrap(),
             attest: AttestConfig::default(),
+            witnesses: myelin_ca::config::WitnessConfig::default(),
             authority: Settings {
                 lifetimes: Lifetimes {
                     default: life,

@@ -37,6 +37,7 @@ async fn start(directory: &std::path::Path) -> Result<Running> {
         listen: "127.0.0.1:0".parse()?,
         ops_listen: "127.0.0.1:0".parse()?,
         attest: AttestConfig::default(),
+        witnesses: myelin_ca::config::WitnessConfig::default(),
         authority: Settings {
             lifetimes: Lifetimes {
                 default: MAX_LIFETIME,
