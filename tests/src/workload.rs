@@ -52,6 +52,8 @@ pub struct Spec {
     pub attests: Option<String>,
     /// Replicas of the CA beside the one that made the token.
     pub more_cas: Vec<SocketAddr>,
+    /// More lines of `[log]`.
+    pub log: String,
 }
 
 impl Spec {
@@ -70,6 +72,7 @@ impl Spec {
             admin_uids: Vec::new(),
             attests: None,
             more_cas: Vec::new(),
+            log: String::new(),
         }
     }
 
@@ -85,6 +88,12 @@ impl Spec {
 
     pub fn limits(mut self, limits: &str) -> Self {
         limits.clone_into(&mut self.limits);
+        self
+    }
+
+    /// More lines of `[log]`.
+    pub fn log(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.log);
         self
     }
 
@@ -349,7 +358,7 @@ impl Workload {
             "trust_domain = {:?}\nfederates_with = {:?}\nfederates_unlogged = {:?}\nid = {:?}\nmesh_cidrs = [{}]\nstate_dir = \"{dir}/state\"\n\
              [ca]\naddress = [{}]\n{attests}\n\
              [listen]\nadmin = \"{dir}/run/admin.sock\"\nadmin_uids = {:?}\nworkers = 2\n\
-             [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n[limits]\n{}\n{}\n",
+             [intercept]\nproxy_uid = {}\nverify = {}\n[log]\nlevel = \"debug\"\n{}\n[limits]\n{}\n{}\n",
             spec.trust_domain,
             spec.federates_with,
             spec.federates_unlogged,
@@ -360,6 +369,7 @@ impl Workload {
             self.ground.proxy_uid(),
             // `/ready` compares the rules with those that have no exclusions.
             spec.intercept.is_empty(),
+            spec.log,
             spec.limits,
             spec.tables,
         );

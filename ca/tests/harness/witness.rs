@@ -59,12 +59,17 @@ struct State {
 
 impl TestWitness {
     pub fn start(name: &str, manner: Manner) -> Self {
-        let seed = [name.len() as u8; 32];
-        let seed: Vec<u8> = seed.iter().zip(name.bytes().cycle()).map(|(a, b)| a ^ b).collect();
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
-        let public = pair.public_key().as_ref().try_into().unwrap();
-        let key = WitnessKey::new(name, public).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), name, manner)
+    }
+
+    /// The key of the witness of this name: it is the same whenever that is started.
+    pub fn key_of(name: &str) -> WitnessKey {
+        let public = pair_of(name).public_key().as_ref().try_into().unwrap();
+        WitnessKey::new(name, public).unwrap()
+    }
+
+    pub fn start_on(listener: TcpListener, name: &str, manner: Manner) -> Self {
+        let (pair, key) = (pair_of(name), Self::key_of(name));
         let address = listener.local_addr().unwrap();
         let (logs, seen) = (HashMap::new(), HashMap::new());
         let state = Mutex::new(State { manner, logs, seen, asked: Vec::new() });
@@ -196,6 +201,11 @@ impl Shared {
         let signature = signature.as_ref().try_into().unwrap();
         (200, cosignature_line(&self.key, now, signature))
     }
+}
+
+fn pair_of(name: &str) -> Ed25519KeyPair {
+    let seed: Vec<u8> = name.bytes().cycle().take(32).collect();
+    Ed25519KeyPair::from_seed_unchecked(&seed).unwrap()
 }
 
 /// The body of a POST to `/add-checkpoint`.

@@ -15,3 +15,7 @@ mod monitor;
 mod peers;
 mod plain;
 mod stage;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../ca/tests/harness/witness.rs"]
+mod witness;
+mod witnesses;

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use myelin_identity::log::{Hash, lines_of_answer};
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -21,9 +22,6 @@ use crate::metrics::LogMetrics;
 const WITNESS_DEADLINE: Duration = Duration::from_secs(2);
 /// Most bytes of an answer: a few signature lines.
 const MAX_ANSWER_BYTES: usize = 4096;
-
-const OK: u16 = 200;
-const CONFLICT: u16 = 409;
 
 /// One witness, and what it is known to know of one log.
 pub(super) struct Asking {
@@ -46,7 +44,7 @@ pub(super) enum Unwitnessed {
     #[error(
         "it refuses with status {0}; does it know our log's key? see /log/checkpoint and /root-log/checkpoint"
     )]
-    Refused(u16),
+    Refused(StatusCode),
     #[error(
         "it knows this log with {theirs} entries, and does not follow us to {ours}: was the log rolled back, or is there a second one under its name?"
     )]
@@ -143,9 +141,12 @@ impl Asking {
             within: WITNESS_DEADLINE,
         };
         let (status, answer) = https::post(question, body, self.tls.clone()).await?;
-        match status.as_u16() {
-            OK => Ok(Answer::Lines(answer)),
-            CONFLICT => Ok(Answer::Knows(size(&answer).ok_or(Unwitnessed::Refused(CONFLICT))?)),
+        match status {
+            StatusCode::OK => Ok(Answer::Lines(answer)),
+            StatusCode::CONFLICT => match size(&answer) {
+                Some(theirs) => Ok(Answer::Knows(theirs)),
+                None => Err(Unwitnessed::Refused(status)),
+            },
             other => Err(Unwitnessed::Refused(other)),
         }
     }
