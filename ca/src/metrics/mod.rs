@@ -177,6 +177,7 @@ pub fn describe() -> Result<Vec<Description>, prometheus::Error> {
     metrics.issued.with_label_values(&["issued", "join_token"]);
     metrics.handshakes.with_label_values(&["completed"]);
     metrics.watches.with_label_values(&["bundle"]);
+    metrics.log.witness_answers.with_label_values(&["witness", "cosigned"]);
     metrics.federation.touch();
     metrics.ladder.touch();
     let families = metrics.registry.gather();
