@@ -142,3 +142,41 @@ fn url_without_https_or_a_host_is_none() {
     assert_eq!(HttpsUrl::parse("https://[::1]:8443/a").unwrap().host(), "::1");
     assert!(roots(b"").is_err());
 }
+
+#[tokio::test]
+async fn posted_body_arrives_whole_and_any_status_is_an_answer() {
+    let authority = Authority::new();
+    let posted = async |url: &str| {
+        let url = HttpsUrl::parse_or_loopback(url).unwrap();
+        let by = Recognised::ByRoots(roots(authority.0.pem().as_bytes()).unwrap());
+        let config = Arc::new(client_config(by, &clock()).unwrap());
+        let (address, authorization, within) = (None, None, Duration::from_secs(3));
+        let question = Question { url: &url, address, authorization, most_bytes: 9, within };
+        post(question, b"old 0\n\nnote".to_vec(), config).await
+    };
+    let (address, asked) = authority.serve(answer("409 Conflict", "7\n")).await;
+    let (status, body) = posted(&format!("https://{address}/add-checkpoint")).await.unwrap();
+    assert_eq!((status, body.as_slice()), (StatusCode::CONFLICT, b"7\n".as_slice()));
+    let asked = asked.borrow().clone();
+    assert!(asked.starts_with("POST /add-checkpoint HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.ends_with("\r\n\r\nold 0\n\nnote"), "{asked}");
+    let (address, _asked) = authority.serve(answer("409 Conflict", "more than nine")).await;
+    let refused = posted(&format!("https://{address}/")).await;
+    assert!(matches!(refused, Err(HttpsError::TooBig(9))), "{refused:?}");
+    let (address, asked) = Authority::new().serve(answer("200 OK", "forged")).await;
+    let refused = posted(&format!("https://{address}/")).await;
+    assert!(matches!(refused, Err(HttpsError::Handshake(_))), "{refused:?}");
+    assert!(asked.borrow().is_empty());
+}
+
+#[test]
+fn only_this_machine_may_be_asked_in_the_clear() {
+    for here in ["http://127.0.0.1:1/a", "http://[::1]/"] {
+        assert!(HttpsUrl::parse_or_loopback(here).unwrap().is_here(), "{here}");
+        assert!(HttpsUrl::parse(here).is_none(), "{here}");
+    }
+    assert!(!HttpsUrl::parse_or_loopback("https://127.0.0.1/").unwrap().is_here());
+    for wrong in ["http://10.0.0.1/", "http://localhost/", "http://w.example/", "ftp://[::1]/"] {
+        assert!(HttpsUrl::parse_or_loopback(wrong).is_none(), "{wrong}");
+    }
+}

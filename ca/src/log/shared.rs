@@ -98,7 +98,11 @@ impl Shared {
     pub(super) fn ask(self: &Arc<Self>, witnesses: &Witnesses, metrics: &LogMetrics) {
         let weak: Weak<dyn Witnessed> = Arc::downgrade(&(self.clone() as Arc<dyn Witnessed>));
         let cosigning = Cosigning::start(&weak, witnesses, metrics);
-        cosigning.want(self.published().state(self.key.name()));
+        let published = self.published();
+        // Nobody has anything to say about a log that is empty.
+        if published.size > 0 {
+            cosigning.want(published.state(self.key.name()));
+        }
         let _ = self.metrics.set(metrics.clone());
         // Whoever asks twice keeps the first ones.
         let _ = self.cosigning.set(cosigning);
