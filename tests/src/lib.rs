@@ -8,6 +8,7 @@
 
 pub mod binaries;
 pub mod ca;
+pub mod federation;
 pub mod forge;
 pub mod genuine;
 pub mod hole;

@@ -132,7 +132,8 @@ impl Mesh {
         Ca::start_below(pod, trust_domain, self.dir.path(), lifetime, root).await
     }
 
-    fn pod_of_ca(&self, name: &str) -> Result<Pod> {
+    /// A pod for a CA, whose public logs sidecars read in plaintext.
+    pub fn pod_of_ca(&self, name: &str) -> Result<Pod> {
         let pod = self.pod(name)?;
         self.watch.has_logs_at(pod.addresses());
         Ok(pod)

@@ -63,10 +63,12 @@ pub enum Reason {
 
 impl IssueError {
     /// Every word that [`IssueError::word`] may say: the closed set for metric labels.
-    pub const WORDS: [&'static str; 8] = [
+    pub const WORDS: [&'static str; 10] = [
         "ca_unreachable",
         "ca_untrusted",
         "ca_refused",
+        "host_denied",
+        "identity_withdrawn",
         "answer_malformed",
         "svid_rejected",
         "clock_wrong",
@@ -79,6 +81,8 @@ impl IssueError {
         match self {
             Self::Connect(error) => error.word(),
             Self::TimedOut { .. } | Self::Unanswered { .. } => "ca_unreachable",
+            Self::Refused { reason: Reason::Denied, .. } => "host_denied",
+            Self::Refused { reason: Reason::Withdrawn, .. } => "identity_withdrawn",
             Self::Refused { .. } => "ca_refused",
             Self::Malformed(_) => "answer_malformed",
             Self::Evidence(_) => "evidence_unreadable",
@@ -190,7 +194,7 @@ fn of_status(status: &Status) -> IssueError {
 }
 
 /// One line, bounded, printable: it goes into our log.
-fn quoted(said: &str) -> String {
+pub(super) fn quoted(said: &str) -> String {
     said.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_CHARACTERS).collect()
 }
 
@@ -253,6 +257,17 @@ mod tests {
             assert_eq!(refused(&error), expected, "{code:?} {word:?}");
             assert_eq!(error.leaves_open(), expected.is_none(), "{code:?} {word:?}");
             assert!(IssueError::WORDS.contains(&error.word()));
+        }
+        // What an operator did has words of its own.
+        for (word, expected) in [
+            ("id_denied", "identity_withdrawn"),
+            ("denied", "identity_withdrawn"),
+            ("host_denied", "host_denied"),
+            ("alarm", "host_denied"),
+            ("host_unknown", "ca_refused"),
+        ] {
+            let error = of_status(&status(Code::PermissionDenied, Some(word)));
+            assert_eq!(error.word(), expected, "{word}");
         }
     }
 

@@ -115,6 +115,7 @@ pub async fn run(
         metrics: &metrics,
         file: &start.file,
         renew_now: &renew_now,
+        workload: config.workload.as_deref(),
     };
     tokio::select! {
         ended = Box::pin(keeper.run(&renew_now)) => ended.map(|never| match never {}),

@@ -23,11 +23,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::ca_client::{CaStub, ConnectError, Connector, Trust};
 use super::desk::{Desk, Question};
-use super::issue::REASON_TRAILER;
+use super::issue::{REASON_TRAILER, quoted};
 use super::renew;
 use super::start::TrustFiles;
 use super::store::{Rejected, Snapshot, Store};
 use super::succession;
+use super::workload::WorkloadIdentity;
 use crate::addr::Endpoint;
 use crate::directory::{Answer, Protocol};
 use crate::metrics::Metrics;
@@ -66,9 +67,14 @@ enum Broken {
 impl Broken {
     /// The CA trusts the root of our SVID no longer: only another SVID gets through to it.
     fn says_root_retired(&self) -> bool {
-        let Self::Status(status) = self else { return false };
-        let reason = status.metadata().get(REASON_TRAILER);
-        reason.is_some_and(|word| word == "untrusted_root")
+        self.says("untrusted_root").is_some()
+    }
+
+    /// The CA's words, if it hung up for this reason.
+    fn says(&self, reason: &str) -> Option<String> {
+        let Self::Status(status) = self else { return None };
+        let said = status.metadata().get(REASON_TRAILER)?;
+        (said == reason).then(|| quoted(status.message()))
     }
 }
 
@@ -89,6 +95,8 @@ pub(super) struct Watch<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) file: &'a TrustFiles,
     pub(super) renew_now: &'a Notify,
+    /// Withdrawn while the CA does not talk to us for a denial.
+    pub(super) workload: Option<&'a WorkloadIdentity>,
 }
 
 impl Watch<'_> {
@@ -111,6 +119,9 @@ impl Watch<'_> {
             self.desk.down();
             if broken.says_root_retired() {
                 self.renew_now.notify_one();
+            }
+            if let Some((said, workload)) = broken.says("denied").zip(self.workload) {
+                workload.bar(&said);
             }
             tracing::warn!(%ca, "the watch of bundle, deny list and directory broke: {broken}");
             if heard.load(Ordering::Relaxed) {
@@ -196,6 +207,9 @@ impl Watch<'_> {
                 .ok_or(Broken::Closed)?;
             let update = BundleUpdate::try_from(update)?;
             heard.store(true, Ordering::Relaxed);
+            if let Some(workload) = self.workload {
+                workload.unbar();
+            }
             let patience = update.heartbeat_seconds.saturating_mul(HEARTBEATS_OF_PATIENCE);
             silence = Duration::from_secs(patience).min(LONGEST_SILENCE);
             if let Some(bundle) = update.bundle {

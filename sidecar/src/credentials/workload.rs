@@ -44,8 +44,12 @@ pub enum Standing {
     #[default]
     Pending,
     Held(Arc<WorkloadSvid>),
-    /// The CA has denied this host or its lineage; its words.
-    Withdrawn(Arc<str>),
+    /// The CA has denied this host, its lineage or its ID, in these words. What was held counts
+    /// again if the CA takes that back.
+    Withdrawn {
+        said: Arc<str>,
+        held: Option<Arc<WorkloadSvid>>,
+    },
 }
 
 /// Where the workload's SVID hangs.
@@ -57,9 +61,29 @@ impl WorkloadIdentity {
         Arc::new(Self::default())
     }
 
-    /// The CA has said no, in these words.
+    /// The CA gives no SVID, in these words.
     pub(super) fn withdraw(&self, said: &str) {
-        self.0.send_replace(Standing::Withdrawn(said.into()));
+        self.0.send_replace(Standing::Withdrawn { said: said.into(), held: None });
+    }
+
+    /// The CA does not talk to us any more, in these words. It says so before any list that it has
+    /// signed can reach us.
+    pub(super) fn bar(&self, said: &str) {
+        self.0.send_if_modified(|standing| {
+            let Standing::Held(svid) = standing else { return false };
+            let held = Some(Arc::clone(svid));
+            *standing = Standing::Withdrawn { said: said.into(), held };
+            true
+        });
+    }
+
+    /// The CA talks to us.
+    pub(super) fn unbar(&self) {
+        self.0.send_if_modified(|standing| {
+            let Standing::Withdrawn { held: Some(svid), .. } = standing else { return false };
+            *standing = Standing::Held(Arc::clone(svid));
+            true
+        });
     }
 
     /// What is held now, and each change from now on.
@@ -189,5 +213,34 @@ impl Companion<'_> {
             "the workload's own SVID taken over"
         );
         identity.0.send_replace(Standing::Held(Arc::new(svid)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::testing::Root;
+
+    #[test]
+    fn what_the_ca_bars_is_withdrawn_until_it_talks_to_us_again() {
+        let root = Root::new();
+        let issued = root.issue("spiffe://example.org/ns/shop/sa/web", 300);
+        let (bundle, now) = (Arc::clone(&issued.bundle), crate::credentials::testing::NOW);
+        let mine = verified(issued, &bundle, None, now).unwrap();
+        let svid = Arc::new(WorkloadSvid { svid: mine.svid, peer: mine.own, key: mine.key });
+        let identity = WorkloadIdentity::default();
+        let now = || identity.subscribe().borrow().clone();
+        // Nothing is held: whether there will be anything is for another question to find out.
+        identity.bar("denied");
+        assert!(matches!(now(), Standing::Pending));
+        identity.0.send_replace(Standing::Held(Arc::clone(&svid)));
+        identity.bar("denied");
+        assert!(matches!(now(), Standing::Withdrawn { said, .. } if &*said == "denied"));
+        identity.unbar();
+        assert!(matches!(now(), Standing::Held(held) if Arc::ptr_eq(&held, &svid)));
+        // What was refused for good does not come back by talking.
+        identity.withdraw("host_denied");
+        identity.unbar();
+        assert!(matches!(now(), Standing::Withdrawn { held: None, .. }));
     }
 }

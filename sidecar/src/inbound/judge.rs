@@ -47,7 +47,9 @@ impl Inbound {
 
     /// What the proof in its hello came to, and whether that still counts.
     fn is_logged(&self, guest: &Guest) -> Result<(), NotLogged> {
-        self.judge.still(guest.logged.as_ref().map_err(|why| NotLogged::clone(why))?)
+        let standing = guest.logged.as_ref().map_err(|why| NotLogged::clone(why))?;
+        let Some(snapshot) = self.store.load() else { return Ok(()) };
+        self.judge.still(snapshot.trust.view(), &guest.peer, standing)
     }
 
     fn judge_peer(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Result<Authorized, NotTaken> {

@@ -223,8 +223,7 @@ impl Outbound {
         let left = peer.path_not_after.saturating_sub(self.clock.unix());
         let last_moment = Instant::now() + Duration::from_secs(left) + self.config.use_after_expiry;
         loop {
-            let still_logged = self.judge.still(standing).map_err(|why| why.to_string());
-            if let Err(why) = still_logged.and_then(|()| self.still_meant(peer, target)) {
+            if let Err(why) = self.still_meant(peer, standing, target) {
                 return (Outcome::Withdrawn, why);
             }
             tokio::select! {
@@ -243,8 +242,10 @@ impl Outbound {
     }
 
     /// Expiry alone does not end a running use, so it is judged as of the last valid second.
-    fn still_meant(&self, peer: &Peer, target: &Target) -> Result<(), String> {
+    fn still_meant(&self, peer: &Peer, standing: &Standing, target: &Target) -> Result<(), String> {
         let Some(snapshot) = self.store.load() else { return Ok(()) };
+        let still_logged = self.judge.still(snapshot.trust.view(), peer, standing);
+        still_logged.map_err(|why| why.to_string())?;
         let now = self.clock.unix().min(peer.path_not_after);
         peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now))
             .and_then(|()| target.expected.check(peer))

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{ForeignBundle, TrustBundle};
 use myelin_identity::log::named_log;
 use rustls::pki_types::CertificateDer;
 
@@ -49,6 +49,12 @@ impl Duty {
 pub fn takes_duty_back(held: &TrustBundle, new: &TrustBundle) -> bool {
     let exempts = |(id, root)| !has_duty(root) && !held.holds_root(&id);
     held.roots().any(|root| has_duty(root)) && new.root_ids().zip(new.roots()).any(exempts)
+}
+
+/// Those of a foreign domain's roots that vouch for anybody here: they name a log, or it was
+/// accepted that they do not.
+pub fn accepted_roots(foreign: &ForeignBundle) -> impl Iterator<Item = &CertificateDer<'static>> {
+    foreign.bundle.roots().filter(|root| foreign.unlogged || has_duty(root))
 }
 
 /// Whether what is below this root has to be logged. A name of a log that cannot be read demands

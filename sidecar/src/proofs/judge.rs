@@ -146,9 +146,26 @@ impl Judge {
         judged.map(|(standing, _)| standing)
     }
 
-    /// The question of later: has one of its logs shown two histories since?
-    pub fn still(&self, standing: &Standing) -> Result<(), NotLogged> {
-        let Standing::Logged(logs) = standing else { return Ok(()) };
+    /// The question of later: may this root still come without a log, and has one of its logs shown
+    /// two histories since?
+    pub fn still<'p>(
+        &self,
+        trust: Trust<'_>,
+        path: impl Into<Path<'p>>,
+        standing: &Standing,
+    ) -> Result<(), NotLogged> {
+        match standing {
+            Standing::NoLog => match bundle_of(trust, path.into()) {
+                Err(why @ NotLogged::ForeignUnlogged { .. }) => Err(why),
+                // What is not trusted at all any more has its own word elsewhere.
+                _ => Ok(()),
+            },
+            Standing::Exempt => Ok(()),
+            Standing::Logged(logs) => self.not_forked(logs),
+        }
+    }
+
+    fn not_forked(&self, logs: &[LogKey; 2]) -> Result<(), NotLogged> {
         let forked = self.forked.load();
         let found = |log: &LogKey| forked.iter().find(|fork| fork.log.is(log));
         match logs.iter().find_map(|log| Some((log, found(log)?))) {
@@ -195,7 +212,9 @@ impl Judge {
         // The lock is free again before anything is verified.
         let known = self.lock().get(&key).cloned();
         if let Some(known) = known {
-            self.still(&known)?;
+            if let Standing::Logged(logs) = &known {
+                self.not_forked(logs)?;
+            }
             return Ok((known, REMEMBERED_WORD));
         }
         let root = root_der(bundle, root)?;
@@ -226,9 +245,10 @@ impl Judge {
         };
         let path = Chain { leaf, intermediate, root };
         let Verified { leaf, issuer, .. } = verify(proof, &path, None, &self.witnesses)?;
-        let standing = Standing::Logged(Arc::new([leaf.log.clone(), issuer.log.clone()]));
+        let logs = [leaf.log.clone(), issuer.log.clone()];
         // A log that has forked has nothing more to tell.
-        self.still(&standing)?;
+        self.not_forked(&logs)?;
+        let standing = Standing::Logged(Arc::new(logs));
         let mut told = Told::Yes;
         for seen in [leaf, issuer] {
             if self.told.try_send(seen).is_err() {

@@ -17,7 +17,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-pub use duty::{Duty, takes_duty_back};
+pub use duty::{Duty, accepted_roots, takes_duty_back};
 pub use forks::{Fork, Suspect};
 pub use judge::{Judge, Path, Standing};
 pub use refusal::NotLogged;

@@ -1,6 +1,7 @@
 //! Envoy's secret discovery (SDS v3, state of the world): the workload's certificate under
-//! `default` or its SPIFFE ID, the roots under `ROOTCA` or the trust domain's ID. Called by the gRPC
-//! server through `door`.
+//! `default` or its SPIFFE ID, the roots under `ROOTCA` or the trust domain's ID, those of a foreign
+//! domain under that one's ID, and all of them, each for its own names, under `ALL`. Called by the
+//! gRPC server through `door`.
 //!
 //! Never: sends what was not asked for, or sends again what a proxy has refused before there is
 //! something else to send.
@@ -17,24 +18,30 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::follow::{ANSWERS_QUEUED, Answers, Desk, LOOK_AGAIN, Place, word};
-use super::offer::{Offer, Version};
+use super::offer::{Offer, Roots, Version};
 use super::stubs::secrets::secret::Type;
 use super::stubs::secrets::secret_discovery_service_server::{
     SecretDiscoveryService, SecretDiscoveryServiceServer,
 };
 use super::stubs::secrets::{
     Any, CertificateValidationContext, DataSource, DiscoveryRequest, DiscoveryResponse, NotRead,
-    Secret, TlsCertificate,
+    Secret, SpiffeCertValidatorConfig, TlsCertificate, TypedExtensionConfig,
+    spiffe_cert_validator_config,
 };
 use crate::metrics::WorkloadCall;
 
 const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 const CERTIFICATE: &str = "default";
 const ROOTS: &str = "ROOTCA";
+/// Every trust domain's roots at once: Envoy's SPIFFE validator keeps them apart.
+const ALL: &str = "ALL";
+const VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
+const VALIDATOR_CONFIG: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
 
 /// A first request describes the whole proxy, with every extension that it was built with.
 const MAX_REQUEST_BYTES: usize = 512 * 1024;
-/// Names in one request: there are four.
+/// Names in one request: a certificate's, and some trust domains'.
 const MAX_NAMES: usize = 16;
 /// Of a proxy's complaint, what goes into our log.
 const MAX_QUOTED_CHARACTERS: usize = 240;
@@ -140,7 +147,7 @@ impl Conversation {
         self.sent += 1;
         let version = offer.version();
         Ok(DiscoveryResponse {
-            version_info: format!("{}.{}", version.serial.unwrap_or_default(), version.bundle),
+            version_info: version.to_string(),
             resources: secrets,
             type_url: SECRET.to_owned(),
             nonce: self.sent.to_string(),
@@ -188,25 +195,48 @@ impl SecretDiscoveryService for Secrets {
 }
 
 fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
-    let inline = |text: String| Some(DataSource { inline_bytes: text.into_bytes() });
-    let svid = &offer.svid.svid;
+    let (svid, own) = (&offer.svid.svid, offer.own());
+    let all = || std::iter::once(&own).chain(&offer.foreign);
     let r#type = if name == CERTIFICATE || name == svid.id().as_str() {
         let chain = svid.chain().iter().map(|der| pem::encode("CERTIFICATE", der)).collect();
         let key = pem::encode("PRIVATE KEY", offer.svid.reveal_key());
         let (certificate_chain, private_key) = (inline(chain), inline(key));
         Type::TlsCertificate(TlsCertificate { certificate_chain, private_key })
-    } else if name == ROOTS || name == offer.trust_domain_id() {
-        let trusted_ca = inline(offer.bundle.to_pem());
-        Type::ValidationContext(CertificateValidationContext { trusted_ca })
+    } else if name == ALL {
+        Type::ValidationContext(by_domain(all()))
+    } else if let Some(roots) = all().find(|roots| name == ROOTS || name == roots.name()) {
+        let trusted_ca = inline(roots.pem());
+        Type::ValidationContext(CertificateValidationContext {
+            trusted_ca,
+            custom_validator_config: None,
+        })
     } else {
-        let (id, roots) = (svid.id(), offer.trust_domain_id());
+        let id = svid.id();
+        let domains: Vec<String> = all().map(|roots| format!("`{}`", roots.name())).collect();
         return Err(Status::invalid_argument(format!(
             "no secret has the name that was asked for; there are `{CERTIFICATE}`, `{id}`, \
-             `{ROOTS}`, `{roots}`"
+             `{ROOTS}`, `{ALL}`, {}",
+            domains.join(", ")
         )));
     };
     let secret = Secret { name: name.to_owned(), r#type: Some(r#type) };
     Ok(Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() })
+}
+
+fn inline(text: String) -> Option<DataSource> {
+    Some(DataSource { inline_bytes: text.into_bytes() })
+}
+
+fn by_domain<'r>(domains: impl Iterator<Item = &'r Roots>) -> CertificateValidationContext {
+    let trust_domains = domains.map(|roots| spiffe_cert_validator_config::TrustDomain {
+        name: roots.trust_domain.to_string(),
+        trust_bundle: inline(roots.pem()),
+    });
+    let config = SpiffeCertValidatorConfig { trust_domains: trust_domains.collect() };
+    let value = config.encode_to_vec();
+    let typed_config = Some(Any { type_url: VALIDATOR_CONFIG.to_owned(), value });
+    let validator = TypedExtensionConfig { name: VALIDATOR.to_owned(), typed_config };
+    CertificateValidationContext { trusted_ca: None, custom_validator_config: Some(validator) }
 }
 
 #[cfg(test)]
@@ -226,7 +256,7 @@ mod tests {
 
     fn told() -> Option<Version> {
         let bundle = "00".repeat(32).parse().unwrap();
-        Some(Version { serial: Some("1".to_owned()), bundle })
+        Some(Version { serial: Some("1".to_owned()), bundle, foreign: [0; 32] })
     }
 
     #[test]

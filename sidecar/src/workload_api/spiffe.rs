@@ -113,13 +113,16 @@ fn svids(offer: &Offer) -> X509svidResponse {
         spiffe_id: svid.id().to_string(),
         x509_svid: svid.chain().iter().flat_map(|der| der.to_vec()).collect(),
         x509_svid_key: offer.svid.reveal_key().to_vec(),
-        bundle: offer.roots_der(),
+        bundle: offer.own().der(),
         hint: String::new(),
     };
-    X509svidResponse { svids: vec![workloads], crl: Vec::new(), federated_bundles: HashMap::new() }
+    let federated_bundles = offer.foreign.iter().map(|roots| (roots.name(), roots.der())).collect();
+    X509svidResponse { svids: vec![workloads], crl: Vec::new(), federated_bundles }
 }
 
 fn bundles(offer: &Offer) -> X509BundlesResponse {
-    let own = (offer.trust_domain_id(), offer.roots_der());
-    X509BundlesResponse { crl: Vec::new(), bundles: HashMap::from([own]) }
+    let own = offer.own();
+    let bundles = std::iter::once(&own).chain(&offer.foreign);
+    let bundles: HashMap<_, _> = bundles.map(|roots| (roots.name(), roots.der())).collect();
+    X509BundlesResponse { crl: Vec::new(), bundles }
 }

@@ -34,7 +34,7 @@ async fn a_copied_host_raises_the_alarm_and_both_lineages_are_denied() {
     bystander.until(|held| denies(held, &of_victim) && denies(held, &of_thief)).await;
     assert!(ca.deny_epoch() > 0);
     for sidecar in [&victim, &thief] {
-        sidecar.until_metric(r#"myelin_renewals_total{outcome="ca_refused"}"#).await;
+        sidecar.until_metric(r#"myelin_renewals_total{outcome="host_denied"}"#).await;
         assert!(sidecar.is_running());
     }
     assert!(bystander.store.usable(bystander.now()).is_ok(), "nobody else is concerned");

@@ -13,7 +13,7 @@ use myelin_lab::Pod;
 use myelin_tests::ca::Ca;
 use myelin_tests::mesh::TRUST_DOMAIN;
 use myelin_tests::programs::eventually;
-use myelin_tests::{Mesh, Options, Spec, Workload};
+use myelin_tests::{Mesh, Options, Spec, Workload, federation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,7 +22,6 @@ pub(crate) const B: &str = "b.test";
 pub(crate) const PORT: u16 = 7_000;
 /// Where no policy names anybody.
 pub(crate) const OWN_PORT: u16 = 7_001;
-const ENDPOINT_PORT: u16 = 15_012;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// As DESIGN says: what is withdrawn ends within five seconds.
 pub(crate) const WITHDRAWN_WITHIN: Duration = Duration::from_secs(5);
@@ -32,10 +31,6 @@ pub(crate) struct Stage {
     pub(crate) b: Workload,
     pub(crate) b_ca: Ca,
     pub(crate) mesh: Mesh,
-}
-
-pub(crate) fn flags() -> Vec<String> {
-    vec!["--federation-listen".to_owned(), format!("[::]:{ENDPOINT_PORT}")]
 }
 
 pub(crate) fn a_id() -> String {
@@ -48,9 +43,10 @@ pub(crate) fn b_id() -> String {
 
 /// Both domains, not federated yet.
 pub(crate) async fn prepare() -> Result<Option<Stage>> {
-    let options = Options { ca_flags: flags(), ..Options::default() };
+    let options = Options { ca_flags: federation::flags(), ..Options::default() };
     let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
-    let b_ca = Ca::start_with(mesh.pod("b-ca")?, B, mesh.dir(), HOUR, &flags()).await?;
+    let b_ca =
+        Ca::start_with(mesh.pod_of_ca("b-ca")?, B, mesh.dir(), HOUR, &federation::flags()).await?;
     let (a_pod, b_pod) = (mesh.pod("a")?, mesh.pod("b")?);
     let (with_b, with_a) = (vec![B.to_owned()], vec![TRUST_DOMAIN.to_owned()]);
     let a_spec =
@@ -81,29 +77,9 @@ pub(crate) async fn federated() -> Result<Option<Stage>> {
     Ok(Some(stage))
 }
 
-/// `ca` federates with the domain of `other`, as an operator would type it.
+/// `ca` federates with the domain of `other`.
 pub(crate) async fn federate(mesh: &Mesh, ca: &Ca, domain: &str, other: &Ca) -> Result<String> {
-    let bundle = mesh.dir().join(format!("bundle-of-{domain}.json"));
-    std::fs::write(&bundle, other.bundle_json().await?)?;
-    let url = format!("https://{}/", SocketAddr::new(other.pod().v4(), ENDPOINT_PORT));
-    let bundle = bundle.display().to_string();
-    let said = ca
-        .operate(&[
-            "federation",
-            "add",
-            "--trust-domain",
-            domain,
-            "--profile",
-            "https_spiffe",
-            "--url",
-            &url,
-            "--bundle",
-            &bundle,
-            "--unlogged",
-        ])
-        .await?;
-    ensure!(said.contains("fetched: sequence"), "{said}");
-    Ok(said)
+    federation::federate(ca, domain, other, mesh.dir()).await
 }
 
 /// Waits until the sidecar holds so many foreign bundles.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use myelin_ca::api::ca_server::{Ca, CaServer};
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{ForeignBundles, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{Attestation, IssueRequest, JoinToken, TokenSecret, proto};
 use myelin_identity::log::{LOG_OID, LogProof, Resource, entry_of, named_log_extension};
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     /// Who lives where, and what he speaks.
     pub(crate) residents: Mutex<HashMap<IpAddr, (String, String)>>,
     tokens: Mutex<Tokens>,
+    /// What sidecars are told when they begin to watch.
+    foreign: Option<ForeignBundles>,
 }
 
 /// Another replica's intermediate, with a log of its own.
@@ -78,7 +80,7 @@ pub(crate) struct LogCa {
 }
 
 impl LogCa {
-    pub(crate) async fn start(pod: &Pod) -> Result<Self> {
+    pub(crate) async fn start(pod: &Pod, foreign: Option<ForeignBundles>) -> Result<Self> {
         let leaves = Book::new("mesh.test/log/one", 1, 300);
         let issuers = Book::new("mesh.test/root-log/root", 2, 0);
         let root = CertifiedIssuer::self_signed(issuer("root", &issuers)?, KeyPair::generate()?)?;
@@ -99,6 +101,7 @@ impl LogCa {
             lies: AtomicBool::default(),
             residents: Mutex::default(),
             tokens: Mutex::default(),
+            foreign,
         };
         let endpoint = SocketAddr::new(pod.v4(), PORT);
         let ca = Self { shared: Arc::new(shared), endpoint };
@@ -306,6 +309,7 @@ impl Ca for LogCa {
         let update = proto::BundleUpdate {
             bundle: Some((&*self.bundle()).into()),
             heartbeat_seconds: 3_600,
+            foreign: self.shared.foreign.as_ref().map(Into::into),
             ..Default::default()
         };
         let updates = tokio_stream::once(Ok(update)).chain(tokio_stream::pending());

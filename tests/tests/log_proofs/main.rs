@@ -10,6 +10,7 @@
 
 mod book;
 mod ca;
+mod foreign;
 mod forks;
 mod monitor;
 mod peers;

@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use myelin_identity::bundle::ForeignBundles;
 use myelin_lab::Pod;
 use myelin_sidecar::addr::{Clock, Endpoint};
 use myelin_sidecar::relay::{Arrived, Carrier, Link, Step};
@@ -45,8 +46,16 @@ pub(crate) enum Said {
 
 impl Stage {
     pub(crate) async fn set(spec: Spec) -> Result<Option<Self>> {
+        Self::set_with(spec, None).await
+    }
+
+    /// The CA says this of other trust domains.
+    pub(crate) async fn set_with(
+        spec: Spec,
+        foreign: Option<ForeignBundles>,
+    ) -> Result<Option<Self>> {
         let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(None) };
-        let ca = LogCa::start(&mesh.pod("log-ca")?).await?;
+        let ca = LogCa::start(&mesh.pod("log-ca")?, foreign).await?;
         let server = workload(&mesh, &ca, spec).await?;
         let stranger = mesh.pod("stranger")?;
         let listener = server.pod.tcp_listen(server.v4(PORT)).await?;

@@ -17,7 +17,7 @@ use myelin_identity::svid::Svid;
 use myelin_identity::verify::PeerVerifier;
 use myelin_lab::{Pod, Proc};
 use myelin_sidecar::tls;
-use myelin_tests::forge::Forge;
+use myelin_tests::forge::{Credential, Forge};
 use myelin_tests::programs::{eventually, listens};
 use myelin_tests::{Mesh, Options, Spec, Workload, binaries};
 use rustls::ClientConfig;
@@ -27,11 +27,13 @@ use tokio_rustls::TlsConnector;
 
 use crate::stage::{LIFETIME_SECONDS, WEB, offering, socket};
 
-const PORT: u16 = 7_000;
+pub(crate) const PORT: u16 = 7_000;
 const LOCAL_PORT: u16 = 9_001;
 const GREETING: &[u8] = b"greetings from behind envoy";
-const CLIENT_ID: &str = "spiffe://mesh.test/ns/test/sa/client";
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const CLIENT_ID: &str = "spiffe://mesh.test/ns/test/sa/client";
+/// Of another trust domain, which only some of these Envoys believe.
+pub(crate) const PARTNER_ID: &str = "spiffe://b.test/ns/test/sa/partner";
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Envoy's configuration: everything secret by its name, over the socket.
 fn configuration(listen: SocketAddr, behind: SocketAddr, socket: &Path, roots: &str) -> String {
@@ -66,6 +68,7 @@ static_resources:
               default_validation_context:
                 match_typed_subject_alt_names:
                 - {{san_type: URI, matcher: {{exact: "{CLIENT_ID}"}}}}
+                - {{san_type: URI, matcher: {{exact: "{PARTNER_ID}"}}}}
               validation_context_sds_secret_config: {{name: {roots}, sds_config: {source}}}
   clusters:
   - name: behind
@@ -81,7 +84,7 @@ static_resources:
 }
 
 /// An Envoy in this workload's pod, with a server behind it that greets.
-async fn envoy(mesh: &Mesh, web: &Workload, roots: &str) -> Result<Proc> {
+pub(crate) async fn envoy(mesh: &Mesh, web: &Workload, roots: &str) -> Result<Proc> {
     let behind = SocketAddr::new([127, 0, 0, 1].into(), LOCAL_PORT);
     let listener = web.pod.tcp_listen(behind).await?;
     tokio::spawn(async move {
@@ -110,7 +113,16 @@ async fn envoy(mesh: &Mesh, web: &Workload, roots: &str) -> Result<Proc> {
 /// The serial of what is served there, to somebody who is outside of every sidecar and holds a
 /// genuine SVID of the client.
 async fn served(forge: &Forge, pod: &Pod, at: SocketAddr) -> Result<String> {
-    let own = forge.svid(CLIENT_ID, pod.addresses())?;
+    served_to(&forge.svid(CLIENT_ID, pod.addresses())?, forge, pod, at).await
+}
+
+/// The same to whoever has this SVID, and believes the roots of `forge`.
+pub(crate) async fn served_to(
+    own: &Credential,
+    forge: &Forge,
+    pod: &Pod,
+    at: SocketAddr,
+) -> Result<String> {
     let config = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -130,10 +142,12 @@ async fn served(forge: &Forge, pod: &Pod, at: SocketAddr) -> Result<String> {
 
 /// A workload that Envoy fronts: its port is Envoy's own, not the sidecar's to capture.
 async fn fronted(mesh: &Mesh, more: &str) -> Result<Workload> {
-    let mut spec = offering(mesh, "web", &[], more);
+    mesh.workload_of(behind_envoy(offering(mesh, "web", &[], more))).await
+}
+
+pub(crate) fn behind_envoy(mut spec: Spec) -> Spec {
     spec.intercept = vec!["--exclude-inbound-port".to_owned(), PORT.to_string()];
-    spec.tables = format!("{}\n", spec.tables);
-    mesh.workload_of(spec).await
+    spec
 }
 
 #[tokio::test]
@@ -200,13 +214,12 @@ async fn a_workload_reaches_that_envoy_through_its_sidecar_as_a_declared_peer() 
     Ok(())
 }
 
-#[tokio::test]
-async fn without_sds_an_envoy_gets_nothing() -> Result<()> {
-    let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
-    let web = fronted(&mesh, "sds = false").await?;
+/// An Envoy that is not to get anything; what it says of its stream.
+async fn says(web: &Workload, mesh: &Mesh, change: (&str, &str), words: &str) -> Result<()> {
     let path = mesh.dir().join("envoy.yaml");
     let behind = SocketAddr::new([127, 0, 0, 1].into(), LOCAL_PORT);
-    fs::write(&path, configuration(web.v4(PORT), behind, &socket(&mesh, "web"), "ROOTCA"))?;
+    let text = configuration(web.v4(PORT), behind, &socket(mesh, "web"), "ROOTCA");
+    fs::write(&path, text.replace(change.0, change.1))?;
     let process = web
         .pod
         .command(binaries::envoy()?)
@@ -214,6 +227,27 @@ async fn without_sds_an_envoy_gets_nothing() -> Result<()> {
         .arg(&path)
         .label("envoy")
         .spawn()?;
-    process.wait_line("gRPC config stream to sds closed: 12, secret", SOON).await?;
-    Ok(())
+    process.wait_line(words, SOON).await.map(drop)
+}
+
+#[tokio::test]
+async fn without_sds_an_envoy_gets_nothing() -> Result<()> {
+    let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
+    let web = fronted(&mesh, "sds = false").await?;
+    says(&web, &mesh, ("", ""), "gRPC config stream to sds closed: 12, secret").await
+}
+
+/// Secrets are told whole. An operator who wants deltas reads in Envoy's log what to set instead.
+#[tokio::test]
+async fn an_envoy_that_asks_for_deltas_is_told_what_to_set() -> Result<()> {
+    let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
+    let web = fronted(&mesh, "sds = true").await?;
+    let deltas = ("api_type: GRPC", "api_type: DELTA_GRPC");
+    says(
+        &web,
+        &mesh,
+        deltas,
+        "DeltaSecrets gRPC config stream to sds closed: 12, set%20%60api_type:%20GRPC",
+    )
+    .await
 }

@@ -9,5 +9,7 @@
 
 mod clients;
 mod envoy;
+mod federated;
 mod refusals;
 mod stage;
+mod withdrawn;

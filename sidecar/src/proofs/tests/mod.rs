@@ -176,6 +176,36 @@ fn plain_mtls_is_exempt_only_where_our_own_configuration_says_so() {
     }
 }
 
+/// Asked of a peer of our own domain.
+fn still(judge: &Judge, standing: &Standing) -> Result<(), NotLogged> {
+    let own = bundle(None);
+    let root = own.root_ids().next().unwrap();
+    let trust = TrustBundles::new(Arc::new(own), Arc::default());
+    let path = Path { trust_domain: trust.own().trust_domain(), root: &root };
+    judge.still(trust.view(), path, standing)
+}
+
+#[test]
+fn a_running_use_without_a_log_ends_when_the_operators_word_is_taken_back() {
+    let own = Arc::new(bundle(None));
+    let roots = bundle(None).roots().cloned().collect();
+    let domain = TrustDomain::parse("b.example").unwrap();
+    let bundle = Arc::new(TrustBundle::new(domain.clone(), 1, roots).unwrap());
+    let root = bundle.root_ids().next().unwrap();
+    let path = Path { trust_domain: &domain, root: &root };
+    let judge = judge();
+    for (unlogged, expected) in [(true, Ok(())), (false, Err("foreign_unlogged"))] {
+        let foreign = ForeignBundle { bundle: Arc::clone(&bundle), unlogged };
+        let foreign = ForeignBundles::new(1, vec![foreign]).unwrap();
+        let trust = TrustBundles::new(own.clone(), Arc::new(foreign));
+        let said = judge.still(trust.view(), path, &Standing::NoLog);
+        assert_eq!(said.map_err(|why| why.word()), expected);
+    }
+    // A domain that is gone has another word, which others say.
+    let trust = TrustBundles::new(own, Arc::default());
+    assert_eq!(judge.still(trust.view(), path, &Standing::NoLog), Ok(()));
+}
+
 #[test]
 fn a_distrusted_log_takes_down_only_what_stands_on_it() {
     let judge = judge();
@@ -185,17 +215,17 @@ fn a_distrusted_log_takes_down_only_what_stands_on_it() {
     judge.distrust(&fork(Suspect::Log(bad.clone())));
     judge.distrust(&fork(Suspect::Log(bad.clone())));
     assert_eq!(judge.forked().len(), 1);
-    assert_eq!(judge.still(&stands_on(&bad)).unwrap_err().word(), "log_forked");
+    assert_eq!(still(&judge, &stands_on(&bad)).unwrap_err().word(), "log_forked");
     for standing in [stands_on(&good), Standing::NoLog, Standing::Exempt] {
-        assert_eq!(judge.still(&standing), Ok(()));
+        assert_eq!(still(&judge, &standing), Ok(()));
     }
     judge.distrust(&fork(Suspect::Log(roots.clone())));
-    assert_eq!(judge.still(&stands_on(&good)).unwrap_err().word(), "log_forked");
+    assert_eq!(still(&judge, &stands_on(&good)).unwrap_err().word(), "log_forked");
     // Where only the key's id is left of the evidence, it takes down what has that id.
     let judge = self::judge();
     judge.distrust(&fork(Suspect::KeyId(bad.as_note_key().id())));
-    assert_eq!(judge.still(&stands_on(&bad)).unwrap_err().word(), "log_forked");
-    assert_eq!(judge.still(&stands_on(&good)), Ok(()));
+    assert_eq!(still(&judge, &stands_on(&bad)).unwrap_err().word(), "log_forked");
+    assert_eq!(still(&judge, &stands_on(&good)), Ok(()));
 }
 
 #[test]
