@@ -18,8 +18,9 @@ use netlink_packet_netfilter::nftables::{
 
 use super::InterceptError;
 use super::encode::{
-    ACCEPT, COMMENT, COUNTER_BYTES, COUNTER_PACKETS, CT_KEY, CT_KEY_STATE, DROP, IPV4, IPV6,
-    NETWORK_HEADER, TCP, TRANSPORT_HEADER,
+    ACCEPT, COMMENT, COUNTER_BYTES, COUNTER_PACKETS, CT_DIRECTION, CT_KEY, CT_KEY_STATE,
+    CT_KEY_STATUS, CT_KEY_ZONE, CT_SREG, DROP, IPV4, IPV6, NETWORK_HEADER, ORIGINAL, SYN, TCP,
+    TCP_FLAGS, TCP_FLAGS_OFFSET, TRANSPORT_HEADER,
 };
 use super::netlink::TableDump;
 use super::plan::Range;
@@ -107,6 +108,7 @@ fn chain(message: &ChainMessage, rules: &[RuleMessage]) -> Chain {
             Hook::Number(number) => {
                 hook = match InetHookNumber::from(u32::from(*number)) {
                     InetHookNumber::PreRouting => HookPoint::Prerouting,
+                    InetHookNumber::LocalIn => HookPoint::Input,
                     InetHookNumber::LocalOut => HookPoint::Output,
                     other => HookPoint::Other(other.into()),
                 }
@@ -163,8 +165,11 @@ enum Register1 {
         offset: u32,
         len: u32,
     },
-    CtState,
-    CtStateMasked(u32),
+    /// A property of the connection, by the kernel's number.
+    Ct(u32),
+    CtMasked(u32, u32),
+    /// The flags that tell a first packet.
+    TcpFlags,
     Constant(Vec<u8>),
 }
 
@@ -208,10 +213,18 @@ impl Reading {
     }
 
     fn bitwise(&mut self, parts: &[Bitwise]) -> Option<()> {
-        let mask = host_word(find!(parts, Bitwise::Mask)?)?;
-        let xor = host_word(find!(parts, Bitwise::Xor)?)?;
-        (self.register == Register1::CtState && xor == 0).then_some(())?;
-        self.register = Register1::CtStateMasked(mask);
+        let (mask, xor) = (find!(parts, Bitwise::Mask)?, find!(parts, Bitwise::Xor)?);
+        let DataAttribute::Value(unchanged) = xor else { return None };
+        unchanged.iter().all(|byte| *byte == 0).then_some(())?;
+        self.register = match &self.register {
+            Register1::Ct(key) => Register1::CtMasked(*key, host_word(mask)?),
+            Register1::Header { base: TRANSPORT_HEADER, offset: TCP_FLAGS_OFFSET, len: 1 }
+                if *mask == DataAttribute::Value(vec![TCP_FLAGS]) =>
+            {
+                Register1::TcpFlags
+            }
+            _ => return None,
+        };
         Some(())
     }
 
@@ -220,9 +233,14 @@ impl Reading {
         let data = find!(parts, Cmp::Data)?;
         let DataAttribute::Value(value) = data else { return None };
         let step = match (std::mem::take(&mut self.register), op) {
-            (Register1::CtStateMasked(bits), Operator::NotEqual) => {
-                (host_word(data)? == 0).then_some(Step::CtState(bits))?
+            (Register1::CtMasked(key, bits), Operator::NotEqual) if host_word(data)? == 0 => {
+                match key {
+                    CT_KEY_STATE => Step::CtState(bits),
+                    CT_KEY_STATUS => Step::CtStatus(bits),
+                    _ => return None,
+                }
             }
+            (Register1::TcpFlags, Operator::NotEqual) if *value == [SYN] => Step::NotFirst,
             (Register1::Meta(key), Operator::Equal) => match (key, value.as_slice()) {
                 (MetaKey::SocketUserId, _) => Step::SocketUid(host_word(data)?),
                 (MetaKey::Mark, _) => Step::Mark(host_word(data)?),
@@ -287,9 +305,7 @@ impl Reading {
                 let bytes = u64::from_be_bytes(value_of(attributes, COUNTER_BYTES)?);
                 self.steps.push(Step::Counter { packets, bytes });
             }
-            "ct" if u32::from_be_bytes(value_of(attributes, CT_KEY)?) == CT_KEY_STATE => {
-                self.register = Register1::CtState;
-            }
+            "ct" => self.connection(attributes)?,
             "redir" => {
                 let Register1::Constant(port) = std::mem::take(&mut self.register) else {
                     return None;
@@ -298,6 +314,20 @@ impl Reading {
             }
             _ => return None,
         }
+        Some(())
+    }
+
+    /// A property of the connection that is read, or the zone that is set.
+    fn connection(&mut self, attributes: &[DefaultNla]) -> Option<()> {
+        let key = u32::from_be_bytes(value_of(attributes, CT_KEY)?);
+        if value_of::<4>(attributes, CT_SREG).is_none() {
+            self.register = Register1::Ct(key);
+            return Some(());
+        }
+        let Register1::Constant(zone) = std::mem::take(&mut self.register) else { return None };
+        let is_ours = key == CT_KEY_ZONE && value_of(attributes, CT_DIRECTION)? == [ORIGINAL];
+        let zone = u16::from_ne_bytes(zone.try_into().ok()?);
+        self.steps.push(is_ours.then_some(Step::OriginalZone(zone))?);
         Some(())
     }
 }

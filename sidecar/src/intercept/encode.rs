@@ -32,7 +32,18 @@ pub(super) const ACCEPT: u32 = 1;
 pub(super) const REDIR_REG_PROTO_MIN: u16 = 1;
 pub(super) const CT_DREG: u16 = 1;
 pub(super) const CT_KEY: u16 = 2;
+pub(super) const CT_DIRECTION: u16 = 3;
+pub(super) const CT_SREG: u16 = 4;
 pub(super) const CT_KEY_STATE: u32 = 0;
+pub(super) const CT_KEY_STATUS: u32 = 2;
+pub(super) const CT_KEY_ZONE: u32 = 17;
+/// `IP_CT_DIR_ORIGINAL`: the direction in which a connection was opened.
+pub(super) const ORIGINAL: u8 = 0;
+/// Where a TCP header has its flags; of them FIN, SYN, RST and ACK tell a first packet, which has SYN
+/// alone (RFC 9293 section 3.1).
+pub(super) const TCP_FLAGS_OFFSET: u32 = 13;
+pub(super) const TCP_FLAGS: u8 = 0x01 | SYN | 0x04 | 0x10;
+pub(super) const SYN: u8 = 0x02;
 pub(super) const COUNTER_BYTES: u16 = 1;
 pub(super) const COUNTER_PACKETS: u16 = 2;
 /// Interface names are compared with all 16 bytes (`IFNAMSIZ`): shorter would match prefixes.
@@ -147,6 +158,7 @@ fn element(key: Key, value: u128, flags: SetElementFlags) -> ListAttribute<SetEl
 fn new_chain(chain: &Chain) -> Request {
     let hook = match chain.hook {
         HookPoint::Prerouting => HookNumber::Inet(InetHookNumber::PreRouting),
+        HookPoint::Input => HookNumber::Inet(InetHookNumber::LocalIn),
         HookPoint::Output => HookNumber::Inet(InetHookNumber::LocalOut),
         HookPoint::Other(number) => HookNumber::Other(number),
     };
@@ -201,7 +213,24 @@ fn expressions(step: &Step, sets: &[Set]) -> Vec<Expressions> {
             all.push(Expressions::Lookup(lookup));
             all
         }
-        Step::CtState(bits) => ct_state(*bits),
+        Step::CtState(bits) => ct_has(CT_KEY_STATE, *bits),
+        Step::CtStatus(bits) => ct_has(CT_KEY_STATUS, *bits),
+        Step::NotFirst => vec![
+            payload(TRANSPORT_HEADER, TCP_FLAGS_OFFSET, 1),
+            masked(vec![TCP_FLAGS]),
+            compare(Operator::NotEqual, vec![SYN]),
+        ],
+        Step::OriginalZone(zone) => vec![
+            constant(zone.to_ne_bytes().to_vec()),
+            other(
+                "ct",
+                vec![
+                    DefaultNla::new(CT_KEY, CT_KEY_ZONE.to_be_bytes().to_vec()),
+                    DefaultNla::new(CT_DIRECTION, vec![ORIGINAL]),
+                    register(CT_SREG),
+                ],
+            ),
+        ],
         Step::Counter { packets, bytes } => vec![other(
             "counter",
             vec![
@@ -212,10 +241,7 @@ fn expressions(step: &Step, sets: &[Set]) -> Vec<Expressions> {
         Step::Return => vec![verdict(Verdict::Return)],
         Step::Drop => vec![verdict(Verdict::Other(DROP))],
         Step::Redirect(port) => vec![
-            Expressions::Immediate(vec![
-                Immediate::DestinationRegister(Register::Reg1),
-                Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
-            ]),
+            constant(port.to_be_bytes().to_vec()),
             other("redir", vec![register(REDIR_REG_PROTO_MIN)]),
         ],
         Step::Unknown(name) => vec![other(name, Vec::new())],
@@ -230,13 +256,17 @@ fn load(key: Key) -> Vec<Expressions> {
         Key::DestinationV6 => (meta_is(MetaKey::Nfproto, vec![IPV6]), NETWORK_HEADER, 24),
         Key::DestinationPort => (meta_is(MetaKey::L4Proto, vec![TCP]), TRANSPORT_HEADER, 2),
     };
-    let payload = Expressions::Payload(vec![
+    let header = payload(base, offset, u32::from(key.byte_len()));
+    guard.into_iter().chain([header]).collect()
+}
+
+fn payload(base: u32, offset: u32, len: u32) -> Expressions {
+    Expressions::Payload(vec![
         Payload::DestinationRegister(Register::Reg1),
         Payload::Base(base),
         Payload::Offset(offset),
-        Payload::Len(u32::from(key.byte_len())),
-    ]);
-    guard.into_iter().chain([payload]).collect()
+        Payload::Len(len),
+    ])
 }
 
 /// `NFT_PAYLOAD_NETWORK_HEADER`.
@@ -280,22 +310,31 @@ fn compare(op: Operator, value: Vec<u8>) -> Expressions {
     ])
 }
 
-fn ct_state(bits: u32) -> Vec<Expressions> {
-    let zero = vec![0; 4];
+fn ct_has(key: u32, bits: u32) -> Vec<Expressions> {
+    let load = vec![DefaultNla::new(CT_KEY, key.to_be_bytes().to_vec()), register(CT_DREG)];
     vec![
-        other(
-            "ct",
-            vec![DefaultNla::new(CT_KEY, CT_KEY_STATE.to_be_bytes().to_vec()), register(CT_DREG)],
-        ),
-        Expressions::Bitwise(vec![
-            Bitwise::SourceRegister(Register::Reg1),
-            Bitwise::DestinationRegister(Register::Reg1),
-            Bitwise::Length(4),
-            Bitwise::Mask(DataAttribute::Value(bits.to_ne_bytes().to_vec())),
-            Bitwise::Xor(DataAttribute::Value(zero.clone())),
-        ]),
-        compare(Operator::NotEqual, zero),
+        other("ct", load),
+        masked(bits.to_ne_bytes().to_vec()),
+        compare(Operator::NotEqual, vec![0; 4]),
     ]
+}
+
+fn masked(mask: Vec<u8>) -> Expressions {
+    let zero = vec![0; mask.len()];
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(u32::try_from(mask.len()).expect("a mask is a few bytes")),
+        Bitwise::Mask(DataAttribute::Value(mask)),
+        Bitwise::Xor(DataAttribute::Value(zero)),
+    ])
+}
+
+fn constant(value: Vec<u8>) -> Expressions {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Reg1),
+        Immediate::Data(DataAttribute::Value(value)),
+    ])
 }
 
 fn verdict(code: Verdict) -> Expressions {

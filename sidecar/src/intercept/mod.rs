@@ -9,17 +9,23 @@
 //! - chain `inbound` (nat, prerouting, dstnat): loopback and the named ports return; every other
 //!   port, the sidecar's own listeners included, is redirected to the inbound listener, which sees
 //!   the original port and refuses its own as a loop.
-//! - chain `outbound_guard` (filter, output): drops what address translation cannot touch,
-//!   see below.
+//! - chains `outbound_guard` and `inbound_guard` (filter, output and input): drop what should have
+//!   been redirected and was not, see below.
+//! - chain `outbound_zone` (filter, output, raw): has connection tracking keep the sidecar's own
+//!   connections, and those of excluded users, in a zone apart.
 //!
 //! Why this is fail-closed. The rules live in the kernel, not in the sidecar: a dead or not yet
 //! started sidecar leaves a redirect to a port where nobody listens, and the kernel answers that
 //! with a reset; behind a hung one connections wait. Nothing here ever removes a rule on exit.
 //! Address translation, however, only looks at packets that belong to a tracked connection: one
 //! that connection tracking calls invalid, or that a foreign `notrack` rule hides from it, would
-//! leave for its original destination as it is. `outbound_guard` drops exactly those. No such guard
-//! is needed inbound: a listening socket takes nothing but a well-formed SYN, and connection
-//! tracking never calls that invalid.
+//! leave for its original destination as it is. And it looks at the first packet of a connection
+//! only, while connection tracking remembers one for seconds to minutes after its end: a connection
+//! from the same port to the same destination inherits what was decided then. After one of the
+//! sidecar's own, a workload's would leave in plaintext; after a workload's, the sidecar's own would
+//! come back to it. The zone keeps the two apart (a zone for the original direction alone, so that
+//! answers are found as ever). The guards drop whatever is left: first packets that were not
+//! redirected and should have been, and packets that belong to no tracked connection.
 //!
 //! What is *not* protected, so that nobody has to guess:
 //!

@@ -15,6 +15,17 @@ const TABLE_COMMENT: &str = "written by myelin-sidecar intercept; see its show a
 const DSTNAT: i32 = -100;
 /// nf_tables calls this priority `filter`: after the rewriting.
 const FILTER: i32 = 0;
+/// nf_tables calls this priority `raw`: before connection tracking.
+const RAW: i32 = -300;
+
+/// Where connection tracking keeps what leaves directly, apart from what is redirected (zone 0): the
+/// digits of the mark.
+pub(super) const DIRECT_ZONE: u16 = 0x6d79;
+/// The destination was rewritten (`IPS_DST_NAT`).
+pub(super) const REDIRECTED: u32 = 1 << 5;
+
+/// The set of users whose traffic is never captured.
+const DIRECT_UIDS: &str = "outbound_direct_uids";
 
 /// States of a connection that translation looks at: established 2, related 4, new 8
 /// (`NF_CT_STATE_BIT`). What is left are invalid (1) and untracked (64).
@@ -60,6 +71,7 @@ pub(super) struct Chain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HookPoint {
     Prerouting,
+    Input,
     Output,
     /// A hook (or a chain without one) that we never write.
     Other(u32),
@@ -89,6 +101,12 @@ pub(super) enum Step {
     },
     /// The connection is in one of these states (bits).
     CtState(u32),
+    /// The connection has one of these properties (bits).
+    CtStatus(u32),
+    /// A TCP packet that is not the first of a connection. Only ever after [`Step::Tcp`].
+    NotFirst,
+    /// What this packet opens is tracked in a zone of its own.
+    OriginalZone(u16),
     Counter {
         packets: u64,
         bytes: u64,
@@ -123,8 +141,13 @@ impl Plan {
             key: Key::DestinationPort,
             elements: singles(self.inbound_direct_ports.iter().copied()),
         };
-        let chains =
-            vec![self.outbound(direct.clone()), self.inbound(&inbound_ports), guard(direct)];
+        let chains = vec![
+            self.outbound(direct.clone()),
+            self.inbound(&inbound_ports),
+            outbound_guard(direct),
+            inbound_guard(&inbound_ports),
+            self.outbound_zone(),
+        ];
         Ruleset {
             comment: Some(TABLE_COMMENT.to_owned()),
             sets: sets.into_iter().chain([inbound_ports]).collect(),
@@ -142,13 +165,25 @@ impl Plan {
     }
 
     fn inbound(&self, direct_ports: &Set) -> Chain {
-        let lo = Step::InInterface("lo".to_owned());
-        let rules = vec![
-            rule([lo], Step::Return, "loopback"),
-            lookup(direct_ports, "named ports and the ops port"),
-            rule([Step::Tcp], Step::Redirect(self.inbound_port), "to the inbound listener"),
-        ];
+        let mut rules = inbound_bypasses(direct_ports);
+        rules.push(rule([Step::Tcp], Step::Redirect(self.inbound_port), "to the inbound listener"));
         nat_chain("inbound", HookPoint::Prerouting, rules)
+    }
+
+    /// Connection tracking remembers a connection by addresses and ports for a while after its end.
+    /// The next one from the same port to the same destination would inherit its translation: a
+    /// workload's would leave directly after one of the sidecar's, the sidecar's would come back to
+    /// it after one of a workload's. Whose traffic is direct because of who sends it is therefore
+    /// kept apart. The mark alone decides, since the last packets of a connection have no UID.
+    fn outbound_zone(&self) -> Chain {
+        let own = self.mark.map_or(Step::SocketUid(self.proxy_uid), |mark| Step::Mark(mark.get()));
+        let direct_uids = Step::InSet { key: Key::SocketUid, set: DIRECT_UIDS.to_owned() };
+        let whose = [own].into_iter().chain((!self.direct_uids.is_empty()).then_some(direct_uids));
+        let apart = |who| Rule {
+            steps: vec![who, Step::OriginalZone(DIRECT_ZONE)],
+            comment: Some("tracked apart from what is redirected".to_owned()),
+        };
+        base_chain("outbound_zone", "filter", HookPoint::Output, RAW, whose.map(apart).collect())
     }
 
     /// Who and what leaves directly: the sets that name it, and the rules that let it.
@@ -167,7 +202,7 @@ impl Plan {
         let uids = singles(self.direct_uids.iter().copied());
         let ports = singles(self.outbound_direct_ports.iter().copied());
         let candidates = [
-            ("outbound_direct_uids", Key::SocketUid, uids, "excluded UIDs"),
+            (DIRECT_UIDS, Key::SocketUid, uids, "excluded UIDs"),
             ("outbound_direct_v4", Key::DestinationV4, self.direct_v4.clone(), "excluded ranges"),
             (
                 "outbound_direct_v6",
@@ -207,33 +242,49 @@ impl Key {
 
 /// What translation cannot touch must not leave: see the room's header. The kernel's own reset in
 /// answer to an invalid packet is held back too; its receiver then times out instead.
-fn guard(direct: Vec<Rule>) -> Chain {
-    // The first rule is passed by every packet of every connection, so it stands first and alone,
-    // and does not count.
-    let tracked = Rule {
-        steps: vec![Step::CtState(TRACKED), Step::Return],
-        comment: Some("translated above".to_owned()),
-    };
-    let stray = rule([Step::Tcp], Step::Drop, "TCP that cannot be redirected");
-    Chain {
-        name: "outbound_guard".to_owned(),
-        kind: "filter".to_owned(),
-        hook: HookPoint::Output,
-        priority: FILTER,
-        accepts: true,
-        rules: [tracked].into_iter().chain(direct).chain([stray]).collect(),
+fn outbound_guard(direct: Vec<Rule>) -> Chain {
+    let stray = rule([Step::Tcp], Step::Drop, "TCP that was not redirected");
+    let rules = [later(&[Step::CtState(TRACKED)]), redirected()].into_iter();
+    let rules = rules.chain(direct).chain([stray]).collect();
+    base_chain("outbound_guard", "filter", HookPoint::Output, FILTER, rules)
+}
+
+/// No connection begins at a workload that was not brought to the sidecar.
+fn inbound_guard(direct_ports: &Set) -> Chain {
+    let stray = rule([Step::Tcp], Step::Drop, "TCP that was not redirected");
+    let rules = [later(&[]), redirected()].into_iter();
+    let rules = rules.chain(inbound_bypasses(direct_ports)).chain([stray]).collect();
+    base_chain("inbound_guard", "filter", HookPoint::Input, FILTER, rules)
+}
+
+/// Passed by nearly every packet, so it stands first and does not count: a guard judges the first
+/// packet of a connection.
+fn later(more: &[Step]) -> Rule {
+    let steps = [Step::Tcp, Step::NotFirst].iter().chain(more).chain([&Step::Return]);
+    Rule { steps: steps.cloned().collect(), comment: Some("not the first packet".to_owned()) }
+}
+
+fn redirected() -> Rule {
+    Rule {
+        steps: vec![Step::CtStatus(REDIRECTED), Step::Return],
+        comment: Some("redirected above".to_owned()),
     }
 }
 
+fn inbound_bypasses(direct_ports: &Set) -> Vec<Rule> {
+    vec![
+        rule([Step::InInterface("lo".to_owned())], Step::Return, "loopback"),
+        lookup(direct_ports, "named ports and the ops port"),
+    ]
+}
+
 fn nat_chain(name: &str, hook: HookPoint, rules: Vec<Rule>) -> Chain {
-    Chain {
-        name: name.to_owned(),
-        kind: "nat".to_owned(),
-        hook,
-        priority: DSTNAT,
-        accepts: true,
-        rules,
-    }
+    base_chain(name, "nat", hook, DSTNAT, rules)
+}
+
+fn base_chain(name: &str, kind: &str, hook: HookPoint, priority: i32, rules: Vec<Rule>) -> Chain {
+    let (name, kind) = (name.to_owned(), kind.to_owned());
+    Chain { name, kind, hook, priority, accepts: true, rules }
 }
 
 fn lookup(set: &Set, comment: &str) -> Rule {

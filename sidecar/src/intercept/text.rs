@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::plan::{Plan, Range};
-use super::ruleset::{Chain, HookPoint, Key, Rule, Ruleset, Set, Step, TABLE, TRACKED};
+use super::ruleset::{Chain, HookPoint, Key, REDIRECTED, Rule, Ruleset, Set, Step, TABLE, TRACKED};
 use super::{Applying, Removal};
 
 /// What `show` says when there is nothing.
@@ -160,6 +160,7 @@ fn chain_lines(chain: &Chain) -> Block {
 fn hook(hook: HookPoint) -> String {
     match hook {
         HookPoint::Prerouting => "prerouting".to_owned(),
+        HookPoint::Input => "input".to_owned(),
         HookPoint::Output => "output".to_owned(),
         HookPoint::Other(number) => format!("(unknown hook {number})"),
     }
@@ -170,6 +171,7 @@ fn priority(chain: &Chain) -> String {
     match (chain.priority, chain.hook) {
         (-100, HookPoint::Prerouting) => "dstnat".to_owned(),
         (0, _) => "filter".to_owned(),
+        (-300, _) => "raw".to_owned(),
         (other, _) => other.to_string(),
     }
 }
@@ -197,6 +199,10 @@ fn step(step: &Step) -> String {
         Step::InSet { key: Key::SocketUid, set } => format!("meta skuid @{set}"),
         Step::CtState(TRACKED) => "ct state established,related,new".to_owned(),
         Step::CtState(bits) => format!("ct state & {bits:#x} != 0"),
+        Step::CtStatus(REDIRECTED) => "ct status dnat".to_owned(),
+        Step::CtStatus(bits) => format!("ct status & {bits:#x} != 0"),
+        Step::NotFirst => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Step::OriginalZone(zone) => format!("ct original zone set {zone}"),
         Step::Counter { packets, bytes } => format!("counter packets {packets} bytes {bytes}"),
         Step::Return => "return".to_owned(),
         Step::Drop => "drop".to_owned(),

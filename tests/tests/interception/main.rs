@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod capture;
 mod operator;
 mod permissive;
