@@ -21,6 +21,7 @@ use crate::journal::{
     LineageState,
 };
 use crate::random;
+use crate::signer::Signer;
 use crate::store::Commit;
 use crate::template::LifetimeRefusal;
 
@@ -105,8 +106,10 @@ impl Authority {
         };
         let next_due = within_rate(Some(&host.record), self.default_life(), now)
             .map_err(IssueError::Refused)?;
-        let leaf = self.companion_leaf(proven, &host.record.grant, &vouching.record, now)?;
-        let signer = self.rotation.signer();
+        let Some(signing) = self.signing(now).await? else { return Ok(None) };
+        let signer = signing.signer();
+        let leaf =
+            self.companion_leaf(proven, (&host.record.grant, &vouching.record), signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
         check::leaf(&certificate, &leaf, signer.certificate())?;
         let logged = self.log(&certificate, signer.certificate()).await?;
@@ -132,10 +135,8 @@ impl Authority {
         // must still be what it was.
         batch.replace(host, &HostRecord { next_due, ..host.record.clone() });
         batch.unchanged(vouching);
-        match self.journal.commit(batch).await? {
-            Commit::Conflict => Ok(None),
-            Commit::Committed { .. } => Ok(Some(issued)),
-        }
+        signing.bind(&mut batch);
+        Ok(self.commit_bound(batch).await?.map(|_| issued))
     }
 
     /// The same ID and addresses as the sidecar's own; its end is that of the SVID that vouches, or
@@ -143,11 +144,11 @@ impl Authority {
     fn companion_leaf(
         &self,
         proven: &Proven,
-        grant: &Grant,
-        vouching: &LineageRecord,
+        (grant, vouching): (&Grant, &LineageRecord),
+        signer: &Signer,
         now: UnixSeconds,
     ) -> Result<crate::template::Leaf, IssueError> {
-        let mut leaf = self.leaf(proven, grant, &self.rotation.signer(), now)?;
+        let mut leaf = self.leaf(proven, grant, signer, now)?;
         leaf.validity.not_after = leaf.validity.not_after.min(vouching.not_after);
         if leaf.validity.not_after <= now {
             let shortest = self.settings.lifetimes.shortest.as_secs();

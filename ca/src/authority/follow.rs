@@ -1,5 +1,5 @@
 //! What other replicas write to the shared store reaches this one's memory by watch: who lives
-//! where, and what is denied. `app` runs it beside the doors.
+//! where, what is denied, where the root ladder stands. `app` runs it beside the doors.
 //!
 //! Never: decides on what it hears: an issue reads the store itself.
 
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_stream::StreamExt as _;
 
 use super::{Authority, AuthorityError};
-use crate::journal::{AddressRecord, DenyRecord, JournalError, Noticed};
+use crate::journal::{AddressRecord, BundleRecord, DenyRecord, JournalError, Noticed};
 use crate::store::StoreError;
 
 /// Between the end of a watch and the next: each begins with reading everything anew.
@@ -44,6 +44,7 @@ impl Authority {
     async fn catch_up(&self) -> Result<u64, AuthorityError> {
         let revision = self.recall().await?;
         self.hear_denials().await?;
+        self.refresh_trust().await?;
         Ok(revision)
     }
 
@@ -58,8 +59,19 @@ impl Authority {
     async fn hear_each(&self, after: u64) -> Result<JournalError, AuthorityError> {
         let mut addresses = self.journal.watch::<AddressRecord>(after).await?;
         let mut denials = self.journal.watch::<DenyRecord>(after).await?;
+        let mut steps = self.journal.watch::<BundleRecord>(after).await?;
         loop {
             tokio::select! {
+                // A step of the ladder goes before everything that was issued under it.
+                biased;
+                notice = steps.next() => match notice {
+                    // Whatever it says: the record is read and judged whole.
+                    Some(Ok(_) | Err(JournalError::Unreadable { .. })) => {
+                        self.refresh_trust().await?;
+                    }
+                    Some(Err(error)) => return Ok(error),
+                    None => return Ok(StoreError::Ended.into()),
+                },
                 notice = addresses.next() => match notice {
                     Some(Ok(notice)) => self.hear_address(&notice),
                     Some(Err(error @ JournalError::Unreadable { .. })) => {

@@ -23,6 +23,7 @@ use crate::journal::{
     JournalError, Redeemed, TokenRecord,
 };
 use crate::random;
+use crate::rotation::{Renewal, Signing};
 use crate::signer::Signer;
 use crate::store::Commit;
 use crate::template::{Leaf, Serial};
@@ -155,8 +156,9 @@ impl Authority {
             }
             found => found?,
         };
-        let signer = self.rotation.signer();
-        let leaf = self.leaf(proven, &grant, &signer, now)?;
+        let Some(signing) = self.signing(now).await? else { return Ok(None) };
+        let signer = signing.signer();
+        let leaf = self.leaf(proven, &grant, signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
         check::leaf(&certificate, &leaf, signer.certificate())?;
         let logged = self.log(&certificate, signer.certificate()).await?;
@@ -194,6 +196,7 @@ impl Authority {
         }
         let claimed =
             self.write_claims(&mut batch, proven, seen, &grant, addresses, &issued, now).await?;
+        signing.bind(&mut batch);
         let Some(revision) = self.commit_bound(batch).await? else { return Ok(None) };
         for (address, record) in &claimed {
             self.live.publish(*address, record, revision);
@@ -201,10 +204,29 @@ impl Authority {
         Ok(Some(issued))
     }
 
-    /// Commits an issue, bound to the ladder's step: the reply carries the present bundle, so no
-    /// certificate leaves with an older one. None: something has changed.
-    async fn commit_bound(&self, mut batch: Batch) -> Result<Option<u64>, IssueError> {
-        self.rotation.bind(&mut batch);
+    /// The signer for one certificate. `None`: it has just begun to hang under the active root.
+    pub(super) async fn signing(&self, now: UnixSeconds) -> Result<Option<Signing>, IssueError> {
+        if let Some(signing) = self.rotation.signing() {
+            return Ok(Some(signing));
+        }
+        match self.rotation.tick(now).await {
+            Ok(Renewal::Renewed) => Ok(None),
+            Ok(Renewal::NotDue | Renewal::NoRootKey) => {
+                Err(IssueError::Refused(Reason::IssuerLagging))
+            }
+            // Another request was quicker.
+            Err(_) if self.rotation.signing().is_some() => Ok(None),
+            Err(error) => {
+                tracing::error!(%error, "no intermediate under the active root yet");
+                Err(IssueError::Refused(Reason::IssuerLagging))
+            }
+        }
+    }
+
+    /// Commits what a [`Signing`] is bound to: the reply carries the present bundle, so no
+    /// certificate leaves with an older one, or under a root that issues no longer. `None`:
+    /// something has changed.
+    pub(super) async fn commit_bound(&self, batch: Batch) -> Result<Option<u64>, IssueError> {
         match self.journal.commit(batch).await? {
             Commit::Committed { revision } => Ok(Some(revision)),
             Commit::Conflict => {

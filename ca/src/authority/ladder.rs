@@ -17,7 +17,7 @@ use crate::journal::RungName;
 use crate::rotation::ladder::{
     self, Holder, MAX_NAMED, Move, Permit, View, alarm, forward, judge, opens_at, outstanding,
 };
-use crate::rotation::{Ignored, Replicas, RotationError};
+use crate::rotation::{Ignored, RotationError};
 use crate::template::Validity;
 
 /// Where the ladder stands, for people and for programs.
@@ -76,8 +76,8 @@ impl Authority {
         self.refresh_trust().await?;
         let now = self.clock.seconds();
         let on = self.rotation.step();
-        let (holders, replicas) = (self.holders().await?, self.replicas(&on, now).await?);
-        let permit = judge(asked, &self.view(&on, &holders, &replicas, now), broken)
+        let (holders, lagging) = (self.holders().await?, self.lagging(&on, now).await?);
+        let permit = judge(asked, &self.view(&on, &holders, &lagging, now), broken)
             .map_err(RotationError::from)?;
         self.rotation.climb(asked, &on, now).await?;
         let broken = match permit {
@@ -118,8 +118,8 @@ impl Authority {
         let on = self.rotation.step();
         let step = &on.step;
         let under_way = step.rung != Rung::Settled;
-        let (holders, replicas) = (self.holders().await?, self.replicas(&on, now).await?);
-        let view = self.view(&on, &holders, &replicas, now);
+        let (holders, lagging) = (self.holders().await?, self.lagging(&on, now).await?);
+        let view = self.view(&on, &holders, &lagging, now);
         let outstanding = outstanding(&view);
         let issuing = self.rotation.signer().validity();
         let mut roots: Vec<RootShown> =
@@ -136,7 +136,7 @@ impl Authority {
             outstanding: outstanding.len(),
             opens_at: under_way.then(|| opens_at(&view)),
             outstanding_ids: outstanding.into_iter().take(MAX_NAMED).collect(),
-            lagging_replicas: replicas.lagging.iter().take(MAX_NAMED).cloned().collect(),
+            lagging_replicas: lagging.iter().take(MAX_NAMED).cloned().collect(),
             intermediate_not_after: issuing.not_after,
             intermediate_alarm: alarm(issuing, now),
             ignored: self.rotation.ignored().map(|Ignored { why, .. }| why),
@@ -203,10 +203,14 @@ impl Authority {
         self.say().await
     }
 
-    async fn replicas(&self, on: &SignedStep, now: UnixSeconds) -> Result<Replicas, RotationError> {
+    async fn lagging(
+        &self,
+        on: &SignedStep,
+        now: UnixSeconds,
+    ) -> Result<Vec<String>, RotationError> {
         match on.step.rung {
-            Rung::Activated => self.rotation.replicas(now).await,
-            Rung::Settled | Rung::Prepared => Ok(Replicas::default()),
+            Rung::Activated => self.rotation.lagging(now).await,
+            Rung::Settled | Rung::Prepared => Ok(Vec::new()),
         }
     }
 
@@ -214,12 +218,11 @@ impl Authority {
         &self,
         on: &SignedStep,
         holders: &'a [Holder],
-        replicas: &'a Replicas,
+        lagging: &'a [String],
         now: UnixSeconds,
     ) -> View<'a> {
         let longest = self.settings.lifetimes.longest.as_secs();
-        let since = on.step.since.max(replicas.switched);
-        View { rung: on.step.rung, since, now, longest, holders, lagging: &replicas.lagging }
+        View { rung: on.step.rung, since: on.step.since, now, longest, holders, lagging }
     }
 }
 

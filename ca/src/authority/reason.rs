@@ -93,6 +93,10 @@ pub enum Reason {
     AddressCrowded,
     #[error("this host asked for too many certificates; find out why it restarts, and wait")]
     TooOften,
+    #[error(
+        "this replica has no intermediate under the root that issues now; ask another, and see this one's log"
+    )]
+    IssuerLagging,
     #[error("too many other issues at this moment; try again")]
     Contended,
 }
@@ -122,6 +126,7 @@ impl Reason {
             Self::AddressTaken => "address_taken",
             Self::AddressCrowded => "address_crowded",
             Self::TooOften => "too_often",
+            Self::IssuerLagging => "issuer_lagging",
             Self::Contended => "contended",
         }
     }
@@ -204,6 +209,7 @@ impl IssueError {
                 | Reason::AddressCrowded
                 | Reason::MachineBound
                 | Reason::TooOften
+                | Reason::IssuerLagging
                 | Reason::Contended,
             ) => Blame::Circumstances,
             Self::Refused(_) | Self::Untrusted(_) => Blame::Caller,

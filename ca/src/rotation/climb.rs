@@ -5,12 +5,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::atomic::Ordering;
+
 use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle, TrustStep};
 use rustls_pki_types::CertificateDer;
 
 use super::ladder::Move;
 use super::make::{from_record, make_root, names, to_record};
-use super::{Rotation, RotationError};
+use super::{Rotation, RotationError, bind};
 use crate::clock::UnixSeconds;
 use crate::journal::{
     Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, JournalError, Record, root_name, step_name,
@@ -18,16 +20,6 @@ use crate::journal::{
 use crate::log::Which;
 use crate::signer::validity_of;
 use crate::store::Commit;
-use crate::template::{BACKDATE_SECONDS, Validity};
-
-/// Where the replicas of this CA are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Replicas {
-    /// Those whose intermediate is still good and hangs under another root than the active one.
-    pub lagging: Vec<String>,
-    /// When the last of the others began to issue under the active root.
-    pub switched: UnixSeconds,
-}
 
 impl Rotation {
     /// Moves the ladder. `step` is the one on which the permit was given.
@@ -67,7 +59,7 @@ impl Rotation {
         let step = TrustStep { since: now, before: before.digest(), ..plan };
         let signature = signer.sign_statement(&step.signed_bytes())?;
         let signed = SignedStep { step, signer: before.active, signature };
-        self.bind(&mut batch);
+        bind(&mut batch, self.looked_at.load(Ordering::Acquire));
         self.write(&mut batch, &signed).await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => return Err(RotationError::Moved),
@@ -75,32 +67,27 @@ impl Rotation {
                 self.take_over(trust.with(signed))?;
                 self.ignore(None);
                 retired.iter().for_each(|key| self.vault.forget(key));
-                self.looked_at.store(revision, std::sync::atomic::Ordering::Release);
+                self.looked_at.store(revision, Ordering::Release);
             }
         }
         Ok(())
     }
 
-    /// How far the replicas have followed the ladder, by the intermediates that they have stored.
-    pub async fn replicas(&self, now: UnixSeconds) -> Result<Replicas, RotationError> {
+    /// Replicas whose intermediate is still good and hangs under another root than the active one.
+    /// They issue nothing before they have another.
+    pub async fn lagging(&self, now: UnixSeconds) -> Result<Vec<String>, RotationError> {
         let trust = self.trust.load_full();
         let active = trust.step.step.active;
-        let mut replicas = Replicas::default();
+        let mut lagging = Vec::new();
         for entry in self.journal.page::<IssuerRecord>(ISSUING, None).await? {
             let certificate = CertificateDer::from(entry.record.certificate_der.0);
-            let Validity { not_before, not_after } = validity_of(&certificate)?;
-            if not_after <= now {
-                continue;
-            }
-            if trust.bundle.issuer_of(&certificate) == Some(active) {
-                replicas.switched = replicas.switched.max(not_before + BACKDATE_SECONDS);
-            } else {
+            let good = validity_of(&certificate)?.not_after > now;
+            if good && trust.bundle.issuer_of(&certificate) != Some(active) {
                 let replica = entry.key.trim_start_matches(IssuerRecord::PREFIX);
-                let name = format!("ca-replica{}", replica.trim_start_matches(ISSUING));
-                replicas.lagging.push(name);
+                lagging.push(format!("ca-replica{}", replica.trim_start_matches(ISSUING)));
             }
         }
-        Ok(replicas)
+        Ok(lagging)
     }
 
     /// The step under its two names, over whatever somebody may have put there: only a step that

@@ -54,13 +54,15 @@ pub struct Holder {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub rung: Rung,
-    /// When this rung was reached; on the upper one, when the last replica followed.
+    /// When this rung was reached.
     pub since: UnixSeconds,
     pub now: UnixSeconds,
     /// The longest life of an SVID, in seconds.
     pub longest: u64,
     pub holders: &'a [Holder],
-    /// Replicas that still issue under another root than the active one. Time does not help there.
+    /// Replicas whose intermediate hangs under another root than the active one. They issue nothing,
+    /// so whoever holds an SVID of theirs is a holder like all others; but a live one is not reached
+    /// any more once its root is gone, and one that is dead must not hold up the ladder for ever.
     pub lagging: &'a [String],
 }
 
@@ -180,12 +182,14 @@ fn stranded(asked: Move, view: &View<'_>) -> BTreeSet<String> {
     let mut stranded = BTreeSet::new();
     if view.now < opens_at(view) {
         stranded = outstanding(view);
+        if asked == Move::Retire {
+            stranded.extend(view.lagging.iter().cloned());
+        }
     }
     if asked == Move::Retire {
-        // Neither is cured by time, but by the SVID's own end, and by the replica's next issue.
+        // Time does not cure it, but the SVID's own end does.
         let elsewhere = view.holders.iter().filter(|holder| holder.issued_elsewhere);
         stranded.extend(elsewhere.map(|holder| holder.name.clone()));
-        stranded.extend(view.lagging.iter().cloned());
     }
     stranded
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use myelin_identity::bundle::{RootId, SignedStep, TrustBundle};
+use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use rustls_pki_types::CertificateDer;
 
@@ -38,7 +38,6 @@ mod replicas;
 mod successor;
 mod trust;
 
-pub use climb::Replicas;
 pub use elsewhere::{adopt, holds_root_key, pin_current, waits_for_issuer};
 pub use error::RotationError;
 pub use pin::Pin;
@@ -79,6 +78,13 @@ pub struct Rotation {
     looked_at: AtomicU64,
     /// What was last ignored, so that it is said once.
     ignored: Mutex<Option<Ignored>>,
+}
+
+/// The signer of one certificate, bound to the step of the ladder under which it was taken.
+#[derive(Clone)]
+pub struct Signing {
+    signer: Arc<Signer>,
+    on: u64,
 }
 
 /// What this replica calls its own: its id, and the anchor of its trust.
@@ -171,13 +177,18 @@ impl Rotation {
         self.bundle().issuer_of(intermediate)
     }
 
-    /// Binds a batch to the ladder's present step: no certificate is issued under an older one.
-    pub fn bind(&self, batch: &mut Batch) {
-        match self.looked_at.load(Ordering::Acquire) {
-            // The record is missing or unreadable, and that was said: what is pinned goes on.
-            0 => {}
-            revision => batch.unchanged_since::<BundleRecord>(CURRENT, revision),
-        }
+    /// The signer for one certificate, and the step of the ladder that it stands on. `None` while it
+    /// hangs under a root that issues no longer: `tick` makes the next.
+    pub fn signing(&self) -> Option<Signing> {
+        // Read before the rest: a step that comes meanwhile makes the commit conflict.
+        let on = self.looked_at.load(Ordering::Acquire);
+        let (trust, issuing) = (self.trust.load(), self.issuing.load());
+        let step = &trust.step.step;
+        let follows = issuing.root.is_some_and(|root| match step.rung {
+            Rung::Activated => root == step.active,
+            Rung::Settled | Rung::Prepared => step.bundle.holds_root(&root),
+        });
+        follows.then(|| Signing { signer: issuing.signer.clone(), on })
     }
 
     /// Looks at the store, and believes what is signed; says whether the ladder has moved.
@@ -277,6 +288,17 @@ impl Rotation {
     }
 }
 
+impl Signing {
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// What was signed counts only if the ladder has not moved since.
+    pub fn bind(&self, batch: &mut Batch) {
+        bind(batch, self.on);
+    }
+}
+
 impl Issuing {
     fn new(signer: Signer, bundle: &TrustBundle) -> Self {
         let root = bundle.issuer_of(signer.certificate());
@@ -288,6 +310,15 @@ impl Issuing {
 /// it against a pin.
 pub async fn read_bundle(journal: &Journal) -> Result<Option<TrustBundle>, RotationError> {
     Ok(trust::current(journal).await?.map(|signed| signed.step.bundle))
+}
+
+/// Binds a batch to the step of the ladder that was read with this revision.
+fn bind(batch: &mut Batch, revision: u64) {
+    match revision {
+        // The record is missing or unreadable, and that was said: what is pinned goes on.
+        0 => {}
+        revision => batch.unchanged_since::<BundleRecord>(CURRENT, revision),
+    }
 }
 
 async fn open_root(journal: &Journal, id: &RootId, vault: &Vault) -> Result<Signer, RotationError> {

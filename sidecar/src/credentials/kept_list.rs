@@ -13,6 +13,7 @@ use std::time::Duration;
 use myelin_identity::bundle::SignedDenyList;
 use myelin_identity::issuance::proto;
 use prost::Message as _;
+use rustls::pki_types::CertificateDer;
 
 use super::state_dir::{Secrecy, StateDir, StateError};
 
@@ -24,8 +25,16 @@ const WRITTEN_AGAIN_AFTER: Duration = Duration::from_secs(6 * 60 * 60);
 /// The file, and what is in it.
 #[derive(Debug)]
 pub(super) struct KeptList {
-    /// Epoch and date of the list in the file.
-    written: Mutex<Option<(u64, u64)>>,
+    /// Of the list in the file.
+    written: Mutex<Option<Written>>,
+}
+
+#[derive(Debug)]
+struct Written {
+    epoch: u64,
+    said_at: u64,
+    /// The intermediate that signed it: a list under a retired root vouches for nothing any more.
+    signer: CertificateDer<'static>,
 }
 
 impl KeptList {
@@ -40,7 +49,7 @@ impl KeptList {
             }
             read.ok()
         });
-        let written = list.as_ref().map(|signed| (signed.list.epoch(), signed.list.said_at()));
+        let written = list.as_ref().map(Written::of);
         Ok((Self { written: Mutex::new(written) }, list))
     }
 
@@ -48,17 +57,25 @@ impl KeptList {
     pub(super) fn save(&self, state: &StateDir, signed: &SignedDenyList) -> Result<(), StateError> {
         // A panic while writing left the old file or the new one, never a mixture.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let (epoch, said_at) = (signed.list.epoch(), signed.list.said_at());
-        let fresh = |held: (u64, u64)| {
-            held.0 == epoch && said_at < held.1.saturating_add(WRITTEN_AGAIN_AFTER.as_secs())
+        let new = Written::of(signed);
+        let fresh = |held: &Written| {
+            let again_at = held.said_at.saturating_add(WRITTEN_AGAIN_AFTER.as_secs());
+            held.epoch == new.epoch && held.signer == new.signer && new.said_at < again_at
         };
-        if written.is_some_and(fresh) {
+        if written.as_ref().is_some_and(fresh) {
             return Ok(());
         }
         let bytes = proto::DenyList::from(signed).encode_to_vec();
         state.write(LIST_FILE, &bytes, Secrecy::Secret)?;
-        *written = Some((epoch, said_at));
+        *written = Some(new);
         Ok(())
+    }
+}
+
+impl Written {
+    fn of(signed: &SignedDenyList) -> Self {
+        let (epoch, said_at) = (signed.list.epoch(), signed.list.said_at());
+        Self { epoch, said_at, signer: signed.signer.clone() }
     }
 }
 
@@ -120,5 +137,18 @@ mod tests {
             kept.save(&state, &root.sign(list(epoch, said_at))).unwrap();
             assert_eq!(held(), expected, "{epoch} {said_at}");
         }
+    }
+
+    #[test]
+    fn a_list_under_another_intermediate_is_written_at_once() {
+        let (_outer, state) = state();
+        let (old, new) = (Root::new(), Root::new());
+        let (kept, _) = KeptList::load(&state).unwrap();
+        kept.save(&state, &old.sign(list(7, NOW))).unwrap();
+        let renewed = new.sign(list(7, NOW + 5));
+        kept.save(&state, &renewed).unwrap();
+        // The twin: the same once more under that one is a heartbeat like others.
+        kept.save(&state, &new.sign(list(7, NOW + 10))).unwrap();
+        assert_eq!(KeptList::load(&state).unwrap().1, Some(renewed));
     }
 }

@@ -75,7 +75,7 @@ async fn forged_records_are_ignored_said_and_healed() {
         assert_eq!((again.step(), again.ignored().is_some()), (held.clone(), true), "{what}");
         // What is issued is bound to the record that was looked at, so it goes on.
         let mut batch = Batch::default();
-        rotation.bind(&mut batch);
+        rotation.signing().unwrap().bind(&mut batch);
         assert!(matches!(place.journal.commit(batch).await.unwrap(), Commit::Committed { .. }));
     }
     climb(&rotation, Move::Prepare, NOW).await.unwrap();

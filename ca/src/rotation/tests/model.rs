@@ -61,7 +61,6 @@ struct Mesh {
     roots: BTreeSet<u64>,
     made: u64,
     signers: [u64; REPLICAS],
-    switched: u64,
     sidecars: Vec<Sidecar>,
     moves: usize,
 }
@@ -82,7 +81,6 @@ impl Mesh {
             roots: bundle,
             made: 1,
             signers: [1; REPLICAS],
-            switched: 0,
             sidecars: vec![sidecar; SIDECARS],
             moves: 0,
         }
@@ -94,10 +92,7 @@ impl Mesh {
             Event::Hear(who) => self.hears(who, true),
             Event::HearSilently(who) => self.hears(who, false),
             Event::Renew(who, replica, lost) => self.renews(who, replica, lost),
-            Event::CatchUp(replica) if self.signers[replica] != self.active => {
-                (self.signers[replica], self.switched) = (self.active, self.now);
-            }
-            Event::CatchUp(_) => {}
+            Event::CatchUp(replica) => self.signers[replica] = self.active,
             Event::Crash => self.sidecars.iter_mut().for_each(|sidecar| sidecar.acked = None),
             Event::Clock(by) => self.now += by,
         }
@@ -122,7 +117,7 @@ impl Mesh {
             .collect();
         let view = View {
             rung: self.rung,
-            since: self.since.max(self.switched),
+            since: self.since,
             now: self.now,
             longest: LONGEST,
             holders: &holders,
@@ -165,6 +160,14 @@ impl Mesh {
     fn renews(&mut self, who: usize, replica: usize, lost: bool) {
         let sidecar = &mut self.sidecars[who];
         let root = self.signers[replica];
+        // A replica that has not followed the ladder issues nothing.
+        let follows = match self.rung {
+            Rung::Activated => root == self.active,
+            Rung::Settled | Rung::Prepared => self.roots.contains(&root),
+        };
+        if !follows {
+            return;
+        }
         sidecar.issued = Svid { root, not_after: self.now + LONGEST };
         if !lost {
             sidecar.used = sidecar.issued;

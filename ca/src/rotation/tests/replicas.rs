@@ -54,15 +54,33 @@ async fn intermediate_from_before_replicas_becomes_the_first_ones_own() {
 }
 
 #[tokio::test]
-async fn a_replica_that_issues_under_the_old_root_is_named_until_it_follows() {
+async fn a_replica_that_lags_issues_nothing_and_is_named_until_it_follows() {
     let place = scratch();
     let (one, other) = (ours(&place, NOW).await, replica(&place, 1, 2, NOW).await.unwrap());
     climb(&one, ladder::Move::Prepare, NOW).await.unwrap();
-    climb(&one, ladder::Move::Activate, NOW).await.unwrap();
-    one.tick(NOW).await.unwrap();
-    assert_eq!(one.replicas(NOW).await.unwrap().lagging, ["ca-replica/0202020202020202"]);
+    let before = other.signing().unwrap();
     assert!(other.refresh().await.unwrap());
+    climb(&one, ladder::Move::Activate, NOW).await.unwrap();
+    assert!(one.signing().is_none(), "its intermediate hangs under the old root still");
+    one.tick(NOW).await.unwrap();
+    let lagging = ["ca-replica/0202020202020202".to_owned()];
+    assert_eq!(one.lagging(NOW).await.unwrap(), lagging);
+
+    // It has not heard of the step: what it signs is bound to the step before.
+    for held in [before, other.signing().unwrap()] {
+        assert_eq!(commits(&place, &held).await, Commit::Conflict);
+    }
+    assert!(other.refresh().await.unwrap());
+    assert!(other.signing().is_none());
     assert_eq!(other.tick(NOW + 7).await.unwrap(), Renewal::Renewed);
-    let replicas = Replicas { lagging: Vec::new(), switched: NOW + 7 };
-    assert_eq!(one.replicas(NOW).await.unwrap(), replicas);
+    let now = other.signing().unwrap();
+    assert!(matches!(commits(&place, &now).await, Commit::Committed { .. }));
+    assert_eq!(one.lagging(NOW).await.unwrap(), [""; 0]);
+}
+
+/// Whether something that was signed so may be handed out.
+async fn commits(place: &Place, signing: &Signing) -> Commit {
+    let mut batch = Batch::default();
+    signing.bind(&mut batch);
+    place.journal.commit(batch).await.unwrap()
 }

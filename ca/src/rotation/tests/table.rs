@@ -91,9 +91,10 @@ fn a_move_waits_for_acknowledgements_or_a_life_and_names_whom_it_would_strand() 
         (Activated, Retire, &old, none, AFTER, &[], "strands o"),
         (Prepared, Activate, &old, none, BEFORE, &[], "acknowledged"),
         (Activated, Retire, &all_under, replica, BEFORE, &[], "strands ca-replica/1"),
-        // A replica that still issues under the old root is not cured by time.
-        (Activated, Retire, &all_under, replica, AFTER, &[], "strands ca-replica/1"),
-        (Activated, Retire, &all_under, replica, AFTER, &["ca-replica/1"], "forced ca-replica/1"),
+        (Activated, Retire, &all_under, replica, BEFORE, &["ca-replica/1"], "forced ca-replica/1"),
+        // A dead replica does not hold up the ladder for longer than an SVID lives.
+        (Activated, Retire, &all_under, replica, AFTER, &[], "acknowledged"),
+        (Activated, Retire, &holders, replica, AFTER, &[], "time"),
         (Activated, Abort, &holders, replica, BEFORE, &[], "harmless"),
         (Settled, Prepare, &holders, none, BEFORE, &[], "harmless"),
         (Settled, Prepare, &holders, none, BEFORE, &["c"], "not broken c"),
