@@ -26,7 +26,7 @@ use myelin_ca::datadir::read_bounded_text;
 use myelin_ca::federation::AddRequest;
 use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
-use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk};
+use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk, Rotated};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -290,7 +290,8 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Entry(entry) => serde_json::to_string(entry),
             Answer::Entries(entries) => serde_json::to_string(entries),
             Answer::LogKeys(keys) => serde_json::to_string(keys),
-            Answer::Rotated(rotated) => serde_json::to_string(rotated),
+            Answer::Rotated(Rotated::Status(ladder)) => serde_json::to_string(ladder),
+            Answer::Rotated(Rotated::Moved(moved)) => serde_json::to_string(moved),
             Answer::Refused(why) => serde_json::to_string(why),
         };
         println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);

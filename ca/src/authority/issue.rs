@@ -23,7 +23,7 @@ use crate::journal::{
     JournalError, Redeemed, TokenRecord,
 };
 use crate::random;
-use crate::rotation::{Renewal, Signing};
+use crate::rotation::Signing;
 use crate::signer::Signer;
 use crate::store::Commit;
 use crate::template::{Leaf, Serial};
@@ -210,12 +210,9 @@ impl Authority {
             return Ok(Some(signing));
         }
         match self.rotation.tick(now).await {
-            Ok(Renewal::Renewed) => Ok(None),
-            Ok(Renewal::NotDue | Renewal::NoRootKey) => {
-                Err(IssueError::Refused(Reason::IssuerLagging))
-            }
-            // Another request was quicker.
-            Err(_) if self.rotation.signing().is_some() => Ok(None),
+            // Now, or because somebody else was quicker.
+            Ok(_) if self.rotation.signing().is_some() => Ok(None),
+            Ok(_) => Err(IssueError::Refused(Reason::IssuerLagging)),
             Err(error) => {
                 tracing::error!(%error, "no intermediate under the active root yet");
                 Err(IssueError::Refused(Reason::IssuerLagging))

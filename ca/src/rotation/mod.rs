@@ -76,6 +76,10 @@ pub struct Rotation {
     issuing: ArcSwap<Issuing>,
     /// The revision of the store's trust record when it was last looked at, believed or not.
     looked_at: AtomicU64,
+    /// Held while an intermediate is made: the clock, a move and a request may all want it at once.
+    renewing: tokio::sync::Mutex<()>,
+    /// Held while a further step is pinned and taken over.
+    keeping: Mutex<()>,
     /// What was last ignored, so that it is said once.
     ignored: Mutex<Option<Ignored>>,
 }
@@ -135,6 +139,8 @@ impl Rotation {
             trust: ArcSwap::from_pointee(trust),
             issuing: ArcSwap::from_pointee(issuing),
             looked_at: AtomicU64::new(0),
+            renewing: tokio::sync::Mutex::default(),
+            keeping: Mutex::default(),
             ignored: Mutex::new(None),
         };
         rotation.refresh().await?;
@@ -221,6 +227,7 @@ impl Rotation {
 
     /// Renews the issuing intermediate if its time has come or another root is the active one.
     pub async fn tick(&self, now: UnixSeconds) -> Result<Renewal, RotationError> {
+        let _one_at_a_time = self.renewing.lock().await;
         let trust = self.trust.load_full();
         let active = trust.step.step.active;
         let issuing = self.issuing.load_full();
@@ -261,8 +268,12 @@ impl Rotation {
     }
 
     /// Keeps a step that is in the store: in the pin first, so that nobody hears of a step that a
-    /// restart would not know.
+    /// restart would not know. Whoever hears of it first keeps it: the mover, the watch, the tick.
     fn take_over(&self, trust: Trust) -> Result<(), RotationError> {
+        let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if trust.step.step.number <= self.trust.load().step.step.number {
+            return Ok(());
+        }
         self.home.pin.write(&trust.step)?;
         self.trust.store(Arc::new(trust));
         Ok(())

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use myelin_ca::api::ca_server::{Ca, CaServer};
-use myelin_identity::bundle::{ForeignBundles, TrustBundle};
+use myelin_identity::bundle::{ForeignBundles, SignedStep, TrustBundle};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{Attestation, IssueRequest, JoinToken, TokenSecret, proto};
 use myelin_identity::log::{LOG_OID, LogProof, Resource, entry_of, named_log_extension};
@@ -29,7 +29,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -64,6 +64,14 @@ pub(crate) struct Shared {
     tokens: Mutex<Tokens>,
     /// What sidecars are told when they begin to watch.
     foreign: Option<ForeignBundles>,
+    /// What it announces beside its own root, and what it says vouches for that.
+    announced: watch::Sender<Announced>,
+}
+
+#[derive(Clone, Default)]
+struct Announced {
+    bundle: Option<TrustBundle>,
+    steps: Vec<SignedStep>,
 }
 
 /// Another replica's intermediate, with a log of its own.
@@ -102,6 +110,7 @@ impl LogCa {
             residents: Mutex::default(),
             tokens: Mutex::default(),
             foreign,
+            announced: watch::Sender::default(),
         };
         let endpoint = SocketAddr::new(pod.v4(), PORT);
         let ca = Self { shared: Arc::new(shared), endpoint };
@@ -115,6 +124,11 @@ impl LogCa {
     pub(crate) fn bundle(&self) -> Arc<TrustBundle> {
         let domain = TrustDomain::parse(TRUST_DOMAIN).unwrap();
         Arc::new(TrustBundle::new(domain, 1, vec![self.shared.root.der().clone()]).unwrap())
+    }
+
+    /// Every sidecar is told of this bundle, and whoever asks of these steps.
+    pub(crate) fn announce(&self, bundle: TrustBundle, steps: Vec<SignedStep>) {
+        self.shared.announced.send_replace(Announced { bundle: Some(bundle), steps });
     }
 
     /// A token for this ID at these addresses, which the directory then knows.
@@ -274,7 +288,8 @@ impl Ca for LogCa {
         &self,
         _request: Request<proto::SuccessionRequest>,
     ) -> Result<Response<proto::SuccessionResponse>, Status> {
-        Err(Status::unimplemented("this CA has one root for ever"))
+        let steps = self.shared.announced.borrow().steps.iter().map(Into::into).collect();
+        Ok(Response::new(proto::SuccessionResponse { steps }))
     }
 
     async fn issue(
@@ -306,14 +321,25 @@ impl Ca for LogCa {
         &self,
         _acks: Request<Streaming<proto::BundleAck>>,
     ) -> Result<Response<Self::WatchBundleStream>, Status> {
-        let update = proto::BundleUpdate {
-            bundle: Some((&*self.bundle()).into()),
-            heartbeat_seconds: 3_600,
-            foreign: self.shared.foreign.as_ref().map(Into::into),
-            ..Default::default()
-        };
-        let updates = tokio_stream::once(Ok(update)).chain(tokio_stream::pending());
-        Ok(Response::new(Box::pin(updates)))
+        let (own, mut announced) = (self.bundle(), self.shared.announced.subscribe());
+        let foreign = self.shared.foreign.clone();
+        let (sender, updates) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let bundle = announced.borrow_and_update().bundle.clone();
+                let bundle = bundle.as_ref().unwrap_or(&own);
+                let update = proto::BundleUpdate {
+                    bundle: Some(bundle.into()),
+                    heartbeat_seconds: 3_600,
+                    foreign: foreign.as_ref().map(Into::into),
+                    ..Default::default()
+                };
+                if sender.send(Ok(update)).await.is_err() || announced.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
     }
 
     type WatchDirectoryStream = Answers<proto::DirectoryAnswer>;

@@ -15,6 +15,7 @@ mod forks;
 mod monitor;
 mod peers;
 mod plain;
+mod roots;
 mod stage;
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../../ca/tests/harness/witness.rs"]

@@ -1,0 +1,114 @@
+//! The root is replaced while the mesh is at work: a whole ladder under traffic (T42), sidecars that
+//! hear nothing, one that hangs, a CA that is killed at any moment, a store that somebody else has
+//! written to (T60).
+//!
+//! Never: a restart of a sidecar, or a move that the test makes past the operator's command.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, reason = "the figures that a reader of the report wants")]
+
+mod climbing;
+mod forged;
+mod killed;
+mod laggards;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use myelin_lab::Pod;
+use myelin_tests::Workload;
+use myelin_tests::ca::Ca;
+use myelin_tests::programs::eventually;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Lives of SVIDs here: two renewals fit into what a test waits for.
+pub(crate) const LIFETIME: u64 = 20;
+/// Longer than every wait for renewals of such lives.
+pub(crate) const SOME_LIVES: Duration = Duration::from_secs(90);
+/// What the documentation promises from a withdrawn root to the end of what ran under it.
+pub(crate) const CUT_WITHIN: Duration = Duration::from_secs(5);
+/// Far beyond what a connection takes that is let in at all.
+const ARRIVED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const PORT: u16 = 7_000;
+
+/// `myelin-ca rotate WHAT --json`, as an operator types it.
+pub(crate) async fn rotate(ca: &Ca, what: &[&str]) -> Result<Value> {
+    let args: Vec<&str> = ["rotate"].iter().chain(what).chain(&["--json"]).copied().collect();
+    let said = ca.operate(&args).await?;
+    serde_json::from_str(&said).with_context(|| format!("no JSON: {said}"))
+}
+
+/// The same, which must be refused; yields the line.
+pub(crate) async fn refused(ca: &Ca, what: &[&str]) -> Result<String> {
+    let args: Vec<&str> = ["rotate"].iter().chain(what).copied().collect();
+    ca.refuse(&args).await
+}
+
+pub(crate) async fn status(ca: &Ca) -> Result<Value> {
+    rotate(ca, &["status"]).await
+}
+
+/// Waits until everybody has acknowledged what the next move rests on.
+pub(crate) async fn acknowledged(ca: &Ca) -> Result<()> {
+    eventually("everybody has acknowledged", SOME_LIVES, async || {
+        let seen = status(ca).await?;
+        let lagging = seen["lagging_replicas"].as_array().is_none_or(Vec::is_empty);
+        ensure!(seen["outstanding"] == 0 && lagging, "{seen}");
+        Ok(true)
+    })
+    .await
+}
+
+/// The generation of the bundle that a sidecar trusts.
+pub(crate) async fn generation(of: &Workload) -> Result<f64> {
+    Ok(of.metrics().await?.sum("myelin_bundle_generation", &[]))
+}
+
+/// Waits until a sidecar trusts this generation or a later one.
+pub(crate) async fn trusts(of: &Workload, wanted: f64) -> Result<()> {
+    let what = format!("{} trusts generation {wanted}", of.spec.name);
+    eventually(&what, SOME_LIVES, async || Ok(generation(of).await? >= wanted)).await
+}
+
+/// A use that runs, as both workloads have it.
+pub(crate) struct Running {
+    at_client: TcpStream,
+    at_server: TcpStream,
+}
+
+impl Running {
+    pub(crate) async fn start(from: &Pod, listener: &TcpListener) -> Result<Self> {
+        let at_client = from.tcp_connect(listener.local_addr()?).await?;
+        let accepted = tokio::time::timeout(ARRIVED_WITHIN, listener.accept()).await;
+        let (at_server, _) = accepted.context("it did not arrive")??;
+        let mut running = Self { at_client, at_server };
+        running.talk().await?;
+        Ok(running)
+    }
+
+    /// Both directions carry.
+    pub(crate) async fn talk(&mut self) -> Result<()> {
+        let mut heard = [0; 5];
+        self.at_client.write_all(b"there").await?;
+        self.at_server.read_exact(&mut heard).await?;
+        self.at_server.write_all(b"back.").await?;
+        self.at_client.read_exact(&mut heard).await?;
+        ensure!(&heard == b"back.");
+        Ok(())
+    }
+
+    /// Both ends see a reset in time; never an end that looks whole.
+    pub(crate) async fn ends_cut(mut self) -> Result<()> {
+        let ended = tokio::time::timeout(CUT_WITHIN, async {
+            let (mut one, mut two) = ([0; 1], [0; 1]);
+            tokio::join!(self.at_client.read(&mut one), self.at_server.read(&mut two))
+        });
+        let (client, server) = ended.await.context("the use still runs")?;
+        ensure!(client.is_err() && server.is_err(), "ended, not cut: {client:?} {server:?}");
+        Ok(())
+    }
+}
