@@ -6,6 +6,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,13 +16,18 @@ use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::JoinToken;
+use myelin_identity::verify::Peer;
 use myelin_lab::Pod;
 use myelin_sidecar::addr::{Clock, Endpoint};
 use myelin_sidecar::credentials::{self, Desk, Evidence, Snapshot, Store};
 use myelin_sidecar::directory::Learned;
 use myelin_sidecar::metrics::Metrics;
 use myelin_sidecar::net::Dialer;
+use myelin_sidecar::relay::Link;
+use myelin_sidecar::tls::{self, Deadline, Offer};
+use myelin_sidecar::wire::{self, Acceptor, Budget};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::forge::now;
@@ -28,6 +35,11 @@ use crate::mesh::{Mesh, TRUST_DOMAIN};
 
 /// Far beyond what an issue takes here.
 const ENROLLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// For one step of a peer that answers at once.
+const STEP_WITHIN: Duration = Duration::from_secs(10);
+/// No connection ends because it has carried enough.
+const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
 /// Renewed as a sidecar's would be, until it is dropped.
 pub struct Genuine {
@@ -76,6 +88,26 @@ impl Genuine {
     /// What a sidecar would hold at this moment.
     pub fn snapshot(&self) -> Result<Arc<Snapshot>> {
         self.store.load().context("the identity is gone")
+    }
+
+    /// A mesh connection to there, greeted with the proof.
+    pub async fn dial(&self, from: &Pod, to: SocketAddr) -> Result<Link<wire::Dialer>> {
+        let own = self.snapshot()?;
+        let tcp = from.tcp_connect(to).await?;
+        let deadline = Deadline(STEP_WITHIN);
+        let session = tls::dial(tcp, Endpoint(to), Offer::Myelin1, &own.tls, deadline).await?;
+        let mut link = Link::new(session.records, wire::Dialer::new(BUDGET));
+        link.greet(&own.log_proof, STEP_WITHIN, |_| ()).await?;
+        Ok(link)
+    }
+
+    /// What came in, answered as a sidecar would answer it; and who it was.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<(Link<Acceptor>, Peer)> {
+        let own = self.snapshot()?;
+        let session = tls::accept(tcp, &own.tls, None, Deadline(STEP_WITHIN)).await?;
+        let mut link = Link::new(session.records, Acceptor::new(BUDGET));
+        link.greet(&own.log_proof, STEP_WITHIN, |_| ()).await?;
+        Ok((link, session.peer))
     }
 }
 

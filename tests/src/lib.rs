@@ -22,4 +22,4 @@ pub mod watch;
 pub mod workload;
 
 pub use mesh::{Mesh, Options};
-pub use workload::{Spec, Workload};
+pub use workload::{Spec, Workload, declared_peer};

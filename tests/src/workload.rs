@@ -56,6 +56,11 @@ pub struct Spec {
     pub log: String,
 }
 
+/// What a sidecar's file says of who is at this address; `more` are further keys.
+pub fn declared_peer(address: IpAddr, id: &str, more: &str) -> String {
+    format!("[[outbound.peer]]\naddress = \"{address}\"\nid = \"{id}\"\n{more}\n")
+}
+
 impl Spec {
     pub fn new(name: &str) -> Self {
         Self {

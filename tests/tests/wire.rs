@@ -8,24 +8,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use myelin_lab::Pod;
-use myelin_sidecar::addr::Endpoint;
 use myelin_sidecar::relay::{Carrier, Link, Step};
-use myelin_sidecar::tls::{self, Deadline, Offer};
-use myelin_sidecar::wire::{Acceptor, Budget, Dialer, Event, Frame, Refuse, UseNumber};
+use myelin_sidecar::wire::{Dialer, Event, Frame, Refuse, UseNumber};
 use myelin_tests::genuine::Genuine;
-use myelin_tests::{Mesh, Options, Spec, Workload};
+use myelin_tests::{Mesh, Options, Spec, Workload, declared_peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 const PORT: u16 = 7_000;
 const SOON: Duration = Duration::from_secs(10);
-const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
 /// A mesh with one workload, and a pod without a sidecar that holds a genuine identity.
 struct Stage {
@@ -68,14 +64,7 @@ async fn echo(listener: TcpListener, said: mpsc::UnboundedSender<Vec<u8>>) {
 
 impl Stage {
     async fn connect(&self) -> Result<Link<Dialer>> {
-        let own = self.identity.snapshot()?;
-        let to = self.server.v4(PORT);
-        let tcp = self.dialer.tcp_connect(to).await?;
-        let session =
-            tls::dial(tcp, Endpoint(to), Offer::Myelin1, &own.tls, Deadline(SOON)).await?;
-        let mut link = Link::new(session.records, Dialer::new(BUDGET));
-        link.greet(&own.log_proof, SOON, |_| ()).await?;
-        Ok(link)
+        self.identity.dial(&self.dialer, self.server.v4(PORT)).await
     }
 
     async fn next_heard(&mut self) -> Result<Vec<u8>> {
@@ -224,7 +213,7 @@ async fn a_use_without_an_answer_is_never_replayed() -> Result<()> {
     let pod = mesh.pod("acceptor")?;
     let id = "spiffe://mesh.test/ns/test/sa/acceptor";
     let to = SocketAddr::new(pod.v4(), PORT);
-    let peer = format!("[[outbound.peer]]\naddress = \"{}\"\nid = \"{id}\"\n", pod.v4());
+    let peer = declared_peer(pod.v4(), id, "");
     let client = mesh.workload_of(Spec::new("client").tables(&peer)).await?;
     let identity = Genuine::enrol(&mesh, &pod, id).await?;
     let listener = pod.tcp_listen(to).await?;
@@ -234,10 +223,7 @@ async fn a_use_without_an_answer_is_never_replayed() -> Result<()> {
         while let Ok(accepted) =
             tokio::time::timeout(Duration::from_secs(3), listener.accept()).await
         {
-            let own = identity.snapshot()?;
-            let session = tls::accept(accepted?.0, &own.tls, None, Deadline(SOON)).await?;
-            let mut link = Link::new(session.records, Acceptor::new(BUDGET));
-            link.greet(&own.log_proof, SOON, |_| ()).await?;
+            let (mut link, _) = identity.accept(accepted?.0).await?;
             let is_open = link.event(SOON, |event| matches!(event, Event::Opened(_))).await?;
             opened += usize::from(is_open == Some(true));
             drop(link);

@@ -13,7 +13,7 @@ use myelin_lab::Pod;
 use myelin_tests::ca::Ca;
 use myelin_tests::mesh::TRUST_DOMAIN;
 use myelin_tests::programs::eventually;
-use myelin_tests::{Mesh, Options, Spec, Workload, federation};
+use myelin_tests::{Mesh, Options, Spec, Workload, declared_peer, federation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -93,10 +93,7 @@ pub(crate) async fn holds(workload: &Workload, count: f64) -> Result<()> {
 
 /// Each names the other: who may enter, and whom to expect where.
 fn tables(other: &str, pod: &Pod) -> String {
-    let peers = pod
-        .addresses()
-        .iter()
-        .map(|address| format!("[[outbound.peer]]\naddress = \"{address}\"\nid = \"{other}\"\n"));
+    let peers = pod.addresses().iter().map(|address| declared_peer(*address, other, ""));
     let peers: String = peers.collect();
     let port = format!("[[inbound.port]]\nport = {PORT}\nplain_mtls = true\n");
     format!(

@@ -13,8 +13,8 @@ use myelin_identity::bundle::TrustBundle;
 use myelin_identity::verify::PeerVerifier;
 use myelin_lab::Pod;
 use myelin_sidecar::tls;
-use myelin_tests::Workload;
 use myelin_tests::forge::{Credential, Forge};
+use myelin_tests::{Workload, declared_peer};
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::ServerName;
@@ -40,8 +40,7 @@ async fn a_foreign_peer_enters_only_where_a_policy_names_it() -> Result<()> {
     let id = bystander.spec.id();
     let mut b = stage.b;
     b.reload(|spec| {
-        spec.tables
-            .push_str(&format!("[[outbound.peer]]\naddress = \"{}\"\nid = \"{id}\"\n", to.ip()));
+        spec.tables.push_str(&declared_peer(to.ip(), &id, ""));
     })?;
     holds(&bystander, 0.0).await?;
     refused(&b, to).await?;

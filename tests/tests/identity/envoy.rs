@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use myelin_lab::Proc;
-use myelin_tests::Spec;
 use myelin_tests::binaries::envoy;
 use myelin_tests::programs::listens;
+use myelin_tests::{Spec, declared_peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::openssl::pem;
@@ -154,11 +154,8 @@ async fn an_envoy_server_that_is_declared_is_reached() -> Result<()> {
     let tls = stage.tls(DOWNSTREAM, "")?;
     let _envoy = stage.envoy(at, Some(&tls), behind, None).await?;
     stage.server.reload(|spec| {
-        spec.tables = format!(
-            "[[outbound.peer]]\naddress = \"{}\"\nport = {PORT}\nid = \"{ENVOY_ID}\"\n\
-             protocol = \"mtls\"\n",
-            at.ip()
-        );
+        let plain = format!("port = {PORT}\nprotocol = \"mtls\"");
+        spec.tables = declared_peer(at.ip(), ENVOY_ID, &plain);
     })?;
     let mut stream = stage.server.pod.tcp_connect(at).await?;
     let mut answer = Vec::new();

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use myelin_lab::Command;
-use myelin_tests::Spec;
 use myelin_tests::binaries::installed;
 use myelin_tests::forge::Credential;
 use myelin_tests::programs::{listens, output};
+use myelin_tests::{Spec, declared_peer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::stage::{PORT, SOON, Stage, declared, stage};
@@ -106,10 +106,7 @@ async fn an_openssl_server_that_is_declared_is_reached() -> Result<()> {
     let process = s_server(&stage, [&leaf, &chain, &key, &root])?.spawn()?;
     listens(&stage.stranger, address, PORT).await.with_context(|| process.last_words())?;
     stage.server.reload(|spec| {
-        spec.tables = format!(
-            "[[outbound.peer]]\naddress = \"{address}\"\nport = {PORT}\nid = \"{id}\"\n\
-             protocol = \"mtls\"\n"
-        );
+        spec.tables = declared_peer(address, id, &format!("port = {PORT}\nprotocol = \"mtls\""));
     })?;
     let mut stream = stage.server.pod.tcp_connect((address, PORT).into()).await?;
     stream.write_all(b"desserts\n").await?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use myelin_lab::Pod;
 use myelin_sidecar::tls;
 use myelin_tests::forge::{Credential, Forge, now, svid, valid};
-use myelin_tests::{Mesh, Options, Spec, Workload};
+use myelin_tests::{Mesh, Options, Spec, Workload, declared_peer};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,10 +35,7 @@ struct Stage {
 async fn stage() -> Result<Option<Stage>> {
     let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(None) };
     let server = mesh.pod("server")?;
-    let peer = format!(
-        "[[outbound.peer]]\naddress = \"{}\"\nport = {PORT}\nid = \"{ID}\"\nprotocol = \"mtls\"\n",
-        server.v4()
-    );
+    let peer = declared_peer(server.v4(), ID, &format!("port = {PORT}\nprotocol = \"mtls\""));
     let client = mesh.workload_of(Spec::new("client").tables(&peer)).await?;
     let forge = Forge::of(&mesh.ca).await?;
     Ok(Some(Stage { mesh, client, server, forge }))

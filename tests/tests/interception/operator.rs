@@ -84,3 +84,33 @@ async fn admin_socket_that_anybody_can_open_still_refuses_strangers() -> Result<
     ensure!(!said.contains("mesh.test"), "a stranger read the configuration: {said}");
     Ok(())
 }
+
+/// What an operator reads is what the sidecar goes by.
+#[tokio::test]
+async fn after_a_reload_the_values_in_force_are_shown_and_the_others_named() -> Result<()> {
+    let Some(mut stage) = stage().await? else { return Ok(()) };
+    let socket = stage.client.admin_socket();
+    let shown = async || -> Result<serde_json::Value> {
+        let page = http::over_socket(&socket, "GET", "/config", "").await?;
+        Ok(serde_json::from_str(&page.body)?)
+    };
+    let before = shown().await?;
+    ensure!(before["restart_needed"].is_null(), "{before}");
+    stage.client.spec.limits = "idle_timeout = \"7m\"".to_owned();
+    stage.client.spec.tables =
+        "[[inbound.allow]]\nname = \"one\"\nports = [9]\nids = [\"spiffe://mesh.test/ns/a/sa/b\"]\n".to_owned();
+    stage.client.write_config()?;
+    let reloaded = http::over_socket(&socket, "POST", "/reload", "").await?;
+    ensure!(reloaded.status == 200, "{reloaded:?}");
+    let after = shown().await?;
+    ensure!(after["inbound"]["allow"][0]["name"] == "one", "in force at once: {after}");
+    ensure!(after["limits"] == before["limits"], "no limit has changed: {after}");
+    ensure!(after["restart_needed"] == serde_json::json!(["limits.idle_timeout"]), "{after}");
+    // The twin: after a restart it is in force, and nothing waits.
+    stage.client.kill9();
+    stage.client.run().await?;
+    let restarted = shown().await?;
+    ensure!(restarted["limits"]["idle_timeout"] == "7m", "{restarted}");
+    ensure!(restarted["restart_needed"].is_null(), "{restarted}");
+    Ok(())
+}

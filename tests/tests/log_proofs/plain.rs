@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use myelin_sidecar::addr::Endpoint;
 use myelin_sidecar::tls::{self, Deadline, Offer};
-use myelin_tests::Spec;
+use myelin_tests::{Spec, declared_peer};
 use tokio::io::AsyncReadExt;
 
 use crate::stage::{PORT, SOON, STRANGER, Stage};
@@ -37,10 +37,7 @@ async fn a_declared_plain_mtls_peer_is_let_in_and_counted_as_exempt() -> Result<
 async fn a_plain_mtls_peer_that_only_the_directory_names_is_refused() -> Result<()> {
     let Some(stage) = Stage::set(Spec::new("client")).await? else { return Ok(()) };
     let to = SocketAddr::new(stage.stranger.v4(), PORT);
-    let peer = format!(
-        "[[outbound.peer]]\naddress = \"{}\"\nid = \"{STRANGER}\"\nprotocol = \"mtls:h2\"\n",
-        to.ip()
-    );
+    let peer = declared_peer(to.ip(), STRANGER, "protocol = \"mtls:h2\"");
     let declares = stage.workload(Spec::new("declares").tables(&peer)).await?;
     // The directory names it as well, and to the other workload nobody else does.
     stage.ca.lives(STRANGER, stage.stranger.addresses(), "mtls");

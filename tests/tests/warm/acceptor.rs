@@ -10,16 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail, ensure};
 use myelin_sidecar::relay::{Carrier, Link, Step};
-use myelin_sidecar::tls::{self, Deadline};
-use myelin_sidecar::wire::{Acceptor, Budget, Event};
+use myelin_sidecar::wire::{Acceptor, Event};
 use myelin_tests::genuine::Genuine;
-use myelin_tests::{Mesh, Options, Spec};
-use std::num::NonZeroU64;
+use myelin_tests::{Mesh, Options, Spec, declared_peer};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{PORT, SOON, ask, uses};
-
-const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
 /// What came in: the connection's number and the dialer's certificate, for each use taken, and how
 /// many were handed back.
@@ -52,11 +48,8 @@ async fn connection(
     hand_back: &[usize],
     seen: &Mutex<Seen>,
 ) -> Result<()> {
-    let own = identity.snapshot()?;
-    let session = tls::accept(tcp, &own.tls, None, Deadline(SOON)).await?;
-    let serial = session.peer.serial.to_string();
-    let mut link = Link::new(session.records, Acceptor::new(BUDGET));
-    link.greet(&own.log_proof, SOON, |_| ()).await?;
+    let (mut link, peer) = identity.accept(tcp).await?;
+    let serial = peer.serial.to_string();
     loop {
         let is_open = |event: Event<'_>| matches!(event, Event::Opened(_));
         if link.event(6 * SOON, is_open).await? != Some(true) {
@@ -122,7 +115,7 @@ async fn play(options: Options, hand_back: &'static [usize]) -> Result<Option<Pl
     let pod = mesh.pod("acceptor")?;
     let id = "spiffe://mesh.test/ns/test/sa/acceptor";
     let to = SocketAddr::new(pod.v4(), PORT);
-    let peer = format!("[[outbound.peer]]\naddress = \"{}\"\nid = \"{id}\"\n", pod.v4());
+    let peer = declared_peer(pod.v4(), id, "");
     let client = mesh.workload_of(Spec::new("client").tables(&peer)).await?;
     let identity = Genuine::enrol(&mesh, &pod, id).await?;
     let listener = pod.tcp_listen(to).await?;

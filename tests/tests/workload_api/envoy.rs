@@ -19,7 +19,7 @@ use myelin_lab::{Pod, Proc};
 use myelin_sidecar::tls;
 use myelin_tests::forge::{Credential, Forge};
 use myelin_tests::programs::{eventually, listens};
-use myelin_tests::{Mesh, Options, Spec, Workload, binaries};
+use myelin_tests::{Mesh, Options, Spec, Workload, binaries, declared_peer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -192,10 +192,8 @@ async fn a_workload_reaches_that_envoy_through_its_sidecar_as_a_declared_peer() 
     let Some(mesh) = Mesh::start(Options::default()).await? else { return Ok(()) };
     let web = fronted(&mesh, "sds = true").await?;
     let process = envoy(&mesh, &web, "\"spiffe://mesh.test\"").await?;
-    let declared = format!(
-        "[[outbound.peer]]\naddress = \"{}\"\nport = {PORT}\nid = \"{WEB}\"\nprotocol = \"mtls\"\n",
-        web.pod.v4()
-    );
+    let plain = format!("port = {PORT}\nprotocol = \"mtls\"");
+    let declared = declared_peer(web.pod.v4(), WEB, &plain);
     let client = mesh.workload_of(Spec::new("client").tables(&declared)).await?;
     let mut stream = client.pod.tcp_connect(web.v4(PORT)).await?;
     let mut answer = Vec::new();
