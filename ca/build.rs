@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile([proto], ["identity/proto"])?;
     tonic_prost_build::configure()
         .extern_path(".myelin.v1", "::myelin_identity::issuance::proto")
+        .codec_path("crate::api::lean::LeanCodec")
         .build_transport(false)
         .compile_fds(files)?;
     let proto = "proto/etcd.proto";

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use myelin_identity::issuance::{BundleUpdate, proto};
 use myelin_identity::verify::Peer;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, WATCH_BUFFER, stopped};
+use super::{Api, WATCH_BUFFER, lean, stopped};
 use crate::authority::{HEARTBEAT, Heard, Statement};
 
-pub(super) type Updates = ReceiverStream<Result<proto::BundleUpdate, Status>>;
+pub(super) type Updates = lean::Told<proto::BundleUpdate>;
 
 impl Api {
     pub(super) fn answer_watch_bundle(
@@ -28,16 +27,16 @@ impl Api {
         let permit = permit.map_err(|_| {
             Status::resource_exhausted("too many watches on this CA; try another replica")
         })?;
-        let (sender, updates) = mpsc::channel(WATCH_BUFFER);
+        let (sender, updates) = lean::channel(WATCH_BUFFER);
         tokio::spawn(self.clone().tell_bundle(peer, request.into_inner(), sender, permit));
-        Ok(Response::new(ReceiverStream::new(updates)))
+        Ok(Response::new(updates))
     }
 
     async fn tell_bundle(
         self,
         peer: Peer,
         acks: Streaming<proto::BundleAck>,
-        sender: mpsc::Sender<Result<proto::BundleUpdate, Status>>,
+        sender: lean::Sender<proto::BundleUpdate>,
         _permit: OwnedSemaphorePermit,
     ) {
         let _counted =
@@ -76,20 +75,20 @@ impl Api {
         &self,
         peer: &Peer,
         statements: &mut watch::Receiver<Option<Arc<Statement>>>,
-        sender: &mpsc::Sender<Result<proto::BundleUpdate, Status>>,
+        sender: &lean::Sender<proto::BundleUpdate>,
     ) {
         statements.mark_changed();
         let mut told = None;
         while statements.changed().await.is_ok() {
             if let Err(refused) = self.judge(peer) {
-                let _ = sender.send(Err(refused)).await;
+                let _ = sender.send(Box::new(Err(refused))).await;
                 // The acks are dropped only when the status has left: a reset would overtake it.
                 sender.closed().await;
                 return;
             }
             let said = statements.borrow_and_update().clone();
             let Some(statement) = said else { continue };
-            if sender.send(Ok(update(&statement, told))).await.is_err() {
+            if sender.send(Box::new(Ok(update(&statement, told)))).await.is_err() {
                 return;
             }
             told = Some(statement.foreign.epoch());

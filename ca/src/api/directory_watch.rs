@@ -11,13 +11,12 @@ use std::net::IpAddr;
 use myelin_identity::id::SpiffeId;
 use myelin_identity::issuance::{DirectoryAnswer, DirectoryQuestion, MYELIN_PROTOCOL, proto};
 use myelin_identity::verify::Peer;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, stopped};
+use super::{Api, lean, stopped};
 use crate::authority::HEARTBEAT;
 
 /// Addresses that one stream may ask about: what one workload dials, many times over (as the proto
@@ -29,8 +28,8 @@ pub(super) const MAX_PORTS: usize = 64;
 /// Answers that wait for one slow watcher; together they fill a frame rather than one each.
 const ANSWERS_BUFFERED: usize = 64;
 
-pub(super) type Answers = ReceiverStream<Result<proto::DirectoryAnswer, Status>>;
-type Sender = mpsc::Sender<Result<proto::DirectoryAnswer, Status>>;
+pub(super) type Answers = lean::Told<proto::DirectoryAnswer>;
+type Sender = lean::Sender<proto::DirectoryAnswer>;
 
 /// What a stream asked, and what it was told last.
 #[derive(Default)]
@@ -46,9 +45,9 @@ impl Api {
         let permit = permit.map_err(|_| {
             Status::resource_exhausted("too many watches on this CA; try another replica")
         })?;
-        let (sender, answers) = mpsc::channel(ANSWERS_BUFFERED);
+        let (sender, answers) = lean::channel(ANSWERS_BUFFERED);
         tokio::spawn(self.clone().tell_directory(peer, request.into_inner(), sender, permit));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(answers))
     }
 
     async fn tell_directory(
@@ -65,7 +64,7 @@ impl Api {
             () = stopped(self.stopping.clone()) => Ok(()),
         };
         if let Err(status) = ended {
-            let _ = sender.send(Err(status)).await;
+            let _ = sender.send(Box::new(Err(status))).await;
             // A dropped question stream is a reset, which would overtake the status on its way to
             // the client.
             super::linger(&mut questions).await;
@@ -105,7 +104,7 @@ impl Api {
                     Err(RecvError::Closed) => return Ok(()),
                 },
                 permit = sender.reserve(), if !outbox.is_empty() => match (permit, outbox.pop_front()) {
-                    (Ok(permit), Some(answer)) => permit.send(Ok(answer.into())),
+                    (Ok(permit), Some(answer)) => permit.send(Box::new(Ok(answer.into()))),
                     _ => return Ok(()),
                 },
                 _ = beat.tick() => {}

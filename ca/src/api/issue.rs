@@ -8,6 +8,7 @@ use myelin_identity::issuance::{IssueResponse, Lineage, LineageId, proto};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::turns::{Turn, Who};
 use super::{Api, audit, caller};
 use crate::attest::{Caller, Proven, attestor_of};
 use crate::authority::{IssueError, Issued, Reason};
@@ -25,12 +26,14 @@ impl Api {
         request: Request<proto::IssueRequest>,
     ) -> Result<Response<proto::IssueResponse>, Status> {
         let (started, caller) = (Instant::now(), caller(&request)?);
+        let who = if caller.peer.is_some() { Who::Renewing } else { Who::New };
+        let turn = self.issues.take(who).await;
         let request = request.into_inner();
         let asked = Asked { attestor: attestor_of(&request), caller, started };
         let now = self.authority.clock().seconds();
         let result = match self.attestors.prove(request, &asked.caller, now).await {
             Err(error) => self.ended(&asked, Err(error.into())),
-            Ok(proven) => self.issue_to(asked, proven).await?,
+            Ok(proven) => self.issue_to(asked, proven, turn).await?,
         };
         result
             .map(|issued| Response::new(self.reply(issued)))
@@ -43,13 +46,12 @@ impl Api {
         &self,
         asked: Asked,
         proven: Proven,
+        turn: Turn,
     ) -> Result<Result<Issued, IssueError>, Status> {
-        let permit = self.issues.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| Status::unavailable("the CA stops"))?;
         let api = self.clone();
         let task = tokio::spawn(async move {
             let result = api.authority.issue(&asked.caller, &proven).await;
-            drop(permit);
+            drop(turn);
             api.ended(&asked, result)
         });
         task.await

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use myelin_identity::issuance::{EXPORTER_BYTES, EXPORTER_LABEL};
 use myelin_identity::verify::{Peer, Refusal, Role, peer};
 use rustls::ServerConfig;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -24,6 +25,7 @@ use tonic::transport::Server;
 use super::accept::ACCEPT_PAUSE;
 use super::connection::Connection;
 use super::counted::Counted;
+use super::turns::{Turn, Turns, Who};
 use super::{Api, Stopping, ca_server::CaServer, stopped};
 use crate::attest::{Caller, RemoteAddr};
 use crate::authority::Authority;
@@ -31,9 +33,14 @@ use crate::metrics::Metrics;
 
 /// Open connections. Each sidecar holds one; about 60 KiB of buffers each.
 pub const MAX_CONNECTIONS: usize = 8192;
-/// Two round trips across a continent take 0.6 s; a handshake that is not over after this is an
-/// attack or a dead peer.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// What a sidecar allows itself to be connected: cut earlier it would only begin anew. Two round trips
+/// across a continent take 0.6 s; whoever is not done after this is an attack or a dead peer.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Handshakes at work at once, a millisecond of CPU each: the others wait before theirs, in the order of
+/// `turns`, so that none is begun that is over its deadline before it is its turn again.
+const HANDSHAKES_AT_ONCE: usize = 64;
+/// A handshake that takes longer waits for its peer and not for us: somebody else begins meanwhile.
+const HANDSHAKE_TURN: Duration = Duration::from_millis(100);
 /// Largest request: CSR (4 KiB), signatures and keys with much room; refused by its length prefix,
 /// unread.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -62,7 +69,9 @@ pub async fn serve(
     api: Api,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(HANDOVER);
-    let door = Door { tls, authority: api.authority.clone(), metrics: api.metrics.clone(), sender };
+    let (authority, metrics) = (api.authority.clone(), api.metrics.clone());
+    let turns = Turns::new(HANDSHAKES_AT_ONCE);
+    let door = Door { tls, authority, metrics, turns, sender };
     let accepting = tokio::spawn(door.accept(listener, api.stopping.clone()));
     let stopping = stopped(api.stopping.clone());
     let service = CaServer::new(api)
@@ -87,6 +96,7 @@ struct Door {
     tls: Arc<ArcSwap<ServerConfig>>,
     authority: Arc<Authority>,
     metrics: Metrics,
+    turns: Turns,
     sender: mpsc::Sender<Result<Connection, io::Error>>,
 }
 
@@ -139,8 +149,18 @@ impl Door {
     ) -> Result<(TlsStream<TcpStream>, Caller), &'static str> {
         // Small answers must not wait for an acknowledgement; if the option fails they merely do.
         let _ = tcp.set_nodelay(true);
+        // Whoever says nothing takes nobody's turn.
+        let Ok(Ok(())) = timeout(HANDSHAKE_DEADLINE, tcp.readable()).await else {
+            return Err("deadline");
+        };
+        let turn = self.turns.take(self.who(remote)).await;
+        // In a storm some have given up by now: nobody is kept waiting for them.
+        if tcp.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
+            return Err("failed");
+        }
         let acceptor = TlsAcceptor::from(self.tls.load_full());
-        let tls = match timeout(HANDSHAKE_DEADLINE, acceptor.accept(tcp)).await {
+        let shaking = in_turn(turn, acceptor.accept(tcp));
+        let tls = match timeout(HANDSHAKE_DEADLINE, shaking).await {
             Err(_) => return Err("deadline"),
             Ok(Err(error)) => {
                 return Err(Refusal::of_io(&error).map_or("failed", |refusal| refusal.word()));
@@ -156,6 +176,13 @@ impl Door {
         Ok((tls, Caller { remote, peer, exporter }))
     }
 
+    /// Before it has said who it is: whoever calls from where somebody lives comes to renew.
+    fn who(&self, remote: RemoteAddr) -> Who {
+        let now = self.authority.clock().seconds();
+        let lives = self.authority.live().is_inhabited(remote.0.ip().to_canonical(), now);
+        if lives { Who::Renewing } else { Who::New }
+    }
+
     /// Who the verified certificate says the caller is; nobody, if it presented none.
     fn peer(&self, tls: &TlsStream<TcpStream>) -> Result<Option<Peer>, Refusal> {
         let Some(chain) = tls.get_ref().1.peer_certificates() else {
@@ -163,4 +190,14 @@ impl Door {
         };
         peer(chain, &self.authority.bundle(), self.authority.clock().now(), Role::Client).map(Some)
     }
+}
+
+/// Does this work; its turn ends with it, or when it has taken too long.
+async fn in_turn<T>(turn: Turn, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    if let Ok(done) = timeout(HANDSHAKE_TURN, &mut work).await {
+        return done;
+    }
+    drop(turn);
+    work.await
 }

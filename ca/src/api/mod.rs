@@ -18,6 +18,8 @@ use crate::attest::{Attestors, Caller};
 use crate::authority::Authority;
 use crate::metrics::Metrics;
 
+use turns::Turns;
+
 mod accept;
 pub mod admin;
 mod audit;
@@ -27,10 +29,12 @@ mod counted;
 mod directory_watch;
 pub mod federation;
 mod issue;
+mod lean;
 pub mod listen;
 pub mod ops;
 mod succession;
 pub mod tls;
+mod turns;
 
 /// The stubs that tonic makes of the proto file.
 #[allow(
@@ -49,8 +53,9 @@ mod stubs {
 
 pub use stubs::{ca_client, ca_server};
 
-/// Issues under way, also of callers who are gone: one for each connection. More wait.
-pub const MAX_ISSUES: usize = 8192;
+/// Issues under way, also of callers who are gone: two groups of the store, so that one fills while the
+/// other is written. The others wait in the order of `turns`.
+pub const MAX_ISSUES: usize = 512;
 /// Watch streams of one kind at once. A sidecar holds one of each; a fleet beyond this has several
 /// replicas.
 pub const MAX_WATCHES: usize = 8192;
@@ -70,7 +75,7 @@ pub struct Api {
     authority: Arc<Authority>,
     attestors: Arc<Attestors>,
     metrics: Metrics,
-    issues: Arc<Semaphore>,
+    issues: Turns,
     bundle_watches: Arc<Semaphore>,
     directory_watches: Arc<Semaphore>,
     stopping: Stopping,
@@ -87,7 +92,7 @@ impl Api {
             authority,
             attestors,
             metrics,
-            issues: Arc::new(Semaphore::new(MAX_ISSUES)),
+            issues: Turns::new(MAX_ISSUES),
             bundle_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             directory_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             stopping,

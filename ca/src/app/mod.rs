@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use myelin_identity::seal::SealError;
 use rustls_pki_types::UnixTime;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -42,6 +42,7 @@ use crate::template::MIN_LIFETIME;
 
 pub mod ceremony;
 mod console;
+mod descriptors;
 mod endpoint;
 mod evidence;
 mod foreign;
@@ -59,6 +60,11 @@ pub use endpoint::EndpointError;
 
 /// How long open requests may take to finish after SIGTERM: twice the longest request.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Connections that the kernel keeps until they are accepted: a storm of all sidecars arrives within one
+/// round trip, and those that find no room come again a second later. The kernel's own limit
+/// (net.core.somaxconn) is 4096 as well.
+const BACKLOG: u32 = 4096;
 
 /// The machine's clock.
 pub fn system_clock() -> Clock {
@@ -292,6 +298,7 @@ impl Running {
 /// Serves until `shutdown` resolves.
 pub async fn run(config: ServeConfig, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
     tokio::pin!(shutdown);
+    descriptors::raise_limit();
     // A start may wait long for the first intermediate.
     let running = tokio::select! {
         started = Builder::new(config).start() => started?,
@@ -308,7 +315,12 @@ async fn listen_on(
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), AppError> {
     let at = |cause| AppError::Listen { flag, address, cause };
-    let listener = TcpListener::bind(address).await.map_err(at)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(at)?;
+    // A restart must not wait for the connections of the process before it.
+    socket.set_reuseaddr(true).map_err(at)?;
+    socket.bind(address).map_err(at)?;
+    let listener = socket.listen(BACKLOG).map_err(at)?;
     let bound = listener.local_addr().map_err(at)?;
     Ok((listener, bound))
 }

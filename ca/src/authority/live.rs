@@ -50,6 +50,12 @@ impl Live {
         if port == 0 { found.or_else(anybody) } else { found }
     }
 
+    /// Whether anybody lives at this address.
+    pub fn is_inhabited(&self, address: IpAddr, now: UnixSeconds) -> bool {
+        let claims = self.read();
+        claims.get(&address).is_some_and(|here| here.iter().any(|claim| claim.not_after > now))
+    }
+
     /// Addresses whose claims change from now on.
     pub fn changes(&self) -> broadcast::Receiver<IpAddr> {
         self.changes.subscribe()
@@ -186,6 +192,7 @@ mod tests {
         assert_eq!(who(81, NOW).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 1).as_deref(), Some("all"));
         assert_eq!(who(80, NOW + 5), None);
+        assert!(live.is_inhabited(address, NOW) && !live.is_inhabited(address, NOW + 5));
         let single = vec![claim(Some(80), "web", NOW + 1)];
         live.publish(address, &AddressRecord { claims: single }, 2);
         assert_eq!(who(81, NOW), None);

@@ -67,7 +67,8 @@ impl Edge {
         for place in dirty {
             let row = &touched[&place];
             let tile = Tile { level: place.0, index: place.1, width: width(row) };
-            files.push((Resource::Hashes(tile), row.iter().flat_map(|hash| hash.0).collect()));
+            let hashes: Vec<[u8; 32]> = row.iter().map(|hash| hash.0).collect();
+            files.push((Resource::Hashes(tile), hashes.concat()));
         }
         let (root, paths) = prove(&touched, self.size, edge.size)?;
         edge.tiles = touched;
