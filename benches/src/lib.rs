@@ -13,6 +13,7 @@ pub mod budget;
 pub mod compare;
 pub mod credentials;
 pub mod handshake;
+pub mod issuance;
 pub mod mesh;
 pub mod traffic;
 

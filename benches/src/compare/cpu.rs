@@ -70,7 +70,7 @@ fn machine(stat: &str) -> (f64, f64, f64) {
 }
 
 /// User and system seconds of one process.
-fn process_s(pid: i32) -> f64 {
+pub(crate) fn process_s(pid: i32) -> f64 {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid));
     let spent = clock.and_then(clock_gettime);
     spent.map_or(0.0, |spent| Duration::from(spent).as_secs_f64())

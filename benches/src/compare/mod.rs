@@ -7,7 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod args;
-mod cpu;
+pub(crate) mod cpu;
 mod figures;
 mod load;
 mod machine;

@@ -1,0 +1,204 @@
+//! The callers' half, as a sidecar does it: one TLS connection with its exporter, a host's proof, an
+//! issue. Called by every measurement.
+//!
+//! Never: shares a connection's proof with another connection.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use hyper_util::rt::TokioIo;
+use myelin_ca::api::ca_client::CaClient;
+use myelin_ca::app::system_clock;
+use myelin_identity::bundle::TrustBundle;
+use myelin_identity::issuance::{
+    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, Lineage, RequestKey, proto, sign_host_proof,
+};
+use myelin_identity::verify::CaVerifier;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use proto::issue_request::Attestation;
+
+/// What a sidecar with SVIDs of a day allows one attempt: so much to be connected, and as much again
+/// for the answer.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Where the CA is, and by what it is known.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) grpc: SocketAddr,
+    pub(super) bundle: Arc<TrustBundle>,
+}
+
+/// A host and one request of it, made before anything is measured.
+pub(super) struct Prepared {
+    pub(super) host: Host,
+    svid_key_der: Vec<u8>,
+    csr_der: Vec<u8>,
+    request_key: RequestKey,
+}
+
+pub(super) struct Host {
+    key: EcdsaKeyPair,
+    spki: Vec<u8>,
+    /// Where it lives, and from where it calls.
+    pub(super) address: Ipv4Addr,
+}
+
+/// An SVID as its holder has it.
+pub(super) struct Held {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    key_der: Vec<u8>,
+    pub(super) lineage: Lineage,
+}
+
+/// By what right.
+pub(super) enum Right<'a> {
+    Token(&'a [u8]),
+    Renewal(&'a Held),
+}
+
+/// One connection that has proved the CA.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) client: CaClient<Channel>,
+    exporter: [u8; EXPORTER_BYTES],
+}
+
+impl Host {
+    pub(super) fn new(nth: usize) -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let spki = key.subject_public_key_info();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der())?;
+        Ok(Self { key, spki, address: address(nth) })
+    }
+}
+
+impl Prepared {
+    pub(super) fn new(host: Host) -> Result<Self> {
+        let pair = KeyPair::generate()?;
+        let csr_der = CertificateParams::default().serialize_request(&pair)?.der().to_vec();
+        let request_key = RequestKey::random()?;
+        Ok(Self { host, svid_key_der: pair.serialize_der(), csr_der, request_key })
+    }
+
+    pub(super) fn request(
+        &self,
+        right: &Right<'_>,
+        exporter: &[u8; EXPORTER_BYTES],
+    ) -> Result<proto::IssueRequest> {
+        let Self { host, csr_der, request_key, .. } = self;
+        let host_spki = host.spki.clone();
+        let attestation = match right {
+            Right::Token(secret) => {
+                Attestation::JoinToken(proto::JoinToken { secret: secret.to_vec(), host_spki })
+            }
+            Right::Renewal(held) => {
+                Attestation::Host(proto::Host { host_spki, lineage: Some(held.lineage.into()) })
+            }
+        };
+        Ok(proto::IssueRequest {
+            csr_der: csr_der.clone(),
+            request_key: request_key.as_bytes().to_vec(),
+            attestation: Some(attestation),
+            host_signature: sign_host_proof(&host.key, exporter, csr_der, request_key)?,
+            lifetime_seconds: 0,
+        })
+    }
+
+    /// What its holder has, once it is issued.
+    pub(super) fn held(
+        self,
+        chain: Vec<CertificateDer<'static>>,
+        lineage: Lineage,
+    ) -> (Host, Held) {
+        (self.host, Held { chain, key_der: self.svid_key_der, lineage })
+    }
+}
+
+impl Target {
+    /// A connection from `from`, that shows `held`.
+    pub(super) async fn connect(&self, from: Ipv4Addr, held: Option<&Held>) -> Result<Link> {
+        let config = self.config(held)?;
+        let connected = timeout(ATTEMPT, self.connect_with(config, from)).await;
+        connected.context("not connected in time")?
+    }
+
+    fn config(&self, held: Option<&Held>) -> Result<ClientConfig> {
+        let mut provider = default_provider();
+        provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
+        let builder =
+            ClientConfig::builder_with_details(Arc::new(provider), Arc::new(system_clock()))
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(CaVerifier::new(self.bundle.clone())));
+        let mut config = match held {
+            Some(held) => {
+                let key = PrivateKeyDer::Pkcs8(held.key_der.clone().into());
+                builder.with_client_auth_cert(held.chain.clone(), key)?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        Ok(config)
+    }
+
+    async fn connect_with(&self, config: ClientConfig, from: Ipv4Addr) -> Result<Link> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let tcp = socket.connect(self.grpc).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::from(self.grpc.ip());
+        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        let (_, session) = tls.get_ref();
+        let exporter = session.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
+        let mut once = Some(TokioIo::new(tls));
+        let connector = tower::service_fn(move |_| {
+            let stream = once.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+            async move { stream }
+        });
+        let endpoint = Endpoint::from_static("http://myelin-ca");
+        let channel = endpoint.connect_with_connector(connector).await?;
+        Ok(Link { client: CaClient::new(channel), exporter })
+    }
+}
+
+impl Link {
+    /// One issue; the SVID comes back unverified.
+    pub(super) async fn issue(
+        &mut self,
+        prepared: &Prepared,
+        right: &Right<'_>,
+    ) -> Result<IssueResponse> {
+        let request = prepared.request(right, &self.exporter)?;
+        let answered = timeout(ATTEMPT, self.client.issue(request)).await;
+        let response = answered.context("not answered in time")??;
+        Ok(response.into_inner().try_into()?)
+    }
+}
+
+/// Where the `nth` host lives: each in a place of its own, all of them on this machine.
+pub(super) fn address(nth: usize) -> Ipv4Addr {
+    let [_, a, b, c] = (u32::try_from(nth).unwrap_or_default() + 0x01_0000).to_be_bytes();
+    Ipv4Addr::new(127, a, b, c)
+}
+
+/// The same as the CA sees it.
+pub(super) fn ip(nth: usize) -> IpAddr {
+    IpAddr::V4(address(nth))
+}
