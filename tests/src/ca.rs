@@ -198,6 +198,10 @@ impl Ca {
         SocketAddr::new(self.pod.v4(), PORT)
     }
 
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
     pub fn pod(&self) -> &Pod {
         &self.pod
     }

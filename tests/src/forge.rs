@@ -52,13 +52,7 @@ pub struct Credential {
 impl Forge {
     /// Robs a running CA.
     pub async fn of(ca: &Ca) -> Result<Self> {
-        let data = DataDir::open(ca.data())?;
-        let copy = tempfile::tempdir()?;
-        let path = copy.path().join("store.redb");
-        fs::copy(data.store(), &path).context("cannot copy the CA's store")?;
-        let seal_key = SealKey::from_bytes(*read_secret(&data.default_seal_key())?);
-        let journal = Journal::new(Arc::new(Embedded::open(&path)?));
-        let replica = ReplicaId::open_or_make(ca.data(), ReplicaId::from_bytes([0; 8]))?;
+        let (journal, seal_key, replica) = robbed(ca)?;
         let current = journal.read::<BundleRecord>(CURRENT).await?.context("no trust record")?;
         let current = SignedStep::try_from(&current.record).map_err(anyhow::Error::msg)?;
         let (root, root_key) = open(&journal, &root_name(&current.step.active), &seal_key).await?;
@@ -113,6 +107,23 @@ impl Forge {
         let clock = Clock::new(now);
         Ok(Configs::build(&credential.chain, &credential.key, &self.bundle()?, &alpns, &clock)?)
     }
+}
+
+/// Robs a running CA whose root is elsewhere: its intermediate, with the key.
+pub async fn stolen_intermediate(ca: &Ca) -> Result<(CertificateDer<'static>, KeyPair)> {
+    let (journal, seal_key, replica) = robbed(ca)?;
+    open(&journal, &issuing_name(&replica), &seal_key).await
+}
+
+/// A copy of a CA's store, and what opens it.
+fn robbed(ca: &Ca) -> Result<(Journal, SealKey, ReplicaId)> {
+    let data = DataDir::open(ca.data())?;
+    let copy = tempfile::tempdir()?;
+    let path = copy.path().join("store.redb");
+    fs::copy(data.store(), &path).context("cannot copy the CA's store")?;
+    let seal_key = SealKey::from_bytes(*read_secret(&data.default_seal_key())?);
+    let journal = Journal::new(Arc::new(Embedded::open(&path)?));
+    Ok((journal, seal_key, ReplicaId::open_or_make(ca.data(), ReplicaId::from_bytes([0; 8]))?))
 }
 
 /// The template of an ordinary SVID, to be bent.

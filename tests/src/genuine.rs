@@ -30,8 +30,9 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use crate::ca::Ca;
 use crate::forge::now;
-use crate::mesh::{Mesh, TRUST_DOMAIN};
+use crate::mesh::Mesh;
 
 /// Far beyond what an issue takes here.
 const ENROLLED_WITHIN: Duration = Duration::from_secs(20);
@@ -51,15 +52,20 @@ pub struct Genuine {
 impl Genuine {
     /// Enrols `pod` with a join token for `id` and the pod's addresses.
     pub async fn enrol(mesh: &Mesh, pod: &Pod, id: &str) -> Result<Self> {
+        Self::enrol_at(&mesh.ca, pod, id).await
+    }
+
+    /// The same at any CA.
+    pub async fn enrol_at(ca: &Ca, pod: &Pod, id: &str) -> Result<Self> {
         let state = tempfile::tempdir()?;
-        let token = mesh.ca.token(id, pod.addresses()).await?;
+        let token = ca.token(id, pod.addresses()).await?;
         let clock = Clock::new(now);
         let store = Store::new(vec![b"h2".to_vec()], clock.clone(), None);
         let mut bumped = store.subscribe();
         let config = credentials::Config {
-            trust_domain: TrustDomain::parse(TRUST_DOMAIN)?,
+            trust_domain: TrustDomain::parse(ca.trust_domain())?,
             id: None,
-            cas: vec![Endpoint(mesh.ca.endpoint())],
+            cas: vec![Endpoint(ca.endpoint())],
             state_dir: state.path().join("state"),
             join_token: Some(token.trim().parse::<JoinToken>()?),
             evidence: Evidence::None,
@@ -79,7 +85,7 @@ impl Genuine {
             Ok(Ok(_)) => {}
             _ => bail!(
                 "no SVID for {id} within {ENROLLED_WITHIN:?}; the CA said: {}",
-                mesh.ca.last_words()
+                ca.last_words()
             ),
         }
         Ok(Self { store, _state: state, _leave: leave })

@@ -13,6 +13,7 @@ pub mod forge;
 pub mod genuine;
 pub mod hole;
 pub mod http;
+pub mod knock;
 pub mod mesh;
 pub mod metrics;
 pub mod programs;

@@ -257,7 +257,7 @@ async fn open_authority(
     if let Some(witnesses) = witnesses::open(&config.witnesses, &clock)? {
         logs.ask(&witnesses, &metrics.log);
     }
-    waiting::adopt_root(&journal, config, &home.pin).await?;
+    waiting::adopt_root(&journal, config, &home.pin, logs.root.key()).await?;
     waiting::until_issuer(&journal, &vault, &home.replica, (config, data), &clock).await?;
     let now = clock.seconds();
     let trust_domain = &config.trust_domain;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use myelin_identity::bundle::TrustBundle;
+use myelin_identity::log::LogKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::sync::{Notify, watch};
@@ -31,6 +32,7 @@ pub(super) async fn adopt_root(
     journal: &Journal,
     config: &ServeConfig,
     pin: &Pin,
+    log: &LogKey,
 ) -> Result<(), AppError> {
     let Some(path) = &config.root_cert else { return Ok(()) };
     let wrong = |why: String| ConfigError::RootCert { path: path.clone(), why };
@@ -38,10 +40,26 @@ pub(super) async fn adopt_root(
         CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
     let roots = roots.map_err(|error| wrong(error.to_string()))?;
     let bundle = TrustBundle::new(config.trust_domain.clone(), 1, roots)
-        .map_err(|error| wrong(error.to_string()))?;
+        .map_err(|error| wrong(error.to_string()))?
+        .stating(log);
+    for root in bundle.root_ids() {
+        match bundle.log_of(&root) {
+            Ok(Some(counts)) if counts == *log => {}
+            Ok(other) => return Err(wrong(elsewhere(other.as_ref())).into()),
+            Err(error) => return Err(wrong(error.to_string()).into()),
+        }
+    }
     adopt(journal, &bundle).await?;
     // The operator's file is the anchor: nothing in the store has to be believed.
     Ok(pin_current(journal, pin).await?)
+}
+
+/// Whose log a root names that this CA cannot write.
+fn elsewhere(log: Option<&LogKey>) -> String {
+    let name = log.map_or("none", LogKey::name);
+    format!(
+        "it names the log {name}, whose key is not here; a root for this CA names none, then this CA keeps its log"
+    )
 }
 
 /// Returns when there is an intermediate to issue with; at once if there is one.

@@ -7,6 +7,7 @@
 
 use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle, TrustStep};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::NoteKeyError as KeyError;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +26,19 @@ pub struct BundleRecord {
     pub since: UnixSeconds,
     pub before: Hex,
     pub roots_der: Vec<Blob>,
+    /// The logs of roots whose certificates name none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub root_logs: Vec<RootLog>,
     pub signer: Hex,
     pub signature: Blob,
+}
+
+/// Which log counts below a root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootLog {
+    pub root: Hex,
+    /// `name+id+key`, as signed notes write it.
+    pub log: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +89,14 @@ impl From<&SignedStep> for BundleRecord {
             since: step.since,
             before: Hex(step.before.to_vec()),
             roots_der: step.bundle.roots().map(|root| Blob(root.to_vec())).collect(),
+            root_logs: step
+                .bundle
+                .stated_logs()
+                .map(|(root, log)| RootLog {
+                    root: Hex(root.as_bytes().to_vec()),
+                    log: log.to_string(),
+                })
+                .collect(),
             signer: Hex(signed.signer.as_bytes().to_vec()),
             signature: Blob(signed.signature.clone()),
         }
@@ -89,7 +109,13 @@ impl TryFrom<&BundleRecord> for SignedStep {
     fn try_from(record: &BundleRecord) -> Result<Self, String> {
         let domain = TrustDomain::parse(&record.trust_domain).map_err(|why| why.to_string())?;
         let roots = record.roots_der.iter().map(|der| CertificateDer::from(der.0.clone()));
+        let stated = record.root_logs.iter().map(|stated| {
+            let log = stated.log.parse().map_err(|why: KeyError| why.to_string())?;
+            Ok((RootId::from_bytes(digest(&stated.root)?), log))
+        });
+        let stated: Vec<_> = stated.collect::<Result<_, String>>()?;
         let bundle = TrustBundle::new(domain, record.generation, roots.collect())
+            .and_then(|bundle| bundle.with_stated(stated))
             .map_err(|why| why.to_string())?;
         let step = TrustStep {
             number: record.number,

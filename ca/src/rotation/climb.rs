@@ -123,9 +123,13 @@ fn plan(
     };
     let grown = u64::from(kept.len() != before.bundle.roots().len());
     let generation = before.bundle.generation() + grown;
+    let bundle = TrustBundle::new(before.bundle.trust_domain().clone(), generation, kept)?;
+    // What is stated of a root is never taken back.
+    let stated = before.bundle.stated_logs().filter(|(root, _)| bundle.holds_root(root));
+    let stated: Vec<_> = stated.map(|(root, log)| (root, log.clone())).collect();
     Ok(TrustStep {
         number: before.number + 1,
-        bundle: TrustBundle::new(before.bundle.trust_domain().clone(), generation, kept)?,
+        bundle: bundle.with_stated(stated)?,
         rung,
         active,
         since: before.since,

@@ -7,6 +7,7 @@
 
 use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle, TrustStep};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::issuer_log;
 
 use super::make::{from_record, make_issuing, make_root, names, to_record};
 use super::replicas::{self, Turn};
@@ -115,7 +116,12 @@ async fn has_sealed_intermediate(
 ) -> Result<bool, RotationError> {
     for entry in journal.page::<IssuerRecord>(ISSUING, None).await? {
         let Ok(issuing) = Signer::open(&from_record(&entry.record), vault) else { continue };
-        if found.step.bundle.issuer_of(issuing.certificate()) == Some(found.signer) {
+        let bundle = &found.step.bundle;
+        // The root has signed which log counts below it: the record may not say another, or none.
+        let stated = issuer_log(issuing.certificate()).ok().flatten();
+        if bundle.issuer_of(issuing.certificate()) == Some(found.signer)
+            && bundle.stated_log(&found.signer) == stated.as_ref()
+        {
             return Ok(true);
         }
     }

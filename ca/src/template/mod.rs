@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use myelin_identity::log::{LOG_OID, named_log_of_value};
+use myelin_identity::log::{ISSUER_LOG_OID, LOG_OID, named_log_of_value};
 
 use crate::clock::UnixSeconds;
 
@@ -84,9 +84,14 @@ pub struct Extension {
 impl fmt::Display for Extension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hash = digest(&SHA256, &self.der);
-        let named = (self.oid == LOG_OID).then(|| named_log_of_value(&self.der));
-        if let Some(Ok(log)) = &named {
-            write!(f, "names the log {log} (")?;
+        let what = match self.oid.as_slice() {
+            oid if oid == LOG_OID => Some("the log"),
+            oid if oid == ISSUER_LOG_OID => Some("its root's log"),
+            _ => None,
+        };
+        let named = what.map(|what| (what, named_log_of_value(&self.der)));
+        if let Some((what, Ok(log))) = &named {
+            write!(f, "names {what} {log} (")?;
         } else {
             for (n, arc) in self.oid.iter().enumerate() {
                 write!(f, "{}{arc}", if n == 0 { "" } else { "." })?;
@@ -97,7 +102,7 @@ impl fmt::Display for Extension {
         hash.as_ref().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(")")?;
         match named {
-            Some(Err(error)) => write!(f, " is to name a log, and does not: {error}"),
+            Some((what, Err(error))) => write!(f, " is to name {what}, and does not: {error}"),
             _ => Ok(()),
         }
     }

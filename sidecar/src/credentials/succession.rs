@@ -44,13 +44,19 @@ pub(super) async fn confirm(
     held: &TrustBundle,
     announced: TrustBundle,
 ) -> Result<TrustBundle, Unproven> {
-    let older = announced.generation() < held.generation();
-    if older || announced.hash() == held.hash() {
-        // Nothing new to believe; what is older is passed over by whoever holds the newer.
+    if needs_no_vouching(held, &announced) {
         return Ok(announced);
     }
     let steps = ask(stub).await?;
     follow(&steps, held.trust_domain(), held.hash())?.ok_or(Unproven::NotVouchedFor)
+}
+
+/// Nothing new is to be believed; what is older is passed over by whoever holds the newer. Or what we
+/// held, perhaps from a file of roots alone, knew of no log of a root, and from now on demands proofs.
+fn needs_no_vouching(held: &TrustBundle, announced: &TrustBundle) -> bool {
+    announced.generation() < held.generation()
+        || announced.hash() == held.hash()
+        || announced.only_adds_logs_to(held)
 }
 
 /// The present bundle, found from whatever of `known` leads there, with nobody's word but the
@@ -88,4 +94,28 @@ async fn ask(stub: &mut CaStub) -> Result<Vec<SignedStep>, Unproven> {
     let asked = timeout(after, stub.succession(proto::SuccessionRequest {}));
     let answer = asked.await.map_err(|_| Unproven::Silent { after })??;
     Ok(read_succession(answer.into_inner())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use myelin_identity::log::LogKey;
+
+    use super::*;
+    use crate::credentials::testing::Root;
+
+    #[test]
+    fn a_root_s_log_is_added_on_the_ca_s_word_and_never_taken_back_on_it() {
+        let [root, stranger] = [Root::new(), Root::new()];
+        let plain = root.bundle(1);
+        let stating = |name: &str| plain.clone().stating(&LogKey::new(name, [7; 32]).unwrap());
+        for (held, announced, expected) in [
+            (&plain, &stating("kept"), true),
+            (&stating("kept"), &stating("kept"), true),
+            (&stating("kept"), &plain, false),
+            (&stating("kept"), &stating("other"), false),
+            (&plain, &stranger.bundle(1), false),
+        ] {
+            assert_eq!(needs_no_vouching(held, announced), expected, "{held:?} {announced:?}");
+        }
+    }
 }

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
 use myelin_identity::bundle::{RootId, Trust, TrustBundle};
 use myelin_identity::id::TrustDomain;
-use myelin_identity::log::verify;
 use myelin_identity::log::{Chain, LogKey, LogRefusal, Seen, Verified, Witnesses};
+use myelin_identity::log::{named_log_extension, verify};
 use myelin_identity::verify::Peer;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
@@ -44,7 +44,7 @@ type Key = [u8; 32];
 /// changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The root of its path names no log.
+    /// No log counts below the root of its path.
     NoLog,
     /// A declared plain-mTLS peer: it cannot show a proof, and our own configuration exempts it.
     Exempt,
@@ -127,8 +127,8 @@ impl Judge {
         direction: Direction,
     ) -> Result<Standing, NotLogged> {
         let path = path.into();
-        let root = bundle_of(trust, path).and_then(|bundle| root_der(bundle, path.root));
-        let judged = root.and_then(|root| match has_duty(root) {
+        let bundle = bundle_of(trust, path);
+        let judged = bundle.and_then(|bundle| match has_duty(bundle, path.root) {
             false => Ok((Standing::NoLog, NO_LOG)),
             true if declared => Ok((Standing::Exempt, EXEMPT)),
             true => Err(NotLogged::Undeclared),
@@ -208,7 +208,7 @@ impl Judge {
         chain: &[CertificateDer<'_>],
         proof: &[u8],
     ) -> Result<(Standing, &'static str), NotLogged> {
-        let key = key(root, chain);
+        let key = key(bundle.stated_log(root), root, chain);
         // The lock is free again before anything is verified.
         let known = self.lock().get(&key).cloned();
         if let Some(known) = known {
@@ -217,9 +217,9 @@ impl Judge {
             }
             return Ok((known, REMEMBERED_WORD));
         }
-        let root = root_der(bundle, root)?;
-        let (standing, word) = match has_duty(root) {
-            true => match self.verified(chain, root, proof)? {
+        let root_der = root_der(bundle, root)?;
+        let (standing, word) = match has_duty(bundle, root) {
+            true => match self.verified(chain, root_der, bundle.stated_log(root), proof)? {
                 (standing, Told::Yes) => (standing, VERIFIED),
                 // Its next connection tells it again.
                 (standing, Told::No) => return Ok((standing, VERIFIED)),
@@ -238,13 +238,14 @@ impl Judge {
         &self,
         chain: &[CertificateDer<'_>],
         root: &CertificateDer<'_>,
+        stated: Option<&LogKey>,
         proof: &[u8],
     ) -> Result<(Standing, Told), NotLogged> {
         let [leaf, intermediate] = chain else {
             return Err(NotLogged::Chain { seen: chain.len() });
         };
         let path = Chain { leaf, intermediate, root };
-        let Verified { leaf, issuer, .. } = verify(proof, &path, None, &self.witnesses)?;
+        let Verified { leaf, issuer, .. } = verify(proof, &path, stated, &self.witnesses)?;
         let logs = [leaf.log.clone(), issuer.log.clone()];
         // A log that has forked has nothing more to tell.
         self.not_forked(&logs)?;
@@ -272,7 +273,8 @@ fn bundle_of<'t>(trust: Trust<'t>, path: Path<'_>) -> Result<&'t TrustBundle, No
     let unknown = NotLogged::Refused(LogRefusal::UnknownLog { whose: "root" });
     let bundle = trust.of(trust_domain).ok_or(unknown)?;
     let is_ours = trust_domain == trust.own().trust_domain();
-    if is_ours || trust.is_unlogged(trust_domain) || has_duty(root_der(bundle, root)?) {
+    root_der(bundle, root)?;
+    if is_ours || trust.is_unlogged(trust_domain) || has_duty(bundle, root) {
         return Ok(bundle);
     }
     Err(NotLogged::ForeignUnlogged { trust_domain: trust_domain.clone() })
@@ -288,10 +290,12 @@ fn root_der<'b>(
     root.ok_or(NotLogged::Refused(LogRefusal::UnknownLog { whose: "root" }))
 }
 
-/// Each certificate's length goes in as well, so that no two chains read the same.
-fn key(root: &RootId, chain: &[CertificateDer<'_>]) -> Key {
+/// Each certificate's length goes in as well, so that no two chains read the same; and the log that
+/// the bundle states, so that what was judged without one is judged again.
+fn key(stated: Option<&LogKey>, root: &RootId, chain: &[CertificateDer<'_>]) -> Key {
     let mut hash = Context::new(&SHA256);
     hash.update(root.as_bytes());
+    hash.update(&stated.map_or(Vec::new(), named_log_extension));
     for certificate in chain {
         hash.update(&(certificate.len() as u64).to_be_bytes());
         hash.update(certificate);

@@ -5,5 +5,6 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod logged;
 mod memory;
 mod root;

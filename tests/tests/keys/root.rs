@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use myelin_tests::ca::Ca;
 use myelin_tests::programs::{failure, output};
-use myelin_tests::{Mesh, Options, Spec, binaries};
+use myelin_tests::{Mesh, Options, Spec, Workload, binaries};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const DOMAIN: &str = "corp.test";
+pub(crate) const DOMAIN: &str = "corp.test";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a program on the offline machine: here, outside of every pod.
@@ -71,13 +71,53 @@ async fn request(ca: &Ca, dir: &Path) -> Result<PathBuf> {
     Ok(asked[0]["request"].as_str().context("no request")?.into())
 }
 
-/// Two sidecars below this CA: one line there, one back.
+/// A CA that issues below a root of OpenSSL's, and that root's certificate, with its key beside it.
+pub(crate) async fn below_corporate_root(mesh: &Mesh) -> Result<(Ca, PathBuf)> {
+    let dir = mesh.subdir("corporation")?;
+    let (key, root) = corporate_root(&dir, "corp", "ec_paramgen_curve:P-384", "-sha384")?;
+    let ca = mesh.ca_below(DOMAIN, &root).await?;
+    let csr = request(&ca, &dir).await?;
+    let issuer = csr.with_extension("crt");
+    sign(&csr, &key, &root, "365", &issuer)?;
+    output(ca.issuer(&["import", text(&issuer)])?, LIMIT).await?;
+    ca.ready().await?;
+    Ok((ca, root))
+}
+
+/// What a corporate CA does with a request.
+fn sign(csr: &Path, key: &Path, root: &Path, days: &str, issuer: &Path) -> Result<String> {
+    let _ = fs::remove_file(issuer);
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        text(csr),
+        "-CA",
+        text(root),
+        "-CAkey",
+        text(key),
+        "-days",
+        days,
+        "-sha384",
+        "-copy_extensions",
+        "copyall",
+        "-out",
+        text(issuer),
+    ])
+}
+
+/// A workload below this CA, with its sidecar.
+pub(crate) async fn workload(mesh: &Mesh, ca: &Ca, name: &str) -> Result<Workload> {
+    let spec = Spec { trust_domain: DOMAIN.to_owned(), ..Spec::new(name) };
+    let workload = mesh.prepare_in(mesh.pod(name)?, ca, spec).await?;
+    workload.run().await?;
+    Ok(workload)
+}
+
+/// Two sidecars below this CA: one line there, one back, and each has seen that the other is logged.
 async fn talk(mesh: &Mesh, ca: &Ca) -> Result<()> {
-    let spec = |name: &str| Spec { trust_domain: DOMAIN.to_owned(), ..Spec::new(name) };
-    let client = mesh.prepare_in(mesh.pod("client")?, ca, spec("client")).await?;
-    let server = mesh.prepare_in(mesh.pod("server")?, ca, spec("server")).await?;
-    client.run().await?;
-    server.run().await?;
+    let client = workload(mesh, ca, "client").await?;
+    let server = workload(mesh, ca, "server").await?;
     let listener = server.pod.tcp_listen(server.v4(7000)).await?;
     let echo = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
@@ -93,6 +133,11 @@ async fn talk(mesh: &Mesh, ca: &Ca) -> Result<()> {
     echo.await??;
     drop(stream);
     server.outcome("inbound", "completed", 1.0).await?;
+    for (workload, direction) in [(&client, "outbound"), (&server, "inbound")] {
+        let judged = [("direction", direction), ("outcome", "verified")];
+        let seen = workload.metrics().await?.sum("myelin_log_proofs_total", &judged);
+        ensure!(seen >= 1.0, "{direction}: {seen} proofs were verified");
+    }
     Ok(())
 }
 
@@ -104,26 +149,7 @@ async fn a_corporate_root_made_by_openssl_carries_two_sidecars() -> Result<()> {
     let ca = mesh.ca_below(DOMAIN, &root).await?;
     let csr = request(&ca, &dir).await?;
     let issuer = csr.with_extension("crt");
-    let sign = |key: &Path, root: &Path, days: &str| {
-        let _ = fs::remove_file(&issuer);
-        openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            text(&csr),
-            "-CA",
-            text(root),
-            "-CAkey",
-            text(key),
-            "-days",
-            days,
-            "-sha384",
-            "-copy_extensions",
-            "copyall",
-            "-out",
-            text(&issuer),
-        ])
-    };
+    let sign = |key: &Path, root: &Path, days| sign(&csr, key, root, days, &issuer);
     let import = async || failure(ca.issuer(&["import", text(&issuer)])?, LIMIT).await;
 
     // Another root of the same name does not count.

@@ -6,17 +6,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use myelin_identity::bundle::ForeignBundles;
 use myelin_lab::Pod;
-use myelin_sidecar::addr::{Clock, Endpoint};
+use myelin_sidecar::addr::Clock;
 use myelin_sidecar::relay::{Arrived, Carrier, Link, Step};
-use myelin_sidecar::tls::{self, Configs, Deadline, Offer};
-use myelin_sidecar::wire::{Acceptor, Budget, Dialer, Event, Refuse};
+use myelin_sidecar::tls::{self, Configs, Deadline};
+use myelin_sidecar::wire::{Acceptor, Dialer, Event, Refuse};
 use myelin_tests::forge::{Credential, now};
+use myelin_tests::knock::{BUDGET, dial};
+pub(crate) use myelin_tests::knock::{SOON, Said, open};
 use myelin_tests::{Mesh, Options, Spec, Workload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,8 +25,6 @@ use tokio::task::JoinHandle;
 use crate::ca::LogCa;
 
 pub(crate) const PORT: u16 = 7_000;
-pub(crate) const SOON: Duration = Duration::from_secs(15);
-const BUDGET: Budget = Budget { max_uses: NonZeroU64::MAX, max_bytes: NonZeroU64::MAX };
 
 pub(crate) const STRANGER: &str = "spiffe://mesh.test/ns/test/sa/stranger";
 
@@ -35,13 +33,6 @@ pub(crate) struct Stage {
     pub(crate) ca: LogCa,
     pub(crate) server: Workload,
     pub(crate) stranger: Pod,
-}
-
-/// What an acceptor said to the first use.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    Accepted,
-    Refused(Refuse),
 }
 
 impl Stage {
@@ -81,14 +72,7 @@ impl Stage {
 
     /// A mesh connection from the stranger to the workload, showing this proof.
     pub(crate) async fn connect(&self, own: &Credential, proof: &[u8]) -> Result<Link<Dialer>> {
-        let to = self.server.v4(PORT);
-        let tcp = self.stranger.tcp_connect(to).await?;
-        let configs = self.configs(own)?;
-        let offer = Offer::Myelin1;
-        let session = tls::dial(tcp, Endpoint(to), offer, &configs, Deadline(SOON)).await?;
-        let mut link = Link::new(session.records, Dialer::new(BUDGET));
-        link.greet(proof, SOON, |_| ()).await?;
-        Ok(link)
+        dial(&self.stranger, self.server.v4(PORT), &self.configs(own)?, proof).await
     }
 
     /// The same, and what the first use on it hears.
@@ -151,18 +135,6 @@ impl Stage {
         })
         .await
     }
-}
-
-/// Opens a use and hears what becomes of it.
-pub(crate) async fn open(link: &mut Link<Dialer>) -> Result<Said> {
-    link.control(Dialer::open)?;
-    link.flush().await?;
-    let said = link.event(SOON, |event| match event {
-        Event::Accepted(_) => Some(Said::Accepted),
-        Event::Refused(_, why) => Some(Said::Refused(why)),
-        _ => None,
-    });
-    said.await?.flatten().context("neither accepted nor refused")
 }
 
 /// Whether the workload still answers on this use.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BundleError, MAX_CERTIFICATE_BYTES, MAX_ROOTS, TrustBundle};
 use crate::id::TrustDomain;
+use crate::log::LogKey;
 use crate::pem;
 use crate::x509::parse;
 
@@ -29,6 +30,10 @@ pub struct SpiffeDocument {
     pub bundle: TrustBundle,
     pub refresh_hint_seconds: Option<u64>,
 }
+
+/// A line before a root's block with the log that the bundle states for it; other readers of PEM pass
+/// it over.
+const LOG_LINE: &str = "myelin-root-log: ";
 
 /// SEC 1, section 2.3.3.
 const UNCOMPRESSED: u8 = 4;
@@ -59,12 +64,20 @@ struct Jwk {
 }
 
 impl TrustBundle {
-    /// One CERTIFICATE block a root. PEM says neither trust domain nor generation.
+    /// One CERTIFICATE block a root, with its log on a line before it if the bundle states one. PEM
+    /// says neither trust domain nor generation.
     pub fn to_pem(&self) -> String {
-        self.roots().map(|root| pem::encode("CERTIFICATE", root)).collect()
+        let mut out = String::new();
+        for (root, id) in self.roots().zip(self.root_ids()) {
+            if let Some(log) = self.stated_log(&id) {
+                out.push_str(&format!("{LOG_LINE}{log}\n"));
+            }
+            out.push_str(&pem::encode("CERTIFICATE", root));
+        }
+        out
     }
 
-    /// Text between the blocks is passed over; a block of another kind (a key!) is an error.
+    /// Other text between the blocks is passed over; a block of another kind (a key!) is an error.
     pub fn from_pem(
         trust_domain: TrustDomain,
         generation: u64,
@@ -83,10 +96,13 @@ impl TrustBundle {
                 }
             }
         }
-        Self::new(trust_domain, generation, roots)
+        let bundle = Self::new(trust_domain, generation, roots)?;
+        let stated: Vec<_> = bundle.root_ids().zip(stated_in(pem)?).collect();
+        bundle.with_stated(stated.into_iter().filter_map(|(root, log)| Some((root, log?))))
     }
 
-    /// The SPIFFE trust bundle format; the generation is its `spiffe_sequence`.
+    /// The SPIFFE trust bundle format; the generation is its `spiffe_sequence`. Stated logs have no
+    /// place in it.
     pub fn to_spiffe_json(&self) -> String {
         self.to_spiffe_json_hinting(REFRESH_HINT_SECONDS)
     }
@@ -133,6 +149,20 @@ impl SpiffeDocument {
         let bundle = TrustBundle::new(trust_domain, set.spiffe_sequence, roots)?;
         Ok(Self { bundle, refresh_hint_seconds: set.spiffe_refresh_hint })
     }
+}
+
+/// The log that stands before each block, if one does.
+fn stated_in(pem: &str) -> Result<Vec<Option<LogKey>>, BundleError> {
+    let (mut stated, mut log) = (Vec::new(), None);
+    for line in pem.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix(LOG_LINE) {
+            let why = "a root's log cannot be read; expected <name>+<8 hex digits>+<base64>";
+            log = Some(text.parse().map_err(|_| BundleError::Pem { why })?);
+        } else if line.starts_with("-----BEGIN ") {
+            stated.push(log.take());
+        }
+    }
+    Ok(stated)
 }
 
 fn check_size(text: &str) -> Result<(), BundleError> {

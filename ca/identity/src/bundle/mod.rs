@@ -9,6 +9,7 @@
 mod deny;
 mod foreign;
 mod forms;
+mod logs;
 mod succession;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use std::str::FromStr;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use crate::id::TrustDomain;
+use crate::log::LogKey;
 use crate::x509::{CaFacts, Validity, hex, sha256, unhex32};
 
 /// A rotation step holds two roots; federation and a botched ladder may double that a few times.
@@ -53,6 +55,8 @@ pub(crate) struct Root {
     pub(crate) path_length: Option<u32>,
     pub(crate) anchor: TrustAnchor<'static>,
     der: CertificateDer<'static>,
+    /// The log of what it issues, if its certificate names none.
+    stated: Option<LogKey>,
 }
 
 /// What a root says about whom it signed.
@@ -65,7 +69,8 @@ pub struct RootAbove {
     pub path_length: Option<u32>,
 }
 
-/// SHA-256 over the sorted SHA-256 of each root's DER. Displayed and parsed as lower-case hex.
+/// SHA-256 over the sorted SHA-256 of each root's DER; where the bundle states a root's log, of both
+/// (`Root::hashed`). Displayed and parsed as lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BundleHash([u8; 32]);
 
@@ -80,6 +85,8 @@ pub enum BundleError {
     NotSelfIssued { position: usize },
     #[error("root {position} of the bundle is there twice; remove one")]
     Duplicate { position: usize },
+    #[error("the bundle states the log {why}")]
+    StatedLog { why: &'static str },
     #[error("the bundle has {bytes} bytes, more than {limit}")]
     TooBig { bytes: usize, limit: usize },
     #[error("the bundle is not PEM with CERTIFICATE blocks only: {why}")]
@@ -170,9 +177,10 @@ impl TrustBundle {
         self.roots.iter().any(|root| valid(&root.validity))
     }
 
-    /// Depends on the set of roots only: neither on their order nor on name and generation.
+    /// Depends on the set of roots and their stated logs only: neither on their order nor on name and
+    /// generation.
     pub fn hash(&self) -> BundleHash {
-        BundleHash::of_roots(self.roots.iter().map(|root| root.id))
+        BundleHash::of_roots(self.roots.iter().map(Root::hashed))
     }
 
     pub(crate) fn anchors(&self) -> Vec<TrustAnchor<'_>> {
@@ -201,6 +209,7 @@ impl Root {
             path_length: facts.path_length,
             anchor,
             der,
+            stated: None,
         })
     }
 }
@@ -248,6 +257,7 @@ impl fmt::Debug for TrustBundle {
             .field("trust_domain", &self.trust_domain)
             .field("generation", &self.generation)
             .field("roots", &self.root_ids().collect::<Vec<_>>())
+            .field("stated_logs", &self.stated_logs().collect::<Vec<_>>())
             .finish()
     }
 }

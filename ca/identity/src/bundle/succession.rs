@@ -8,6 +8,7 @@
 
 use super::{BundleHash, RootId, TrustBundle};
 use crate::id::TrustDomain;
+use crate::log::named_log_extension;
 use crate::x509::{CaFacts, sha256};
 
 /// The steps of twenty rotations: whoever slept longer than that joins anew.
@@ -70,6 +71,8 @@ pub enum StepError {
          changes and by nothing else"
     )]
     Generation { number: u64, held: u64, found: u64 },
+    #[error("trust record {number} takes back or changes the log that was stated for a root")]
+    OtherLog { number: u64 },
     #[error("trust record {number} names an active root that is not in its bundle")]
     ActiveNotThere { number: u64 },
 }
@@ -107,6 +110,11 @@ impl TrustStep {
         for root in self.bundle.roots() {
             put(&mut out, root);
         }
+        // Nothing follows where nothing is stated.
+        for (root, log) in self.bundle.stated_logs() {
+            out.extend(root.as_bytes());
+            put(&mut out, &named_log_extension(log));
+        }
         out
     }
 
@@ -133,6 +141,11 @@ impl SignedStep {
         let same = self.step.bundle.hash() == before.bundle.hash();
         if found < held || (found == held) != same {
             return Err(StepError::Generation { number, held, found });
+        }
+        let now = &self.step.bundle;
+        let kept = |(root, log)| !now.holds_root(&root) || now.stated_log(&root) == Some(log);
+        if !before.bundle.stated_logs().all(kept) {
+            return Err(StepError::OtherLog { number });
         }
         self.signed_under(&before.bundle)
     }

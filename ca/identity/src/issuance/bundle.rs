@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 
-use super::{IssuanceError, at_most, proto};
+use super::{IssuanceError, at_most, exactly, proto};
 use crate::bundle::{
     DenyEntry, DenyList, DenySubject, ForeignBundle, ForeignBundles, MAX_CERTIFICATE_BYTES,
-    MAX_DENY_ENTRIES, MAX_FOREIGN, MAX_ROOTS, Serial, SignedDenyList, TrustBundle,
+    MAX_DENY_ENTRIES, MAX_FOREIGN, MAX_ROOTS, RootId, Serial, SignedDenyList, TrustBundle,
 };
 use crate::id::{SpiffeId, TrustDomain};
+use crate::log::{named_log_extension, named_log_of_value};
 use crate::svid::P256_SIGNATURE_MAX_BYTES;
 
 /// A heartbeat slower than a day would tell nobody anything; faster than a second is not the use of
@@ -89,7 +90,13 @@ impl TryFrom<proto::Bundle> for TrustBundle {
             .map_err(|why| IssuanceError::Id { field: "bundle.trust_domain", why })?;
         count("bundle.roots_der", wire.roots_der.len(), MAX_ROOTS)?;
         let roots = wire.roots_der.into_iter().map(CertificateDer::from).collect();
-        Ok(Self::new(trust_domain, wire.generation, roots)?)
+        count("bundle.root_logs", wire.root_logs.len(), MAX_ROOTS)?;
+        let stated = wire.root_logs.into_iter().map(|stated| {
+            let root = RootId::from_bytes(exactly("root_log.root", &stated.root)?);
+            Ok((root, named_log_of_value(&stated.log)?))
+        });
+        let stated = stated.collect::<Result<Vec<_>, IssuanceError>>()?;
+        Ok(Self::new(trust_domain, wire.generation, roots)?.with_stated(stated)?)
     }
 }
 
@@ -99,6 +106,13 @@ impl From<&TrustBundle> for proto::Bundle {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),
             roots_der: bundle.roots().map(|root| root.to_vec()).collect(),
+            root_logs: bundle
+                .stated_logs()
+                .map(|(root, log)| proto::RootLog {
+                    root: root.as_bytes().to_vec(),
+                    log: named_log_extension(log),
+                })
+                .collect(),
         }
     }
 }

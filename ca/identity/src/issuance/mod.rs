@@ -33,6 +33,7 @@ pub use token::{JoinToken, TokenError};
 
 use crate::bundle::{BundleError, DenyError, ForeignError};
 use crate::id::{IdError, TrustDomain};
+use crate::log::NamedLogError;
 use crate::svid::KeyError;
 
 /// Messages of package `myelin.v1`. The CA and the sidecar map their stubs onto these with
@@ -85,6 +86,8 @@ pub enum IssuanceError {
     Protocol { seen: char },
     #[error("`bundle`: {0}")]
     Bundle(#[from] BundleError),
+    #[error("`root_log.log`: {0}")]
+    RootLog(#[from] NamedLogError),
     #[error("`deny_list`: {0}")]
     DenyList(#[from] DenyError),
     #[error("`foreign`: {0}")]

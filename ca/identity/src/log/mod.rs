@@ -27,7 +27,10 @@ pub use checkpoint::{
 };
 pub use entry::{ENTRY_VERSION, Entry, EntryError, entry_of};
 pub use judge::{Chain, LogRefusal, Seen, Verified, Witnesses, verify};
-pub use named::{LOG_OID, NamedLogError, named_log, named_log_extension, named_log_of_value};
+pub use named::{
+    ISSUER_LOG_OID, LOG_OID, NamedLogError, issuer_log, named_log, named_log_extension,
+    named_log_of_value,
+};
 pub use note::{
     KeyError as NoteKeyError, LogKey, MAX_NOTE_BYTES, MAX_SIGNATURES, Note, NoteError, NoteKey,
     NoteSignature, WitnessKey,

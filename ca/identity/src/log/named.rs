@@ -1,9 +1,11 @@
-//! The X.509 extension by which a CA certificate names the log of what it issues: an intermediate
-//! the log of its leaves, a root the log of its intermediates. Written by the CA's signer, read by
-//! `judge` and by monitors.
+//! The X.509 extensions by which a CA certificate names logs: the log of what it issues (an
+//! intermediate that of its leaves, a root that of its intermediates), and, below a root that names
+//! none because somebody else made it, the log that it is in itself. Written by the CA's signer, read
+//! by `judge`, by whoever meets a CA for the first time, and by monitors.
 //!
-//! The object identifier lies in the arc that Microsoft set apart for identifiers made from a random
-//! GUID (ours is 66085cf6-00be-43e1-a092-7704c6ecb4ae); a registered one would read no different.
+//! The object identifiers lie in the arc that Microsoft set apart for identifiers made from a random
+//! GUID (ours are 66085cf6-00be-43e1-a092-7704c6ecb4ae and 9e4731b9-1a18-4551-9bf0-3c6c9efa24fe); a
+//! registered one would read no different.
 //!
 //! Never: critical; who does not know it must still be able to verify the chain.
 
@@ -14,9 +16,14 @@ use x509_parser::certificate::X509Certificate;
 use super::note::{KeyError, LogKey};
 use crate::x509::{Malformed, parse};
 
-/// The extension's object identifier.
+/// The object identifier of the log of what this CA issues.
 pub const LOG_OID: [u64; 14] =
     [1, 2, 840, 113_556, 1, 8000, 2554, 26120, 23798, 190, 17377, 41106, 7_800_006, 15_512_750];
+
+/// That of the log that this CA's own certificate is in. A statement of its issuer's, and yet not
+/// believed alone: it is the trust bundle that says which log counts below a root.
+pub const ISSUER_LOG_OID: [u64; 14] =
+    [1, 2, 840, 113_556, 1, 8000, 2554, 40519, 12729, 6680, 17745, 39920, 3_959_966, 16_393_470];
 
 const SEQUENCE: u8 = 0x30;
 const UTF8_STRING: u8 = 0x0c;
@@ -45,14 +52,22 @@ pub fn named_log_extension(log: &LogKey) -> Vec<u8> {
 
 /// The log that a CA certificate names, if it names one.
 pub fn named_log(certificate_der: &[u8]) -> Result<Option<LogKey>, NamedLogError> {
-    named_by(&parse(certificate_der)?)
+    named_by(&parse(certificate_der)?, LOG_OID)
 }
 
-pub(super) fn named_by(certificate: &X509Certificate<'_>) -> Result<Option<LogKey>, NamedLogError> {
+/// The log that an intermediate says it is in itself, if it says so.
+pub fn issuer_log(certificate_der: &[u8]) -> Result<Option<LogKey>, NamedLogError> {
+    named_by(&parse(certificate_der)?, ISSUER_LOG_OID)
+}
+
+fn named_by(
+    certificate: &X509Certificate<'_>,
+    oid: [u64; 14],
+) -> Result<Option<LogKey>, NamedLogError> {
     let mut found = certificate
         .extensions()
         .iter()
-        .filter(|extension| extension.oid.iter().is_some_and(|arcs| arcs.eq(LOG_OID)));
+        .filter(|extension| extension.oid.iter().is_some_and(|arcs| arcs.eq(oid)));
     let Some(extension) = found.next() else {
         return Ok(None);
     };

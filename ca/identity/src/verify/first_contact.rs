@@ -15,6 +15,7 @@ use super::ca::{ca, split};
 use super::handshake::only_tls13_signatures;
 use crate::bundle::{BundleHash, RootId, TrustBundle};
 use crate::id::TrustDomain;
+use crate::log::issuer_log;
 use crate::svid::Leaf;
 
 /// For one connection: make a new one for the next.
@@ -46,7 +47,9 @@ impl FirstContact {
     ) -> Result<(), Refusal> {
         let (issuers, roots) = split(after_leaf)?;
         let seen = BundleHash::of_roots(roots.iter().map(|root| RootId::of(root)));
-        if seen != self.expected {
+        // Below roots that name no log the intermediate says which one counts; the hash covers it.
+        let stated = issuers.first().and_then(|issuer| issuer_log(issuer).ok().flatten());
+        if seen != self.expected && stated.is_none() {
             return Err(Refusal::WrongBundle { seen, expected: self.expected });
         }
         let trust_domain = match &self.trust_domain {
@@ -56,6 +59,14 @@ impl FirstContact {
         let roots = roots.iter().map(|root| root.clone().into_owned()).collect();
         let bundle = TrustBundle::new(trust_domain, 0, roots)
             .map_err(|error| Refusal::ChainMalformed { why: error.to_string() })?;
+        let bundle = match stated {
+            Some(log) if seen != self.expected => bundle.stating(&log),
+            _ => bundle,
+        };
+        let seen = bundle.hash();
+        if seen != self.expected {
+            return Err(Refusal::WrongBundle { seen, expected: self.expected });
+        }
         ca(leaf, issuers, &bundle, now)?;
         // A second handshake with the same verifier can only have learned the same roots.
         let _ = self.learned.set(Arc::new(bundle));

@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::log::{ISSUER_LOG_OID, named_log_extension};
 use myelin_identity::pem;
 use myelin_identity::svid::P256Spki;
 
@@ -43,7 +44,7 @@ impl Issuers {
             serial: Serial::from_random([0; 16]),
             validity: Validity { not_before: now, not_after: now },
             path_length: Some(0),
-            extensions: names(journal, Which::Issuing(replica)).await?,
+            extensions: self.named_logs().await?,
         };
         let (mut made, mut batch) = (Vec::new(), Batch::default());
         for _ in 0..count {
@@ -65,6 +66,17 @@ impl Issuers {
             tracing::info!(target: "audit", outcome = "issuer_requested", key, "issuer requested");
         }
         Ok(made)
+    }
+
+    /// The log of what the intermediate will issue; and the one that it will be in itself, if its
+    /// root's certificate cannot say so.
+    async fn named_logs(&self) -> Result<Vec<Extension>, IssuerError> {
+        let mut named = names(&self.journal, Which::Issuing(&self.replica)).await?;
+        named.extend(self.bundle.stated_logs().next().map(|(_, log)| Extension {
+            oid: ISSUER_LOG_OID.to_vec(),
+            der: named_log_extension(log),
+        }));
+        Ok(named)
     }
 
     /// What was asked for and is not answered: a file that was lost on its way is made again.

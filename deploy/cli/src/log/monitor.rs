@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, ensure};
 use aws_lc_rs::rand;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::SpiffeId;
-use myelin_identity::log::{LogKey, named_log};
+use myelin_identity::log::LogKey;
 
 use super::find::{Issuers, Matches, Odds, Read, known_serials};
 use super::memory;
@@ -130,8 +130,8 @@ impl<'a> Monitor<'a> {
             self.show.unpinned(&hash);
         }
         let mut unlogged = 0;
-        for root in bundle.roots() {
-            match named_log(root).context("a root's name of its log")? {
+        for root in bundle.root_ids() {
+            match bundle.log_of(&root).context("a root's name of its log")? {
                 Some(log) if self.roots.iter().any(|reader| reader.log == log) => {}
                 Some(log) => self.roots.push(Reader::new(log.clone(), self.before.remove(&log))),
                 None => unlogged += 1,
@@ -139,8 +139,8 @@ impl<'a> Monitor<'a> {
         }
         ensure!(
             !self.roots.is_empty(),
-            "no root of this bundle names a log, so nobody can tell what was issued below it; roots \
-             that Myelin made itself name one, corporate roots do not"
+            "no log is known for any root of this bundle, so nobody can tell what was issued below it; \
+             was it cut from the CA's /bundle.pem, where lines before the blocks name the logs of corporate roots?"
         );
         if unlogged > 0 {
             self.show.unlogged(unlogged);

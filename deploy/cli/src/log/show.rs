@@ -41,8 +41,8 @@ impl Show {
 
     pub(super) fn unlogged(&mut self, roots: usize) {
         eprintln!(
-            "note: {roots} of the bundle's roots name no log (offline and corporate roots do not); what \
-             is issued below those is not watched"
+            "note: for {roots} of the bundle's roots no log is named or stated; what is issued below those \
+             is not watched"
         );
     }
 

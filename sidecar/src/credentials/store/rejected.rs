@@ -47,8 +47,8 @@ pub enum Rejected {
     RootRetired { generation: u64 },
     #[error(
         "bundle generation {generation} has a new root that names no log, although a root that we \
-         hold names one; it is not used. If no operator added that root, somebody holds one of the \
-         CA's keys; if one did, give it a log"
+         hold names one, or says another log of a root than before; it is not used. If no operator \
+         changed that, somebody holds one of the CA's keys; a new root needs a log"
     )]
     DutyTakenBack { generation: u64 },
     #[error("deny list epoch {seen} is older than the {held} we hold; it is not used")]

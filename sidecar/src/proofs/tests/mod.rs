@@ -73,6 +73,45 @@ fn a_root_without_a_log_demands_no_proof_and_one_with_a_log_does() {
 }
 
 #[test]
+fn a_log_that_the_bundle_states_for_a_root_is_insisted_on_as_if_the_root_named_it() {
+    let judge = judge();
+    let plain = bundle(None);
+    let stating = plain.clone().stating(&log("kept"));
+    assert_eq!((Duty::of(&plain).logged, Duty::of(&stating).logged), (0, 1));
+    let root = plain.root_ids().next().unwrap();
+    // What was judged while no log was known is judged again.
+    assert_eq!(judged(&judge, &plain, &root, &[]), Ok(Standing::NoLog));
+    assert_eq!(judged(&judge, &stating, &root, &[]).unwrap_err().word(), "not_logged");
+    let trust = TrustBundles::new(Arc::new(stating.clone()), Arc::default());
+    let path = Path { trust_domain: stating.trust_domain(), root: &root };
+    let why = judge.plain_mtls(trust.view(), path, false, IN).unwrap_err();
+    assert_eq!(why.word(), "plain_mtls_undeclared");
+    assert_eq!(judge.plain_mtls(trust.view(), path, true, IN), Ok(Standing::Exempt));
+}
+
+#[test]
+fn a_bundle_that_takes_a_stated_log_back_demands_less() {
+    let (a, b) = (bundle(None), bundle(None));
+    let of = |bundles: &[&TrustBundle], stated: Option<(&TrustBundle, &str)>| {
+        let roots = bundles.iter().flat_map(|bundle| bundle.roots().cloned()).collect();
+        let both = TrustBundle::new(a.trust_domain().clone(), 1, roots).unwrap();
+        let stated = stated.map(|(of, name)| (of.root_ids().next().unwrap(), log(name)));
+        both.with_stated(stated).unwrap()
+    };
+    let held = of(&[&a], Some((&a, "kept")));
+    for (new, expected) in [
+        (held.clone(), false),
+        (of(&[&a], None), true),
+        (of(&[&a], Some((&a, "other"))), true),
+        (of(&[&a, &b], Some((&a, "kept"))), true),
+        (of(&[&b], Some((&b, "kept"))), false),
+    ] {
+        assert_eq!(takes_duty_back(&held, &new), expected, "{new:?}");
+    }
+    assert!(!takes_duty_back(&of(&[&a], None), &held));
+}
+
+#[test]
 fn a_foreign_root_without_a_log_needs_the_operators_word_and_a_refusal_is_counted() {
     let own = Arc::new(bundle(None));
     let theirs = |log: Option<&LogKey>, unlogged| {

@@ -6,6 +6,7 @@
 
 mod deny;
 mod foreign;
+mod logs;
 mod succession;
 
 use proptest::prelude::*;

@@ -9,7 +9,7 @@ use rcgen::SigningKey as _;
 use super::*;
 use crate::testing::{Authority, NOW};
 
-fn signed(step: TrustStep, by: &Authority) -> SignedStep {
+pub(super) fn signed(step: TrustStep, by: &Authority) -> SignedStep {
     let signature = by.issuer.key().sign(&step.signed_bytes()).unwrap();
     SignedStep { step, signer: RootId::of(&by.der), signature }
 }

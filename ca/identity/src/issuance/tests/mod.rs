@@ -18,6 +18,7 @@ use crate::bundle::{
     DenyEntry, DenyList, DenySubject, ForeignBundle, ForeignBundles, SignedDenyList, TrustBundle,
 };
 use crate::id::SpiffeId;
+use crate::log::LogKey;
 use crate::svid::P256Spki;
 use crate::testing::{NOW, WEB, bundle, root, uri};
 
@@ -190,7 +191,8 @@ fn bundle_updates_round_trip_and_are_bounded() {
         signature: vec![1; 70],
         signer: CertificateDer::from(vec![2; 300]),
     };
-    let bundle = Some(bundle(&[&root("root")]));
+    let log = LogKey::new("kept", [7; 32]).unwrap();
+    let bundle = Some(bundle(&[&root("root")]).stating(&log));
     let full = BundleUpdate {
         bundle,
         deny_list: Some(deny_list),
@@ -218,6 +220,18 @@ fn bundle_updates_round_trip_and_are_bounded() {
     for (field, edit) in table {
         let mut wire = proto::BundleUpdate::from(&full);
         edit(wire.deny_list.as_mut().unwrap());
+        let error = BundleUpdate::try_from(wire).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{field}`")), "{error}");
+    }
+    type LogEdit = fn(&mut proto::RootLog);
+    let table: &[(&str, LogEdit)] = &[
+        ("root_log.root", |w| w.root = vec![1; 31]),
+        ("root_log.log", |w| w.log.push(0)),
+        ("bundle", |w| w.root = vec![1; 32]),
+    ];
+    for (field, edit) in table {
+        let mut wire = proto::BundleUpdate::from(&full);
+        edit(&mut wire.bundle.as_mut().unwrap().root_logs[0]);
         let error = BundleUpdate::try_from(wire).unwrap_err().to_string();
         assert!(error.contains(&format!("`{field}`")), "{error}");
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use rcgen::{BasicConstraints, CustomExtension, IsCa};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::danger::ClientCertVerifier;
@@ -18,6 +19,7 @@ use super::super::{CaVerifier, CallerVerifier, FirstContact, PeerVerifier, Refus
 use super::Mesh;
 use crate::bundle::BundleHash;
 use crate::id::TrustDomain;
+use crate::log::{ISSUER_LOG_OID, LogKey, named_log_extension};
 use crate::testing::{Minted, WEB, bundle, domain, now, root};
 
 const CA: &str = "spiffe://td/myelin/ca";
@@ -235,6 +237,36 @@ fn first_contact_believes_only_the_hash() {
         assert_eq!(words(&errors).0, expected, "{what}");
         let learned = contact.learned().map(|b| (b.hash(), b.trust_domain().clone()));
         assert_eq!(learned, expected.is_none().then(|| (hash, domain())), "{what}");
+    }
+}
+
+/// Below a root that names no log the hash covers the one that the intermediate names.
+#[test]
+fn first_contact_learns_the_root_s_log_under_the_hash_and_no_other() {
+    let mesh = Mesh::new();
+    let [kept, other] = ["kept", "other"].map(|name| LogKey::new(name, [7; 32]).unwrap());
+    let naming = |log: &LogKey| {
+        let named = CustomExtension::from_oid_content(&ISSUER_LOG_OID, named_log_extension(log));
+        mesh.root.intermediate_with("between", |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.custom_extensions = vec![named];
+        })
+    };
+    let stating = mesh.bundle.clone().stating(&kept);
+    for (what, between, hash, expected) in [
+        ("as the token says", naming(&kept), stating.hash(), None),
+        ("another log", naming(&other), stating.hash(), Some(WRONG)),
+        ("no log", mesh.root.intermediate("between"), stating.hash(), Some(WRONG)),
+        // Then the bundle states none, whatever an intermediate says.
+        ("a token of roots only", naming(&kept), mesh.bundle.hash(), None),
+    ] {
+        let contact = Arc::new(FirstContact::new(hash, Some(domain())));
+        let presented = vec![between.der.clone(), mesh.root.der.clone()];
+        let leaf = between.leaf(CA);
+        let errors = handshake(None, contact.clone(), (&leaf, presented), callers(&mesh));
+        assert_eq!(words(&errors).0, expected, "{what}");
+        let learned = contact.learned().map(|bundle| bundle.hash());
+        assert_eq!(learned, expected.is_none().then_some(hash), "{what}");
     }
 }
 

@@ -167,12 +167,15 @@ async fn following_goes_on_through_an_outage_and_ends_at_a_contradiction() {
 }
 
 #[tokio::test]
-async fn a_bundle_whose_roots_name_no_log_is_an_error() {
+async fn a_bundle_without_any_log_is_an_error_and_one_that_states_it_is_watched() {
     let stage = Stage::set().await;
     let (_, certificate) = authority("corporate", None, None);
     std::fs::write(stage.file("bundle.pem"), certificate.pem()).unwrap();
     let refused = run(&stage.args(&[0, 1])).await.unwrap_err();
-    assert!(refused.to_string().contains("names a log"), "{refused}");
+    assert!(refused.to_string().contains("no log is known"), "{refused}");
+    let stated = format!("myelin-root-log: {}\n{}", stage.root_log.name(), certificate.pem());
+    std::fs::write(stage.file("bundle.pem"), stated).unwrap();
+    assert_eq!(run(&stage.args(&[0, 1])).await.unwrap(), FINE);
 }
 
 #[test]

@@ -5,10 +5,13 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod logged;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::{ISSUER_LOG_OID, LogKey, named_log_extension};
 use myelin_identity::seal::SealKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
@@ -68,6 +71,11 @@ fn root(
     (der, Issuer::new(params, key))
 }
 
+/// The root's log, which the CA keeps.
+fn kept() -> LogKey {
+    LogKey::new("prod.example/myelin/root-log/07070707", [7; 32]).unwrap()
+}
+
 impl Below {
     async fn start() -> Self {
         Self::under(|_| {}).await
@@ -79,7 +87,7 @@ impl Below {
         let journal = Journal::new(Arc::new(store));
         let (der, root) = root(edit);
         let domain = TrustDomain::parse("prod.example").unwrap();
-        let bundle = TrustBundle::new(domain, 1, vec![der]).unwrap();
+        let bundle = TrustBundle::new(domain, 1, vec![der]).unwrap().stating(&kept());
         adopt(&journal, &bundle).await.unwrap();
         Self { _scratch: scratch, issuers: issuers(journal, bundle), root }
     }
@@ -120,6 +128,8 @@ fn faithful() -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
+    let named = named_log_extension(&kept());
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&ISSUER_LOG_OID, named)];
     valid(&mut params, NOW - 60, NOW + 365 * DAY);
     params
 }
@@ -360,7 +370,7 @@ fn request_that_is_none_for_an_intermediate_of_this_domain_is_refused() {
     // What means nothing to strangers is kept, to be shown.
     let kept = csr(&key, |p| {
         let extra = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 9], vec![4, 1, 7]);
-        p.custom_extensions.push(extra);
+        p.custom_extensions = vec![extra];
     });
     assert_eq!(kept.unwrap().extensions[0].der, [4, 1, 7]);
 }
