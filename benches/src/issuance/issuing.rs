@@ -31,7 +31,7 @@ const TARGET: f64 = 3_000.0;
 const TARGET_P99_MS: f64 = 50.0;
 
 /// Issues of the kept connections, of the new ones, and of each that goes by the clock.
-const KEPT: usize = 20_000;
+const KEPT: usize = 12_000;
 const FRESH: usize = 5_000;
 const AT_HALF: usize = 15_000;
 const FRESH_BY_THE_CLOCK: usize = 3_000;
