@@ -43,10 +43,16 @@ pub(crate) fn b_id() -> String {
 
 /// Both domains, not federated yet.
 pub(crate) async fn prepare() -> Result<Option<Stage>> {
+    prepare_with(HOUR, &[]).await
+}
+
+/// The same, where SVIDs of the second domain live for so long and its CA has these flags as well.
+async fn prepare_with(b_life: Duration, b_flags: &[&str]) -> Result<Option<Stage>> {
     let options = Options { ca_flags: federation::flags(), ..Options::default() };
     let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
-    let b_ca =
-        Ca::start_with(mesh.pod_of_ca("b-ca")?, B, mesh.dir(), HOUR, &federation::flags()).await?;
+    let mut flags = federation::flags();
+    flags.extend(b_flags.iter().map(|flag| (*flag).to_owned()));
+    let b_ca = Ca::start_with(mesh.pod_of_ca("b-ca")?, B, mesh.dir(), b_life, &flags).await?;
     let (a_pod, b_pod) = (mesh.pod("a")?, mesh.pod("b")?);
     let (with_b, with_a) = (vec![B.to_owned()], vec![TRUST_DOMAIN.to_owned()]);
     let a_spec =
@@ -68,7 +74,12 @@ pub(crate) async fn prepare() -> Result<Option<Stage>> {
 
 /// Both domains, federated both ways, and both sidecars know it.
 pub(crate) async fn federated() -> Result<Option<Stage>> {
-    let Some(stage) = prepare().await? else { return Ok(None) };
+    federated_with(HOUR, &[]).await
+}
+
+/// The same; see [`prepare_with`].
+pub(crate) async fn federated_with(b_life: Duration, b_flags: &[&str]) -> Result<Option<Stage>> {
+    let Some(stage) = prepare_with(b_life, b_flags).await? else { return Ok(None) };
     federate(&stage.mesh, &stage.mesh.ca, B, &stage.b_ca).await?;
     federate(&stage.mesh, &stage.b_ca, TRUST_DOMAIN, &stage.mesh.ca).await?;
     for workload in [&stage.a, &stage.b] {

@@ -1,13 +1,16 @@
 //! Two CA replicas on one real etcd, each a process in a pod of its own, reached by real sidecars:
-//! etcd speaks TLS and asks for client certificates; a replica is killed, and comes back.
+//! etcd speaks TLS and asks for client certificates; a replica is killed, and comes back; the root is
+//! replaced meanwhile.
 //!
 //! Never: a sidecar that is restarted.
 
 // SPDX-License-Identifier: Apache-2.0
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, reason = "the figures that a reader of the report wants")]
 
 mod etcd;
+mod ladder;
 
 use std::time::Duration;
 
@@ -41,6 +44,7 @@ impl Replicas {
             let dir = mesh.subdir(name)?;
             let mut flags = etcd.flags();
             flags.push(format!("--seal-key-file={}", seal_key.display()));
+            flags.push(format!("--max-lifetime={}s", LIFETIME.as_secs()));
             let pod = mesh.pod(name)?;
             replicas.push(Ca::start_with(pod, TRUST_DOMAIN, &dir, LIFETIME, &flags).await?);
         }
