@@ -46,6 +46,7 @@ async fn a_replica_that_died_holds_up_a_retirement_for_one_life_and_follows_late
     let client = replicas.workload(&mesh, "client").await?;
     let nginx = Nginx::start(&server.pod, mesh.dir(), 80).await?;
     nginx.page("page", mesh.canary().as_bytes())?;
+    http::request(&client.pod, server.v4(80), "GET", "/page").await?;
     let (first, second) = (&replicas.first, &replicas.second);
 
     let begun = Instant::now();
