@@ -28,7 +28,10 @@ use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
 use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk, Rotated};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -253,19 +256,19 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
 }
 
 fn start_logs(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log_level).map_err(|error| {
+    let filter = args.log_level.parse::<Targets>().map_err(|error| {
         format!(
             "--log-level {:?}: {error}; expected error, warn, info, debug or trace",
             args.log_level
         )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Human => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
-        }
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match args.log_format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    Registry::default().with(lines.with_filter(filter)).init();
     Ok(())
 }
 

@@ -18,7 +18,8 @@ use args::{Args, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The allocator asks for huge pages, of which a few scattered blocks keep 8 MiB resident. A
+    // The allocator asks for huge pages, of which a few scattered blocks keep 8 MiB resident;
+    // `.cargo/config.toml` has it compiled without, this is for a build that did not read it. A
     // kernel without them has nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     match run(&Args::parse()) {

@@ -8,13 +8,14 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
-type Apply = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
+type Apply = dyn Fn(Targets) -> Result<(), String> + Send + Sync;
 
 /// The handle to change the level by.
 #[derive(Clone)]
@@ -58,10 +59,10 @@ impl Logs {
 }
 
 /// A bare level speaks of this project; libraries below it stay at `info` at most.
-fn parse(level: &str) -> Result<EnvFilter, LogError> {
+fn parse(level: &str) -> Result<Targets, LogError> {
     let bare = matches!(level, "debug" | "trace");
     let quiet = if bare { ",h2=info,hyper=info,hyper_util=info,tonic=info,tower=info" } else { "" };
-    EnvFilter::builder()
-        .parse(format!("{level}{quiet}"))
+    format!("{level}{quiet}")
+        .parse::<Targets>()
         .map_err(|error| LogError { seen: level.to_owned(), why: error.to_string() })
 }
