@@ -79,6 +79,18 @@ impl TestCa {
         Self { running, directory, ahead, config }
     }
 
+    /// Whose root is replaced by itself when it is that old.
+    pub async fn start_rotating(every: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let lifetimes =
+            Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
+        let mut config = config(directory.path().join("data"), lifetimes);
+        config.authority.rotate_root_every = Some(every);
+        let ahead = Arc::new(AtomicU64::new(0));
+        let running = Builder::new(config.clone()).clock(clock(&ahead)).start().await.unwrap();
+        Self { running, directory, ahead, config }
+    }
+
     /// With witnesses of its logs.
     pub async fn start_witnessed(witnesses: WitnessConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
