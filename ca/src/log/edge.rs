@@ -107,7 +107,10 @@ fn prove(
     from: u64,
     to: u64,
 ) -> Result<(Hash, Vec<Vec<Hash>>), Missing> {
-    let mut known: HashMap<Node, Hash> = HashMap::new();
+    // Two nodes a leaf, and the edge above: made at once, since a table that grows is copied, and the
+    // pages of each size are cleared by the kernel first.
+    let leaves = usize::try_from(to - from).unwrap_or_default();
+    let mut known: HashMap<Node, Hash> = HashMap::with_capacity(2 * leaves + 64);
     let mut look = |node: Node| -> Result<Hash, Missing> {
         if let Some(hash) = known.get(&node) {
             return Ok(*hash);
