@@ -13,9 +13,8 @@ use crate::etcd::{Etcd, Link};
 use crate::harness::*;
 use crate::{PATIENCE, Replica, SealKey, workload};
 
-/// An outage of the store, in place of the minute that an operator may see: beyond every deadline
-/// and several heartbeats, so that a longer one differs in nothing.
-const OUTAGE: Duration = Duration::from_secs(12);
+/// An outage of the store: beyond every deadline, lease and heartbeat of a replica.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Renews until it is granted, with one request, as a sidecar does.
 async fn renewed_at_last(target: &Target, host: &Host, held: &Held, intent: &Intent) -> Held {
