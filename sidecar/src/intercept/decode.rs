@@ -160,18 +160,17 @@ enum Register1 {
     #[default]
     Empty,
     Meta(MetaKey),
-    Header {
-        base: u32,
-        offset: u32,
-        len: u32,
-    },
+    /// Base, offset and length of what was read from a header.
+    Header(u32, u32, u32),
     /// A property of the connection, by the kernel's number.
     Ct(u32),
     CtMasked(u32, u32),
-    /// The flags that tell a first packet.
     TcpFlags,
     Constant(Vec<u8>),
 }
+
+/// The destination port of a TCP header.
+const PORT: Register1 = Register1::Header(TRANSPORT_HEADER, 2, 2);
 
 impl Reading {
     fn expression(&mut self, expression: &Expressions) {
@@ -204,11 +203,8 @@ impl Reading {
     }
 
     fn payload(&mut self, parts: &[Payload]) -> Option<()> {
-        self.register = Register1::Header {
-            base: *find!(parts, Payload::Base)?,
-            offset: *find!(parts, Payload::Offset)?,
-            len: *find!(parts, Payload::Len)?,
-        };
+        let (base, offset) = (find!(parts, Payload::Base)?, find!(parts, Payload::Offset)?);
+        self.register = Register1::Header(*base, *offset, *find!(parts, Payload::Len)?);
         Some(())
     }
 
@@ -218,7 +214,7 @@ impl Reading {
         unchanged.iter().all(|byte| *byte == 0).then_some(())?;
         self.register = match &self.register {
             Register1::Ct(key) => Register1::CtMasked(*key, host_word(mask)?),
-            Register1::Header { base: TRANSPORT_HEADER, offset: TCP_FLAGS_OFFSET, len: 1 }
+            Register1::Header(TRANSPORT_HEADER, TCP_FLAGS_OFFSET, 1)
                 if *mask == DataAttribute::Value(vec![TCP_FLAGS]) =>
             {
                 Register1::TcpFlags
@@ -240,7 +236,13 @@ impl Reading {
                     _ => return None,
                 }
             }
-            (Register1::TcpFlags, Operator::NotEqual) if *value == [SYN] => Step::NotFirst,
+            (Register1::TcpFlags, Operator::NotEqual) if *value == [SYN] => {
+                self.guarded(&Step::Tcp, Step::NotFirst)?
+            }
+            (PORT, Operator::Equal) => {
+                let port = u16::from_be_bytes(value.as_slice().try_into().ok()?);
+                self.guarded(&Step::Tcp, Step::DestinationPort(port))?
+            }
             (Register1::Meta(key), Operator::Equal) => match (key, value.as_slice()) {
                 (MetaKey::SocketUserId, _) => Step::SocketUid(host_word(data)?),
                 (MetaKey::Mark, _) => Step::Mark(host_word(data)?),
@@ -265,22 +267,23 @@ impl Reading {
         }
         let (key, guard) = match std::mem::take(&mut self.register) {
             Register1::Meta(MetaKey::SocketUserId) => (Key::SocketUid, None),
-            Register1::Header { base: NETWORK_HEADER, offset: 16, len: 4 } => {
-                (Key::DestinationV4, Some(Step::Ipv4))
-            }
-            Register1::Header { base: NETWORK_HEADER, offset: 24, len: 16 } => {
-                (Key::DestinationV6, Some(Step::Ipv6))
-            }
-            Register1::Header { base: TRANSPORT_HEADER, offset: 2, len: 2 } => {
-                (Key::DestinationPort, Some(Step::Tcp))
-            }
+            Register1::Header(NETWORK_HEADER, 16, 4) => (Key::DestinationV4, Some(Step::Ipv4)),
+            Register1::Header(NETWORK_HEADER, 24, 16) => (Key::DestinationV6, Some(Step::Ipv6)),
+            PORT => (Key::DestinationPort, Some(Step::Tcp)),
             _ => return None,
         };
-        if let Some(guard) = guard {
-            (self.steps.last() == Some(&guard)).then(|| self.steps.pop())?;
-        }
-        self.steps.push(Step::InSet { key, set });
+        let step = Step::InSet { key, set };
+        let step = match guard {
+            Some(guard) => self.guarded(&guard, step)?,
+            None => step,
+        };
+        self.steps.push(step);
         Some(())
+    }
+
+    /// That the header is of this protocol is part of the step that reads it.
+    fn guarded(&mut self, guard: &Step, step: Step) -> Option<Step> {
+        (self.steps.last() == Some(guard)).then(|| self.steps.pop())?.map(|_| step)
     }
 
     fn immediate(&mut self, parts: &[Immediate]) -> Option<()> {

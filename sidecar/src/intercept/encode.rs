@@ -215,11 +215,15 @@ fn expressions(step: &Step, sets: &[Set]) -> Vec<Expressions> {
         }
         Step::CtState(bits) => ct_has(CT_KEY_STATE, *bits),
         Step::CtStatus(bits) => ct_has(CT_KEY_STATUS, *bits),
-        Step::NotFirst => vec![
+        Step::NotFirst => of_tcp([
             payload(TRANSPORT_HEADER, TCP_FLAGS_OFFSET, 1),
             masked(vec![TCP_FLAGS]),
             compare(Operator::NotEqual, vec![SYN]),
-        ],
+        ]),
+        Step::DestinationPort(port) => of_tcp([
+            payload(TRANSPORT_HEADER, 2, 2),
+            compare(Operator::Equal, port.to_be_bytes().to_vec()),
+        ]),
         Step::OriginalZone(zone) => vec![
             constant(zone.to_ne_bytes().to_vec()),
             other(
@@ -292,6 +296,11 @@ impl Key {
         }
         bytes
     }
+}
+
+/// A header is only read once it is known whose it is.
+fn of_tcp(steps: impl IntoIterator<Item = Expressions>) -> Vec<Expressions> {
+    meta_is(MetaKey::L4Proto, vec![TCP]).into_iter().chain(steps).collect()
 }
 
 fn meta_load(key: MetaKey) -> Expressions {

@@ -103,8 +103,9 @@ pub(super) enum Step {
     CtState(u32),
     /// The connection has one of these properties (bits).
     CtStatus(u32),
-    /// A TCP packet that is not the first of a connection. Only ever after [`Step::Tcp`].
+    /// A TCP packet that is not the first of a connection.
     NotFirst,
+    DestinationPort(u16),
     /// What this packet opens is tracked in a zone of its own.
     OriginalZone(u16),
     Counter {
@@ -145,7 +146,7 @@ impl Plan {
             self.outbound(direct.clone()),
             self.inbound(&inbound_ports),
             outbound_guard(direct),
-            inbound_guard(&inbound_ports),
+            self.inbound_guard(&inbound_ports),
             self.outbound_zone(),
         ];
         Ruleset {
@@ -168,6 +169,18 @@ impl Plan {
         let mut rules = inbound_bypasses(direct_ports);
         rules.push(rule([Step::Tcp], Step::Redirect(self.inbound_port), "to the inbound listener"));
         nat_chain("inbound", HookPoint::Prerouting, rules)
+    }
+
+    /// No connection begins at a workload that was not brought to the sidecar. Who dials the inbound
+    /// listener itself is there already, and is refused by it.
+    fn inbound_guard(&self, direct_ports: &Set) -> Chain {
+        let listener = [Step::DestinationPort(self.inbound_port)];
+        let rules = [later(&[]), redirected()].into_iter().chain(inbound_bypasses(direct_ports));
+        let rules = rules.chain([
+            rule(listener, Step::Return, "the inbound listener itself"),
+            rule([Step::Tcp], Step::Drop, "TCP that was not redirected"),
+        ]);
+        base_chain("inbound_guard", "filter", HookPoint::Input, FILTER, rules.collect())
     }
 
     /// Connection tracking remembers a connection by addresses and ports for a while after its end.
@@ -249,18 +262,10 @@ fn outbound_guard(direct: Vec<Rule>) -> Chain {
     base_chain("outbound_guard", "filter", HookPoint::Output, FILTER, rules)
 }
 
-/// No connection begins at a workload that was not brought to the sidecar.
-fn inbound_guard(direct_ports: &Set) -> Chain {
-    let stray = rule([Step::Tcp], Step::Drop, "TCP that was not redirected");
-    let rules = [later(&[]), redirected()].into_iter();
-    let rules = rules.chain(inbound_bypasses(direct_ports)).chain([stray]).collect();
-    base_chain("inbound_guard", "filter", HookPoint::Input, FILTER, rules)
-}
-
 /// Passed by nearly every packet, so it stands first and does not count: a guard judges the first
 /// packet of a connection.
 fn later(more: &[Step]) -> Rule {
-    let steps = [Step::Tcp, Step::NotFirst].iter().chain(more).chain([&Step::Return]);
+    let steps = [Step::NotFirst].iter().chain(more).chain([&Step::Return]);
     Rule { steps: steps.cloned().collect(), comment: Some("not the first packet".to_owned()) }
 }
 
