@@ -17,6 +17,7 @@ pub mod knock;
 pub mod mesh;
 pub mod metrics;
 pub mod programs;
+pub mod running;
 pub mod scenes;
 pub mod servers;
 pub mod watch;

@@ -17,22 +17,16 @@ mod laggards;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use myelin_lab::Pod;
 use myelin_tests::Workload;
 use myelin_tests::ca::Ca;
 use myelin_tests::programs::eventually;
+pub(crate) use myelin_tests::running::Running;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 /// Lives of SVIDs here: two renewals fit into what a test waits for.
 pub(crate) const LIFETIME: u64 = 20;
 /// Longer than every wait for renewals of such lives.
 pub(crate) const SOME_LIVES: Duration = Duration::from_secs(90);
-/// What the documentation promises from a withdrawn root to the end of what ran under it.
-pub(crate) const CUT_WITHIN: Duration = Duration::from_secs(5);
-/// Far beyond what a connection takes that is let in at all.
-const ARRIVED_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const PORT: u16 = 7_000;
 
 /// `myelin-ca rotate WHAT --json`, as an operator types it.
@@ -72,43 +66,4 @@ pub(crate) async fn generation(of: &Workload) -> Result<f64> {
 pub(crate) async fn trusts(of: &Workload, wanted: f64) -> Result<()> {
     let what = format!("{} trusts generation {wanted}", of.spec.name);
     eventually(&what, SOME_LIVES, async || Ok(generation(of).await? >= wanted)).await
-}
-
-/// A use that runs, as both workloads have it.
-pub(crate) struct Running {
-    at_client: TcpStream,
-    at_server: TcpStream,
-}
-
-impl Running {
-    pub(crate) async fn start(from: &Pod, listener: &TcpListener) -> Result<Self> {
-        let at_client = from.tcp_connect(listener.local_addr()?).await?;
-        let accepted = tokio::time::timeout(ARRIVED_WITHIN, listener.accept()).await;
-        let (at_server, _) = accepted.context("it did not arrive")??;
-        let mut running = Self { at_client, at_server };
-        running.talk().await?;
-        Ok(running)
-    }
-
-    /// Both directions carry.
-    pub(crate) async fn talk(&mut self) -> Result<()> {
-        let mut heard = [0; 5];
-        self.at_client.write_all(b"there").await?;
-        self.at_server.read_exact(&mut heard).await?;
-        self.at_server.write_all(b"back.").await?;
-        self.at_client.read_exact(&mut heard).await?;
-        ensure!(&heard == b"back.");
-        Ok(())
-    }
-
-    /// Both ends see a reset in time; never an end that looks whole.
-    pub(crate) async fn ends_cut(mut self) -> Result<()> {
-        let ended = tokio::time::timeout(CUT_WITHIN, async {
-            let (mut one, mut two) = ([0; 1], [0; 1]);
-            tokio::join!(self.at_client.read(&mut one), self.at_server.read(&mut two))
-        });
-        let (client, server) = ended.await.context("the use still runs")?;
-        ensure!(client.is_err() && server.is_err(), "ended, not cut: {client:?} {server:?}");
-        Ok(())
-    }
 }

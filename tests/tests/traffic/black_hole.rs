@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use myelin_lab::Pod;
 use myelin_tests::Workload;
 use myelin_tests::hole::Hole;
+use myelin_tests::running::{Running, ask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::stage;
@@ -40,7 +40,7 @@ async fn black_hole_towards_a_peer_ends_new_uses_with_one_word_and_no_stampede()
     let Some(stage) = stage().await? else { return Ok(()) };
     let (client, server, mesh) = (&stage.client, &stage.server, &stage.mesh);
     let listener = server.pod.tcp_listen(server.v4(PORT)).await?;
-    let (mut at_client, mut at_server) = pair(&client.pod, &listener).await?;
+    let mut running = Running::start(&client.pod, &listener).await?;
     // A destination that is hot, so that connections are made ahead of need.
     for _ in 0..4 {
         ask(&client.pod, &listener).await?;
@@ -48,7 +48,7 @@ async fn black_hole_towards_a_peer_ends_new_uses_with_one_word_and_no_stampede()
 
     let hole = Hole::dig(&server.pod, client.addresses(), mesh.dir()).await?;
     let began = Instant::now();
-    at_client.write_all(b"into the hole").await?;
+    running.at_client.write_all(b"into the hole").await?;
     let mut attempts = 0_u32;
     while began.elapsed() < BLACK_HOLE {
         let to = server.v4(PORT);
@@ -71,34 +71,18 @@ async fn black_hole_towards_a_peer_ends_new_uses_with_one_word_and_no_stampede()
     ask(&client.pod, &listener).await.context("the first use after the hole")?;
     // What was written into the hole arrives: the use that ran was not given up.
     let mut heard = [0; 13];
-    timeout(Duration::from_secs(60), at_server.read_exact(&mut heard)).await.context("stuck")??;
+    timeout(Duration::from_secs(60), running.at_server.read_exact(&mut heard))
+        .await
+        .context("stuck")??;
     ensure!(&heard == b"into the hole");
     let made = handshakes(client).await? - before;
     ensure!(made <= MOST_HANDSHAKES_AFTER_IT, "{made} handshakes after the hole");
-    drop((at_client, at_server));
+    running.ends_well().await?;
     mesh.demand_clean_wire().await.map(drop)
 }
 
 async fn handshakes(of: &Workload) -> Result<f64> {
     Ok(of.metrics().await?.sum("myelin_handshakes_total", &[("direction", "outbound")]))
-}
-
-async fn pair(from: &Pod, listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
-    let mut at_client = from.tcp_connect(listener.local_addr()?).await?;
-    let (mut at_server, _) = listener.accept().await?;
-    at_client.write_all(b"!").await?;
-    at_server.read_exact(&mut [0; 1]).await?;
-    Ok((at_client, at_server))
-}
-
-/// One short use from dial to end.
-async fn ask(from: &Pod, listener: &TcpListener) -> Result<()> {
-    let (mut at_client, mut at_server) = pair(from, listener).await?;
-    at_client.shutdown().await?;
-    ensure!(at_server.read(&mut [0; 1]).await? == 0);
-    at_server.shutdown().await?;
-    ensure!(at_client.read(&mut [0; 1]).await? == 0);
-    Ok(())
 }
 
 /// A use that gets no answer ends, and not as if it were whole.

@@ -19,62 +19,10 @@ use anyhow::{Context, Result, ensure};
 use myelin_lab::Pod;
 use myelin_tests::Workload;
 use myelin_tests::ca::Ca;
+pub(crate) use myelin_tests::running::{Running, ask};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) const PORT: u16 = 7_000;
-/// What the documentation promises from the operator's command to the end of a running use.
-pub(crate) const PROMISED: Duration = Duration::from_secs(5);
-
-/// A use that runs, as both workloads have it.
-pub(crate) struct Running {
-    at_client: TcpStream,
-    at_server: TcpStream,
-}
-
-impl Running {
-    pub(crate) async fn start(from: &Pod, listener: &TcpListener) -> Result<Self> {
-        let to = listener.local_addr()?;
-        let at_client = from.tcp_connect(to).await?;
-        let (at_server, _) = listener.accept().await?;
-        let mut running = Self { at_client, at_server };
-        running.talk().await?;
-        Ok(running)
-    }
-
-    /// Both directions carry.
-    pub(crate) async fn talk(&mut self) -> Result<()> {
-        let mut heard = [0; 5];
-        self.at_client.write_all(b"there").await?;
-        self.at_server.read_exact(&mut heard).await?;
-        self.at_server.write_all(b"back.").await?;
-        self.at_client.read_exact(&mut heard).await?;
-        ensure!(&heard == b"back.");
-        Ok(())
-    }
-
-    /// Both ends see a reset within what is promised; never an end that looks whole.
-    pub(crate) async fn ends_cut(mut self) -> Result<()> {
-        let ended = tokio::time::timeout(PROMISED, async {
-            let (mut one, mut two) = ([0; 1], [0; 1]);
-            tokio::join!(self.at_client.read(&mut one), self.at_server.read(&mut two))
-        });
-        let (client, server) = ended.await.context("the use still runs after 5 s")?;
-        ensure!(client.is_err() && server.is_err(), "ended, not cut: {client:?} {server:?}");
-        Ok(())
-    }
-}
-
-/// One short use from dial to end: it leaves a warm mesh connection behind.
-pub(crate) async fn ask(from: &Pod, listener: &TcpListener) -> Result<()> {
-    let Running { mut at_client, mut at_server } = Running::start(from, listener).await?;
-    at_client.shutdown().await?;
-    ensure!(at_server.read(&mut [0; 1]).await? == 0);
-    at_server.shutdown().await?;
-    ensure!(at_client.read(&mut [0; 1]).await? == 0);
-    Ok(())
-}
-
 /// Nobody answers a use from here to there, and nothing of it arrives.
 pub(crate) async fn is_refused(from: &Pod, to: SocketAddr) -> Result<()> {
     let tried = async {
