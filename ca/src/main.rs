@@ -28,7 +28,7 @@ use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
 use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk, Rotated};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
@@ -256,12 +256,20 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
 }
 
 fn start_logs(args: &LogArgs) -> Result<(), String> {
-    let filter = args.log_level.parse::<Targets>().map_err(|error| {
+    let level = &args.log_level;
+    let wrong = |why: &str| {
         format!(
-            "--log-level {:?}: {error}; expected error, warn, info, debug or trace",
-            args.log_level
+            "--log-level {level:?}: {why}; expected error, warn, info, debug or trace, or a list \
+             such as info,audit=debug"
         )
-    })?;
+    };
+    // The library takes a word that is no level for the name of a target, and silences all others.
+    let is_level =
+        |word: &&str| word.contains('=') || !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = level.split(',').find(|word| !is_level(word)) {
+        return Err(wrong(&format!("{word:?} is no level")));
+    }
+    let filter = level.parse::<Targets>().map_err(|error| wrong(&error.to_string()))?;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     let lines: Box<dyn Layer<_> + Send + Sync> = match args.log_format {

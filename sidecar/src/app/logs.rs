@@ -8,7 +8,7 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
@@ -62,7 +62,34 @@ impl Logs {
 fn parse(level: &str) -> Result<Targets, LogError> {
     let bare = matches!(level, "debug" | "trace");
     let quiet = if bare { ",h2=info,hyper=info,hyper_util=info,tonic=info,tower=info" } else { "" };
+    // The library takes a word that is no level for the name of a target, and silences all others.
+    let is_level =
+        |word: &&str| word.contains('=') || !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = level.split(',').find(|word| !is_level(word)) {
+        return Err(LogError { seen: level.to_owned(), why: format!("{word:?} is no level") });
+    }
     format!("{level}{quiet}")
         .parse::<Targets>()
         .map_err(|error| LogError { seen: level.to_owned(), why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_lists_of_targets_are_understood_and_nothing_else() {
+        for (level, is_understood) in [
+            ("info", true),
+            ("debug", true),
+            ("warn,connection=debug", true),
+            ("connection=trace,myelin_sidecar::relay=off", true),
+            ("debugg", false),
+            ("info,connection", false),
+            ("info,connection=loud", false),
+            ("", false),
+        ] {
+            assert_eq!(parse(level).is_ok(), is_understood, "{level:?}");
+        }
+    }
 }
