@@ -117,7 +117,8 @@ pub enum InterceptError {
     /// Some part of nf_tables is not there.
     #[error(
         "{doing}: this kernel lacks a part of nf_tables ({errno}): load the modules \
-         nft_chain_nat, nft_redir and nft_ct, or use a kernel (5.2 or later) that has them built in"
+         nft_chain_nat, nft_redir and nft_ct, or use a kernel (5.2 or later) that has them built in, with \
+         CONFIG_NF_CONNTRACK_ZONES (without it: a plan without a mark)"
     )]
     MissingPart {
         /// What was being done.

@@ -11,8 +11,8 @@
 //!   the original port and refuses its own as a loop.
 //! - chains `outbound_guard` and `inbound_guard` (filter, output and input): drop what should have
 //!   been redirected and was not, see below.
-//! - chain `outbound_zone` (filter, output, raw): has connection tracking keep the sidecar's own
-//!   connections, and those of excluded users, in a zone apart.
+//! - chain `outbound_zone` (filter, output, raw): has connection tracking keep what bears the mark, the
+//!   sidecar's own connections, in a zone apart. A plan without a mark has none.
 //!
 //! Why this is fail-closed. The rules live in the kernel, not in the sidecar: a dead or not yet
 //! started sidecar leaves a redirect to a port where nobody listens, and the kernel answers that
@@ -24,8 +24,10 @@
 //! from the same port to the same destination inherits what was decided then. After one of the
 //! sidecar's own, a workload's would leave in plaintext; after a workload's, the sidecar's own would
 //! come back to it. The zone keeps the two apart (a zone for the original direction alone, so that
-//! answers are found as ever). The guards drop whatever is left: first packets that were not
-//! redirected and should have been, and packets that belong to no tracked connection.
+//! answers are found as ever). The guards drop whatever is left: first packets that do not go to our
+//! listener and should, whoever else has rewritten them, and packets that belong to no tracked
+//! connection. Without a mark, and after a connection of an excluded user, only the guards stand: a
+//! port that is used again is then held back.
 //!
 //! What is *not* protected, so that nobody has to guess:
 //!

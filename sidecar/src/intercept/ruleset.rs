@@ -24,9 +24,6 @@ pub(super) const DIRECT_ZONE: u16 = 0x6d79;
 /// The destination was rewritten (`IPS_DST_NAT`).
 pub(super) const REDIRECTED: u32 = 1 << 5;
 
-/// The set of users whose traffic is never captured.
-const DIRECT_UIDS: &str = "outbound_direct_uids";
-
 /// States of a connection that translation looks at: established 2, related 4, new 8
 /// (`NF_CT_STATE_BIT`). What is left are invalid (1) and untracked (64).
 pub(super) const TRACKED: u32 = 2 | 4 | 8;
@@ -142,13 +139,13 @@ impl Plan {
             key: Key::DestinationPort,
             elements: singles(self.inbound_direct_ports.iter().copied()),
         };
-        let chains = vec![
+        let mut chains = vec![
             self.outbound(direct.clone()),
             self.inbound(&inbound_ports),
-            outbound_guard(direct),
+            self.outbound_guard(direct),
             self.inbound_guard(&inbound_ports),
-            self.outbound_zone(),
         ];
+        chains.extend(self.outbound_zone());
         Ruleset {
             comment: Some(TABLE_COMMENT.to_owned()),
             sets: sets.into_iter().chain([inbound_ports]).collect(),
@@ -171,32 +168,43 @@ impl Plan {
         nat_chain("inbound", HookPoint::Prerouting, rules)
     }
 
-    /// No connection begins at a workload that was not brought to the sidecar. Who dials the inbound
-    /// listener itself is there already, and is refused by it.
+    /// What translation cannot touch must not leave: see the room's header. The kernel's own reset
+    /// in answer to an invalid packet is held back too; its receiver then times out instead.
+    fn outbound_guard(&self, direct: Vec<Rule>) -> Chain {
+        // Whoever else may have rewritten it, ours goes to our port.
+        let ours = vec![Step::CtStatus(REDIRECTED), Step::DestinationPort(self.outbound_port)];
+        let redirected = Rule {
+            steps: ours.into_iter().chain([Step::Return]).collect(),
+            comment: Some("redirected above".to_owned()),
+        };
+        let rules = [later(&[Step::CtState(TRACKED)]), redirected].into_iter();
+        let rules = rules.chain(direct).chain([stray()]).collect();
+        base_chain("outbound_guard", "filter", HookPoint::Output, FILTER, rules)
+    }
+
+    /// No connection begins at a workload that was not brought to the sidecar.
     fn inbound_guard(&self, direct_ports: &Set) -> Chain {
-        let listener = [Step::DestinationPort(self.inbound_port)];
-        let rules = [later(&[]), redirected()].into_iter().chain(inbound_bypasses(direct_ports));
-        let rules = rules.chain([
-            rule(listener, Step::Return, "the inbound listener itself"),
-            rule([Step::Tcp], Step::Drop, "TCP that was not redirected"),
-        ]);
-        base_chain("inbound_guard", "filter", HookPoint::Input, FILTER, rules.collect())
+        let listener = Rule {
+            steps: vec![Step::DestinationPort(self.inbound_port), Step::Return],
+            comment: Some("to the inbound listener".to_owned()),
+        };
+        let rules = [later(&[]), listener].into_iter();
+        let rules = rules.chain(inbound_bypasses(direct_ports)).chain([stray()]).collect();
+        base_chain("inbound_guard", "filter", HookPoint::Input, FILTER, rules)
     }
 
     /// Connection tracking remembers a connection by addresses and ports for a while after its end.
     /// The next one from the same port to the same destination would inherit its translation: a
     /// workload's would leave directly after one of the sidecar's, the sidecar's would come back to
-    /// it after one of a workload's. Whose traffic is direct because of who sends it is therefore
-    /// kept apart. The mark alone decides, since the last packets of a connection have no UID.
-    fn outbound_zone(&self) -> Chain {
-        let own = self.mark.map_or(Step::SocketUid(self.proxy_uid), |mark| Step::Mark(mark.get()));
-        let direct_uids = Step::InSet { key: Key::SocketUid, set: DIRECT_UIDS.to_owned() };
-        let whose = [own].into_iter().chain((!self.direct_uids.is_empty()).then_some(direct_uids));
-        let apart = |who| Rule {
-            steps: vec![who, Step::OriginalZone(DIRECT_ZONE)],
+    /// it after one of a workload's. What bears the mark is therefore kept apart. Only the mark can
+    /// tell: every packet of a connection bears it, but the last ones have no UID any more.
+    fn outbound_zone(&self) -> Option<Chain> {
+        let mark = Step::Mark(self.mark?.get());
+        let apart = Rule {
+            steps: vec![mark, Step::OriginalZone(DIRECT_ZONE)],
             comment: Some("tracked apart from what is redirected".to_owned()),
         };
-        base_chain("outbound_zone", "filter", HookPoint::Output, RAW, whose.map(apart).collect())
+        Some(base_chain("outbound_zone", "filter", HookPoint::Output, RAW, vec![apart]))
     }
 
     /// Who and what leaves directly: the sets that name it, and the rules that let it.
@@ -215,7 +223,7 @@ impl Plan {
         let uids = singles(self.direct_uids.iter().copied());
         let ports = singles(self.outbound_direct_ports.iter().copied());
         let candidates = [
-            (DIRECT_UIDS, Key::SocketUid, uids, "excluded UIDs"),
+            ("outbound_direct_uids", Key::SocketUid, uids, "excluded UIDs"),
             ("outbound_direct_v4", Key::DestinationV4, self.direct_v4.clone(), "excluded ranges"),
             (
                 "outbound_direct_v6",
@@ -253,15 +261,6 @@ impl Key {
     }
 }
 
-/// What translation cannot touch must not leave: see the room's header. The kernel's own reset in
-/// answer to an invalid packet is held back too; its receiver then times out instead.
-fn outbound_guard(direct: Vec<Rule>) -> Chain {
-    let stray = rule([Step::Tcp], Step::Drop, "TCP that was not redirected");
-    let rules = [later(&[Step::CtState(TRACKED)]), redirected()].into_iter();
-    let rules = rules.chain(direct).chain([stray]).collect();
-    base_chain("outbound_guard", "filter", HookPoint::Output, FILTER, rules)
-}
-
 /// Passed by nearly every packet, so it stands first and does not count: a guard judges the first
 /// packet of a connection.
 fn later(more: &[Step]) -> Rule {
@@ -269,11 +268,8 @@ fn later(more: &[Step]) -> Rule {
     Rule { steps: steps.cloned().collect(), comment: Some("not the first packet".to_owned()) }
 }
 
-fn redirected() -> Rule {
-    Rule {
-        steps: vec![Step::CtStatus(REDIRECTED), Step::Return],
-        comment: Some("redirected above".to_owned()),
-    }
+fn stray() -> Rule {
+    rule([Step::Tcp], Step::Drop, "TCP that was not redirected")
 }
 
 fn inbound_bypasses(direct_ports: &Set) -> Vec<Rule> {

@@ -100,6 +100,37 @@ fn exclusions_leave_directly_and_their_neighbours_do_not() {
     });
 }
 
+/// What a closed socket still has to send has no user any more: whose traffic is direct must not be
+/// told by him alone once its connection is there.
+#[test]
+fn what_was_sent_before_a_close_arrives_whole() {
+    let mark = Config::default().mark;
+    let marked = Config { proxy_uid: 0, ..Config::default() };
+    let by_user = Config { exclude_uids: vec![0], ..Config::default() };
+    for (config, mark) in [(marked, Some(mark)), (by_user, None)] {
+        in_pod(move |peer| {
+            let real = peer.run(|| listen(80));
+            apply(&Plan::new(config).unwrap()).unwrap();
+            for to in PEER {
+                let mut direct = dial(address(to, 80), mark).unwrap();
+                let mut far = accept(&real).unwrap();
+                direct.set_nonblocking(true).unwrap();
+                let mut sent = 0;
+                // As much as the kernel takes of what nobody reads yet.
+                while let Ok(taken) = direct.write(&[7; 65_536]) {
+                    sent += taken;
+                }
+                drop(direct);
+                far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let mut heard = Vec::new();
+                far.read_to_end(&mut heard).unwrap();
+                assert!(sent > 65_536, "nothing was left to send at the close");
+                assert_eq!(heard.len(), sent);
+            }
+        });
+    }
+}
+
 #[test]
 fn loopback_and_own_addresses_are_not_captured() {
     in_pod(|_| {
