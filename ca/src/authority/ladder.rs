@@ -79,7 +79,13 @@ impl Authority {
         let (holders, lagging) = (self.holders().await?, self.lagging(&on, now).await?);
         let permit = judge(asked, &self.view(&on, &holders, &lagging, now), broken)
             .map_err(RotationError::from)?;
-        self.rotation.climb(asked, &on, now).await?;
+        if let Err(error) = self.rotation.climb(asked, &on, now).await {
+            if matches!(error, RotationError::Moved) {
+                // Somebody else's step, which may have been taken over on the way.
+                self.announce().await?;
+            }
+            return Err(error.into());
+        }
         let broken = match permit {
             Permit::Forced(names) => names,
             Permit::Harmless | Permit::Acknowledged | Permit::TimePassed => Vec::new(),

@@ -220,7 +220,9 @@ async fn exchange(
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        if gets && status != StatusCode::OK {
+        // A conflict says what is known there; of other refusals the status is all that counts.
+        let has_body = status == StatusCode::OK || !gets && status == StatusCode::CONFLICT;
+        if !has_body {
             return Ok((status, Vec::new()));
         }
         let body = Limited::new(response.into_body(), most).collect().await;

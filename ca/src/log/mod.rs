@@ -301,7 +301,7 @@ impl Logs {
         let place = self.root.enter_witnessed(issuer_der, root_der).await?;
         let kept = (issuer_der.to_vec(), place.clone());
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        Ok(place)
+        Ok(self.root.dressed(place))
     }
 }
 

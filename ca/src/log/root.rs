@@ -59,8 +59,8 @@ impl RootLog {
         let _ = self.inner.cosigning.set(Cosigning::start(&weak, witnesses, metrics));
     }
 
-    /// Enters an intermediate, and yields its place under the newest checkpoint, with as many
-    /// cosignatures as must be there.
+    /// Enters an intermediate, and yields its place under the newest checkpoint, when as many witnesses
+    /// have cosigned that as must. [`Self::dressed`] adds their lines.
     pub(super) async fn enter_witnessed(
         &self,
         issuer_der: &[u8],
@@ -80,7 +80,7 @@ impl RootLog {
             let cosigned = cosigning.quorum_on(&state).await?;
             self.inner.take(cosigned);
         }
-        Ok(self.dressed(Inclusion { index: place.index, path, checkpoint: state.note.to_vec() }))
+        Ok(Inclusion { index: place.index, path, checkpoint: state.note.to_vec() })
     }
 
     /// The same place, with the cosignatures that came since.

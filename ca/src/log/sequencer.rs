@@ -188,9 +188,9 @@ impl Sequencer {
                 return;
             }
             let started = Instant::now();
+            self.without_quorum(&mut waiting).await;
             // Whoever gave up must not be in the log: nobody would ever hold that certificate.
             waiting.retain(|one| !one.answer.is_closed());
-            self.without_quorum(&mut waiting).await;
             if waiting.is_empty() {
                 continue;
             }

@@ -29,8 +29,10 @@ impl Rotation {
         on: &SignedStep,
         now: UnixSeconds,
     ) -> Result<(), RotationError> {
-        // What was read here is what the commit is bound to.
+        // What was read here is what the commit is bound to: the revision first, since another task
+        // may take a further step over at any moment. An older one is a conflict, never a step lost.
         self.refresh().await?;
+        let looked_at = self.looked_at.load(Ordering::Acquire);
         let trust = self.trust.load_full();
         if *trust.step != *on {
             return Err(RotationError::Moved);
@@ -59,7 +61,7 @@ impl Rotation {
         let step = TrustStep { since: now, before: before.digest(), ..plan };
         let signature = signer.sign_statement(&step.signed_bytes())?;
         let signed = SignedStep { step, signer: before.active, signature };
-        bind(&mut batch, self.looked_at.load(Ordering::Acquire));
+        bind(&mut batch, looked_at);
         self.write(&mut batch, &signed).await?;
         match self.journal.commit(batch).await? {
             Commit::Conflict => return Err(RotationError::Moved),

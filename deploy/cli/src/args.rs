@@ -62,11 +62,12 @@ pub(crate) enum LogCommand {
     ///
     /// A root that Myelin made for itself names the log of its issuers, and each of those the log of what
     /// it issues. Below such a root peers refuse certificates that are in no log, so whoever reads the logs
-    /// knows every certificate that can be used. (Offline and corporate roots name no log; the command says
-    /// so if the bundle has one, and what is issued below it is not watched.) This command starts at the
-    /// roots of the trust bundle, reads the log of issuers that each names, then the log of certificates
-    /// that each issuer names, all of it, and hashes every entry into the tree that the log's key has
-    /// signed: the server cannot leave out or change one.
+    /// knows every certificate that can be used. (For an offline or a corporate
+    /// root the bundle states the log, in the line before its block: keep that line. For a root whose log is
+    /// neither named nor stated the command says that what is issued below it is not watched.) This command
+    /// starts at the roots of the trust bundle, reads the log of issuers that is named or stated for each,
+    /// then the log of certificates that each issuer names, all of it, and hashes every entry into the tree
+    /// that the log's key has signed: the server cannot leave out or change one.
     ///
     /// Every replica of the CA has a log of its own: name each with --url. A log is read from the server
     /// whose checkpoint is signed by its key, so a copy of a dead replica's files does as well.

@@ -174,6 +174,13 @@ impl<'a> Keeper<'a> {
                 self.metrics.trust_update(why.word());
                 tracing::warn!("{why}");
             }
+            // History that is true and old: a root that was gone back from may be in other hands.
+            Ok(Some(found)) if self.held().is_some_and(|held| found.generation() <= held) => {
+                tracing::warn!(
+                    generation = found.generation(),
+                    "the CA told an older history than the one that we hold; it is passed over"
+                );
+            }
             Ok(Some(found)) => {
                 tracing::info!(
                     generation = found.generation(),
@@ -188,6 +195,12 @@ impl<'a> Keeper<'a> {
             }
             Err(error) => tracing::debug!("no way to other roots: {error}"),
         }
+    }
+
+    /// The newest generation that we know of, if we know any.
+    fn held(&self) -> Option<u64> {
+        let held = self.store.load().map(|snapshot| snapshot.bundle.generation());
+        held.max(self.learned.as_ref().map(|learned| learned.generation()))
     }
 
     fn takes_duty_back(&self, found: &TrustBundle) -> bool {

@@ -155,11 +155,18 @@ impl Judge {
         standing: &Standing,
     ) -> Result<(), NotLogged> {
         match standing {
-            Standing::NoLog => match bundle_of(trust, path.into()) {
-                Err(why @ NotLogged::ForeignUnlogged { .. }) => Err(why),
-                // What is not trusted at all any more has its own word elsewhere.
-                _ => Ok(()),
-            },
+            Standing::NoLog => {
+                let path = path.into();
+                match bundle_of(trust, path) {
+                    Err(why @ NotLogged::ForeignUnlogged { .. }) => Err(why),
+                    // A log was stated for its root since: it comes again, with a proof.
+                    Ok(bundle) if has_duty(bundle, path.root) => {
+                        Err(NotLogged::Refused(LogRefusal::NotLogged))
+                    }
+                    // What is not trusted at all any more has its own word elsewhere.
+                    _ => Ok(()),
+                }
+            }
             Standing::Exempt => Ok(()),
             Standing::Logged(logs) => self.not_forked(logs),
         }

@@ -24,9 +24,9 @@ mod ask;
 
 use ask::Asking;
 
-/// How long a certificate waits for the cosignatures that are required: with the writing of its
-/// batch, and a second wait where the first failed, below the deadline of an append.
-const QUORUM_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a certificate waits for the cosignatures that are required: three such waits, that of the
+/// batch before included, are below the deadline of an append.
+const QUORUM_DEADLINE: Duration = Duration::from_millis(2_500);
 /// Between two questions to a witness that nobody waits for.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Before a witness that did not cosign is asked again about the same checkpoint.

@@ -129,7 +129,14 @@ async fn a_replica_without_a_pin_believes_only_what_its_seal_key_opens() {
     (forged.active, forged.signer) = (id.clone(), id);
     let bytes = SignedStep::try_from(&forged).unwrap().step.signed_bytes();
     forged.signature = Blob(key.sign(&bytes).unwrap());
-    put(&place, &forged).await;
-    let refused = started(&place, "prod.example", 1, NOW).await.err().unwrap();
-    assert!(matches!(refused, RotationError::NoAnchor(_)), "{refused}");
+    // The same as if the genuine root, whose key is here, had begun with it and signed nothing.
+    let mut unsigned = forged.clone();
+    unsigned.signer = genuine.signer.clone();
+    unsigned.signature = Blob(Vec::new());
+    for forged in [forged, unsigned] {
+        put(&place, &forged).await;
+        let refused = started(&place, "prod.example", 1, NOW).await.err().unwrap();
+        assert!(matches!(refused, RotationError::NoAnchor(_)), "{refused}");
+        assert!(!place.pin().path().exists(), "pinned all the same");
+    }
 }

@@ -89,6 +89,11 @@ impl Server {
             .body(Empty::<Bytes>::new())?;
         let response = requests.send_request(request).await?;
         let status = response.status();
+        if status != StatusCode::OK {
+            // Whatever page comes with it, of whatever length.
+            self.connection = None;
+            return Ok((status, Vec::new()));
+        }
         let body = Limited::new(response.into_body(), most).collect().await;
         let body = body.map_err(|why| anyhow::anyhow!("{why}"))?.to_bytes().to_vec();
         ensure!(body.len() <= most, "more than {most} bytes");

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use aws_lc_rs::rand;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::SpiffeId;
@@ -22,7 +22,7 @@ use super::show::Show;
 use crate::args::MonitorArgs;
 
 /// Issuers' logs that are read: a fleet of replicas over years.
-const MAX_LOGS: usize = 1024;
+pub(super) const MAX_LOGS: usize = 1024;
 /// While something cannot be read the pause doubles, up to this: a CA that comes back is not met by
 /// every monitor at once, and its owner hears of what it did meanwhile soon enough.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
@@ -47,6 +47,7 @@ struct Monitor<'a> {
     bundle: String,
     roots: Vec<Reader>,
     logs: Vec<Reader>,
+    named: Named,
     show: Show,
 }
 
@@ -81,6 +82,26 @@ pub(super) fn pause(every: Duration, failures: u32, random: u8) -> Duration {
     pause.mul_f64(0.75 + f64::from(random) / 512.0)
 }
 
+/// The logs that issuers name, each once: the same as are read, in that order.
+#[derive(Clone, Default)]
+pub(super) struct Named {
+    pub(super) logs: Vec<LogKey>,
+    /// There are more than can be watched.
+    pub(super) left_out: bool,
+}
+
+impl Named {
+    pub(super) fn take(&mut self, log: LogKey) {
+        if self.logs.contains(&log) {
+            return;
+        }
+        self.left_out |= self.logs.len() >= MAX_LOGS;
+        if self.logs.len() < MAX_LOGS {
+            self.logs.push(log);
+        }
+    }
+}
+
 impl Verdict {
     fn add(&mut self, other: Self) {
         self.contradiction |= other.contradiction;
@@ -109,6 +130,7 @@ impl<'a> Monitor<'a> {
             bundle: String::new(),
             roots: Vec::new(),
             logs: Vec::new(),
+            named: Named::default(),
             show: Show::new(args.json),
         })
     }
@@ -183,26 +205,27 @@ impl<'a> Monitor<'a> {
         let (root, show) = (&mut self.roots[nth], &mut self.show);
         let shown = self.servers.showing(survey, &root.log)?;
         let (log, before) = (root.log.name().to_owned(), root.size());
-        let (mut issuers, mut named, mut odds) = (Issuers::default(), Vec::new(), Odds::default());
+        let (mut issuers, mut odds) = (Issuers::default(), Odds::default());
+        let mut named = self.named.clone();
         let entry = |index, bytes: &[u8]| match issuers.read(bytes) {
-            Read::Log(_) if named.len() > MAX_LOGS => {}
-            Read::Log(log) => named.push(*log),
+            Read::Log(log) => named.take(*log),
             Read::Odd(why) => odds.take(index, why),
         };
         root.advance(shown, entry, |read, all| show.progress(&log, read, all)).await?;
         show.read(&log, before, root.size(), "issuers");
         show.odd(&log, &odds);
         self.issuers.add(issuers);
-        for log in named {
-            if self.logs.iter().all(|reader| reader.log != log) {
-                ensure!(
-                    self.logs.len() < MAX_LOGS,
-                    "the roots' logs name more than {MAX_LOGS} logs; only the first are watched"
-                );
-                self.logs.push(Reader::new(log.clone(), self.before.remove(&log)));
-            }
+        for log in named.logs.iter().skip(self.logs.len()) {
+            self.logs.push(Reader::new(log.clone(), self.before.remove(log)));
         }
-        Ok(Verdict { unexpected: !odds.shown.is_empty(), ..Verdict::default() })
+        let mut verdict = Verdict { unexpected: !odds.shown.is_empty(), ..Verdict::default() };
+        if named.left_out {
+            verdict.add(self.trouble(&anyhow!(
+                "the roots' logs name more than {MAX_LOGS} logs; only the first are watched"
+            )));
+        }
+        self.named = named;
+        Ok(verdict)
     }
 
     async fn read_log(&mut self, survey: &Survey, nth: usize) -> Result<Verdict> {

@@ -200,14 +200,12 @@ impl Store {
         let writer = self.writer();
         let old = self.load();
         let before = old.as_ref().map(|old| old.svid.id());
-        let bundle = match &old {
-            // A lost race with the watch: what it published since is newer than the answer's.
-            Some(old) if issued.bundle.generation() < old.bundle.generation() => {
-                Arc::clone(&old.bundle)
-            }
-            _ => Arc::clone(&issued.bundle),
-        };
-        no_less_duty(old.as_ref().map_or(&issued.known, |old| &old.bundle), &bundle)?;
+        let held = old.as_ref().map_or(&issued.known, |old| &old.bundle);
+        // What is older than what we hold is passed over: a lost race with the watch, which has
+        // published something since, or an answer that would take us back, to any root.
+        let is_older = issued.bundle.generation() < held.generation();
+        let bundle = Arc::clone(if is_older { held } else { &issued.bundle });
+        no_less_duty(held, &bundle)?;
         let mine = verified(issued, &bundle, before.or(expected), self.clock.unix())?;
         if let Some(judge) = &self.judge {
             judge.own(&bundle, &mine.own.root, mine.svid.chain(), &mine.log_proof)?;

@@ -246,6 +246,22 @@ fn a_running_use_without_a_log_ends_when_the_operators_word_is_taken_back() {
 }
 
 #[test]
+fn a_use_that_was_judged_without_a_log_ends_when_one_is_stated() {
+    let stated = bundle(None).stating(&log("stated.example"));
+    let judge = judge();
+    for (bundle, expected) in [(bundle(None), Ok(())), (stated, Err("not_logged"))] {
+        let root = bundle.root_ids().next().unwrap();
+        let trust = TrustBundles::new(Arc::new(bundle), Arc::default());
+        let path = Path { trust_domain: trust.own().trust_domain(), root: &root };
+        for standing in [Standing::NoLog, Standing::Exempt] {
+            let said = judge.still(trust.view(), path, &standing).map_err(|why| why.word());
+            let expected = if standing == Standing::NoLog { expected } else { Ok(()) };
+            assert_eq!(said, expected);
+        }
+    }
+}
+
+#[test]
 fn a_distrusted_log_takes_down_only_what_stands_on_it() {
     let judge = judge();
     let (bad, good, roots) = (log("bad"), log("good"), log("roots"));

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use myelin_identity::id::SpiffeId;
-use myelin_identity::log::entry_of;
+use myelin_identity::log::{LogKey, entry_of};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 
 use super::ID;
@@ -15,6 +15,7 @@ use crate::log::fetch::Server;
 use crate::log::find::{
     Found, Issuers, MAX_FOUND, Matches, UNKNOWN_SERIAL, UNLOGGED_ISSUER, UNREADABLE, known_serials,
 };
+use crate::log::monitor::{MAX_LOGS, Named};
 
 fn svid(uris: &[&str]) -> Vec<u8> {
     let mut params = CertificateParams::default();
@@ -97,4 +98,20 @@ fn a_serial_that_its_owner_does_not_name_is_unexpected() {
     matches.take(found(1, Some(UNLOGGED_ISSUER)));
     let objections: Vec<_> = matches.found.iter().map(|it| it.objection).collect();
     assert_eq!(objections, [None, Some(UNKNOWN_SERIAL), Some(UNLOGGED_ISSUER)]);
+}
+
+#[test]
+fn a_log_that_many_issuers_name_does_not_hide_the_next_one_and_what_is_too_many_is_said() {
+    let log = |number: usize| LogKey::new(&format!("log{number}"), [7; 32]).unwrap();
+    let mut named = Named::default();
+    for _ in 0..2 * MAX_LOGS {
+        named.take(log(0));
+    }
+    named.take(log(1));
+    assert_eq!((named.logs.len(), named.left_out), (2, false));
+    (2..MAX_LOGS).for_each(|number| named.take(log(number)));
+    assert!(!named.left_out, "the twin: as many as are watched");
+    named.take(log(MAX_LOGS));
+    named.take(log(0));
+    assert_eq!((named.logs.len(), named.left_out), (MAX_LOGS, true));
 }
