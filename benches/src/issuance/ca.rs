@@ -89,12 +89,12 @@ impl Ca {
 
     pub(super) fn memory(&self) -> Result<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let kib = |name: &str| -> f64 {
+        let kib = |name: &str| -> Result<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-            number.unwrap_or_default()
+            number.with_context(|| format!("no {name} in the CA's /proc status"))
         };
-        Ok(Memory { resident: kib("VmRSS:"), anonymous: kib("RssAnon:"), peak: kib("VmHWM:") })
+        Ok(Memory { resident: kib("VmRSS:")?, anonymous: kib("RssAnon:")?, peak: kib("VmHWM:")? })
     }
 
     /// Ends it as an operator would.
@@ -102,7 +102,7 @@ impl Ca {
         self.end(Signal::SIGTERM).await
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it without a word (SIGKILL).
     pub(super) async fn cut(self) -> Result<()> {
         self.end(Signal::SIGKILL).await
     }

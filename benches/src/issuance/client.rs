@@ -32,8 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use proto::issue_request::Attestation;
 
-/// What a sidecar with SVIDs of a day allows one attempt: so much to be connected, and as much again
-/// for the answer.
+/// What a sidecar with SVIDs of a day allows one attempt, connecting included.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// Where the CA is, and by what it is known.

@@ -1,6 +1,5 @@
 //! How long a CA takes to be ready over a long history, and what memory it needs then: after it was
-//! stopped, after it was cut, and when nothing of its store is in memory, as after a reboot. Called by
-//! `mod`.
+//! stopped, after it was cut, and when nothing of its store's file is in memory. Called by `mod`.
 //!
 //! Never: a start whose state was not made by the CA's own code.
 
@@ -31,6 +30,8 @@ const STARTS: usize = 3;
 const AT_A_TIME: usize = 10_000;
 /// Says that a state was made to its end.
 const MARK: &str = "state-is-whole";
+/// SVIDs live a day: a state that is older than this has too few left of it.
+const KEPT_FOR: Duration = Duration::from_secs(12 * 3600);
 /// A heartbeat and a look of every kind have been by then.
 const SETTLE: Duration = Duration::from_secs(6);
 
@@ -57,7 +58,7 @@ impl Kind {
         match self {
             Self::Stopped => "after a stop",
             Self::Cut => "after a cut",
-            Self::Cold => "after a stop, nothing in memory",
+            Self::Cold => "after a stop, the store not in memory",
         }
     }
 }
@@ -112,13 +113,22 @@ async fn state(options: &Options, show: &Show) -> Result<(std::path::PathBuf, Op
         return Ok((set.data.clone(), Some(set)));
     };
     let (data, mark) = (kept.join("data"), kept.join(MARK));
-    if !mark.exists() {
+    let size = format!("{} live, {} logged", options.scaled(LIVE), options.scaled(LOG_ENTRIES));
+    if !is_still(&mark, &size) {
         clear(&data)?;
         std::fs::create_dir_all(kept)?;
         fill(Stage::at(&data).await?, options, show).await?;
-        std::fs::write(mark, "")?;
+        std::fs::write(mark, size)?;
     }
     Ok((data, None))
+}
+
+/// Whether the state that was kept is of this size, and its SVIDs are alive.
+fn is_still(mark: &Path, size: &str) -> bool {
+    let made = std::fs::metadata(mark).and_then(|mark| mark.modified()).ok();
+    let age = made.and_then(|made| made.elapsed().ok());
+    age.is_some_and(|age| age < KEPT_FOR)
+        && std::fs::read_to_string(mark).is_ok_and(|kept| kept == size)
 }
 
 async fn fill(mut stage: Stage, options: &Options, show: &Show) -> Result<Set> {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use myelin_identity::issuance::proto;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 struct Watcher {
     link: Link,
     _acks: mpsc::Sender<proto::BundleAck>,
-    _updates: tokio::task::JoinHandle<()>,
+    updates: tokio::task::JoinHandle<()>,
     directory: Option<(mpsc::Sender<proto::DirectoryQuestion>, tokio::task::JoinHandle<()>)>,
 }
 
@@ -55,6 +55,7 @@ pub(super) async fn measure(options: &Options, show: &Show) -> Result<Vec<Figure
     let mut watchers = watch_all(&target, holders, show).await?;
     sleep(SETTLE).await;
     let mut figures = Vec::new();
+    all_live(&watchers)?;
     each(&mut figures, "bundle and deny list", (before, ca.memory()?), (count, Some(TARGET_KIB)));
     let cpu = ca.cpu();
     sleep(SETTLE).await;
@@ -71,10 +72,22 @@ pub(super) async fn measure(options: &Options, show: &Show) -> Result<Vec<Figure
         watcher.ask().await?;
     }
     sleep(SETTLE).await;
+    all_live(&watchers)?;
     each(&mut figures, "both watches of a sidecar", (before, ca.memory()?), (count, None));
     drop(watchers);
     ca.stop().await?;
     Ok(figures)
+}
+
+/// What the CA has cut takes no memory: then there is nothing to measure.
+fn all_live(watchers: &[Watcher]) -> Result<()> {
+    let over = |watcher: &&Watcher| {
+        let directory = watcher.directory.as_ref().is_some_and(|(_, answers)| answers.is_finished());
+        watcher.updates.is_finished() || directory
+    };
+    let over = watchers.iter().filter(over).count();
+    ensure!(over == 0, "{over} of {} watches have ended", watchers.len());
+    Ok(())
 }
 
 fn each(
@@ -118,7 +131,7 @@ impl Watcher {
         let generation = first.bundle.map_or(0, |bundle| bundle.generation);
         acks.send(proto::BundleAck { generation, ..proto::BundleAck::default() }).await?;
         let updates = tokio::spawn(drain(updates));
-        Ok(Self { link, _acks: acks, _updates: updates, directory: None })
+        Ok(Self { link, _acks: acks, updates, directory: None })
     }
 
     /// Asks for somebody, as a sidecar does for what its workload dials.
