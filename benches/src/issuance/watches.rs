@@ -82,7 +82,8 @@ pub(super) async fn measure(options: &Options, show: &Show) -> Result<Vec<Figure
 /// What the CA has cut takes no memory: then there is nothing to measure.
 fn all_live(watchers: &[Watcher]) -> Result<()> {
     let over = |watcher: &&Watcher| {
-        let directory = watcher.directory.as_ref().is_some_and(|(_, answers)| answers.is_finished());
+        let directory =
+            watcher.directory.as_ref().is_some_and(|(_, answers)| answers.is_finished());
         watcher.updates.is_finished() || directory
     };
     let over = watchers.iter().filter(over).count();

@@ -14,6 +14,9 @@ use tokio::sync::oneshot;
 
 /// While both kinds wait, one turn in so many goes to a newcomer.
 const NEWCOMERS_SHARE: u32 = 8;
+/// Whenever a line has grown by so many, those who have left it are taken out: what stands in it is
+/// at most so many more than the permits and streams of those who wait.
+const SWEPT_EVERY: usize = 1024;
 
 /// Places, and the two lines before them. Clones are the same.
 #[derive(Clone)]
@@ -55,10 +58,14 @@ impl Turns {
                 return Turn { turns: self.clone(), passed: false };
             }
             let (turn, waiting) = oneshot::channel();
-            match who {
-                Who::Renewing => lines.renewing.push_back(turn),
-                Who::New => lines.new.push_back(turn),
+            let line = match who {
+                Who::Renewing => &mut lines.renewing,
+                Who::New => &mut lines.new,
+            };
+            if line.len() % SWEPT_EVERY == SWEPT_EVERY - 1 {
+                line.retain(|waiting| !waiting.is_closed());
             }
+            line.push_back(turn);
             waiting
         };
         waiting.await.expect("the lines outlive whoever holds a place")
@@ -93,6 +100,10 @@ impl Turns {
 
 impl Lines {
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        // Whoever gave up takes nobody's turn.
+        for line in [&mut self.renewing, &mut self.new] {
+            while line.pop_front_if(|waiting| waiting.is_closed()).is_some() {}
+        }
         let newcomers = self.since + 1 >= NEWCOMERS_SHARE || self.renewing.is_empty();
         if newcomers && let Some(next) = self.new.pop_front() {
             self.since = 0;
@@ -171,6 +182,30 @@ mod tests {
             "the twin: there is one place only"
         );
         drop(all);
+    }
+
+    #[tokio::test]
+    async fn newcomers_who_gave_up_take_no_newcomer_s_turn() {
+        let turns = Turns::new(1);
+        let mut held = turns.take(Who::New).await;
+        for _ in 0..3 * SWEPT_EVERY {
+            let gone = waiting(&turns, Who::New).await;
+            gone.abort();
+            assert!(gone.await.is_err());
+        }
+        assert!(turns.lines().new.len() <= SWEPT_EVERY, "{}", turns.lines().new.len());
+        let newcomer = waiting(&turns, Who::New).await;
+        let mut renewing = Vec::new();
+        for _ in 0..20 {
+            renewing.push(waiting(&turns, Who::Renewing).await);
+        }
+        for waits in renewing.into_iter().take(NEWCOMERS_SHARE as usize - 1) {
+            drop(held);
+            held = waits.await.unwrap();
+            assert!(!newcomer.is_finished(), "the twin: who renews goes first");
+        }
+        drop(held);
+        newcomer.await.unwrap();
     }
 
     #[tokio::test]

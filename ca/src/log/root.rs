@@ -15,6 +15,7 @@ use myelin_identity::log::{
     Checkpoint, Frontier, Hash, Inclusion, LogKey, Node, Resource, TILE_WIDTH, Tile,
     consistency_proof, encode_bundle, entry_of, inclusion_proof, leaf_hash, node_hash,
 };
+use tokio::sync::Mutex;
 
 use super::key::Key;
 use super::witness::{Cosigned, Cosigning, State, Witnessed, Witnesses};
@@ -40,12 +41,15 @@ struct Inner {
     cosigning: OnceLock<Cosigning>,
     /// The newest checkpoint that a witness cosigned.
     cosigned: ArcSwapOption<Cosigned>,
+    /// What entries hash to, as far as they were read: they never change, and there are few.
+    leaves: Mutex<Vec<Hash>>,
 }
 
 impl RootLog {
     pub fn new(journal: Journal, key: Key) -> Self {
         let (cosigning, cosigned) = (OnceLock::new(), ArcSwapOption::empty());
-        Self { inner: Arc::new(Inner { journal, key, cosigning, cosigned }) }
+        let leaves = Mutex::default();
+        Self { inner: Arc::new(Inner { journal, key, cosigning, cosigned, leaves }) }
     }
 
     pub fn key(&self) -> &LogKey {
@@ -219,8 +223,14 @@ impl Inner {
     }
 
     async fn leaves(&self, size: u64) -> Result<Vec<Hash>, LogError> {
-        let entries = self.entries(0, size).await?;
-        Ok(entries.iter().map(|entry| leaf_hash(entry)).collect())
+        // Whoever comes meanwhile waits for the one who reads.
+        let mut known = self.leaves.lock().await;
+        let read = known.len() as u64;
+        if read < size {
+            let entries = self.entries(read, size - read).await?;
+            known.extend(entries.iter().map(|entry| leaf_hash(entry)));
+        }
+        Ok(known.iter().take(usize::try_from(size).unwrap_or(usize::MAX)).copied().collect())
     }
 
     async fn entries(&self, first: u64, count: u64) -> Result<Vec<Vec<u8>>, LogError> {
