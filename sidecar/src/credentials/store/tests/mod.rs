@@ -56,6 +56,24 @@ fn usable_follows_the_validity_to_the_second() {
     }
 }
 
+/// Whoever has the CA's own key, but no root's, cannot take a sidecar back to a root of his.
+#[test]
+fn a_first_answer_that_is_older_than_what_is_known_brings_no_root() {
+    let (root, stranger) = (Root::new(), Root::new());
+    for (generation, taken) in [(6, false), (7, true), (8, true)] {
+        // What is as new or newer was vouched for before it came here.
+        let known = Arc::new(root.bundle(7));
+        let bundle = Arc::new(stranger.bundle(generation));
+        let answer = Issued { known, bundle, ..stranger.issue(WEB, 300) };
+        let published = store().publish_svid(answer, None);
+        assert_eq!(published.is_ok(), taken, "generation {generation}");
+    }
+    let known = Arc::new(root.bundle(7));
+    let answer = Issued { known, bundle: Arc::new(root.bundle(6)), ..root.issue(WEB, 300) };
+    let snapshot = store().publish_svid(answer, None).unwrap();
+    assert_eq!(snapshot.bundle.generation(), 7, "the twin: an SVID under what is held counts");
+}
+
 #[test]
 fn each_publish_is_told_once_and_generations_grow_by_one() {
     let (root, other) = (Root::new(), Root::new());
