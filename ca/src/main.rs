@@ -19,8 +19,8 @@ use myelin_ca::app::{self, AppError};
 use myelin_ca::clock::rfc3339;
 use myelin_ca::config::{
     BundleCommand, Cli, Command, EntryCommand, FederationAddArgs, FederationCommand, IssuerCommand,
-    Keys, LogArgs, LogCommand, LogFormat, OperatorArgs, RootCommand, RotateCommand, ServeArgs,
-    SvidCommand, TokenCommand, Withdrawal,
+    Keys, LogArgs, LogCommand, LogFormat, LogVerifyArgs, OperatorArgs, RootCommand, RotateCommand,
+    ServeArgs, SvidCommand, TokenCommand, Withdrawal,
 };
 use myelin_ca::datadir::read_bounded_text;
 use myelin_ca::federation::AddRequest;
@@ -192,7 +192,7 @@ fn federation_request(args: &FederationAddArgs) -> Result<AddRequest, String> {
 }
 
 /// Replays the log; says whether it is whole.
-async fn verify_log(args: &OperatorArgs) -> Result<bool, String> {
+async fn verify_log(args: &LogVerifyArgs) -> Result<bool, String> {
     let shown = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let tell = |Progress { done, of }| {
         // A line for every 64 bundles; on a terminal they overwrite each other.
@@ -200,30 +200,19 @@ async fn verify_log(args: &OperatorArgs) -> Result<bool, String> {
             eprint!("verified {done} of {of} entries{}", if shown { "\r" } else { "\n" });
         }
     };
-    let found = app::verify_log(&args.data, &app::system_clock(), tell).await.map_err(one_line)?;
+    let (operator, clock) = (&args.operator, app::system_clock());
+    let store = args.store().map_err(|error| error.to_string())?;
+    let found = app::verify_log(&operator.data, &store, &clock, tell).await.map_err(one_line)?;
     if shown {
         eprintln!();
     }
     let whole = found.damages.is_empty();
-    if args.json {
+    if operator.json {
         let json = serde_json::to_string(&found);
         println!("{}", json.map_err(|error| format!("cannot print the findings: {error}"))?);
         return Ok(whole);
     }
-    println!("log {}", found.origin);
-    println!("{} entries, root {}", found.entries, found.root);
-    println!(
-        "{} certificates of the journal are where it says; {} unexpired entries were never handed out",
-        found.certificates, found.unclaimed
-    );
-    println!("root's log: {} intermediates", found.intermediates);
-    found.damages.iter().for_each(|damage| println!("DAMAGED {damage}"));
-    if found.more_damages > 0 {
-        println!("and {} more", found.more_damages);
-    }
-    if whole {
-        println!("whole");
-    }
+    print!("{found}");
     Ok(whole)
 }
 
@@ -301,6 +290,7 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Entry(entry) => serde_json::to_string(entry),
             Answer::Entries(entries) => serde_json::to_string(entries),
             Answer::LogKeys(keys) => serde_json::to_string(keys),
+            Answer::Log(answer) => serde_json::to_string(answer),
             Answer::Rotated(Rotated::Status(ladder)) => serde_json::to_string(ladder),
             Answer::Rotated(Rotated::Moved(moved)) => serde_json::to_string(moved),
             Answer::Refused(why) => serde_json::to_string(why),
@@ -336,8 +326,8 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             }
         }
         Answer::Bundle(shown) => print!("{}", shown.pem),
-        // The `issuer` commands say it in their own words.
-        Answer::Issuer(_) => {}
+        // The `issuer` commands and `log verify` say it in their own words.
+        Answer::Issuer(_) | Answer::Log(_) => {}
         Answer::Revoked(revoked) => println!("{revoked}"),
         Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
         Answer::Entry(entry) => println!("{entry}"),

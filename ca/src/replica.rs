@@ -50,17 +50,29 @@ impl ReplicaId {
         }
     }
 
+    /// The id in this data directory, if there is one.
+    pub fn open(data: &Path) -> Result<Option<Self>, ReplicaError> {
+        match Self::read(data.join(Self::FILE)) {
+            Err(ReplicaError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// From its 16 digits.
+    pub fn parse(digits: &str) -> Option<Self> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (digits.len() == 16 && digits.bytes().all(hex)).then(|| Self(digits.to_owned()))
+    }
+
     fn read(path: PathBuf) -> Result<Self, ReplicaError> {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(cause) => return Err(ReplicaError::Io { path, cause }),
         };
-        let digits = text.trim_end();
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if digits.len() == 16 && digits.bytes().all(hex) {
-            return Ok(Self(digits.to_owned()));
-        }
-        Err(ReplicaError::Malformed { path, found: text.chars().take(40).collect() })
+        Self::parse(text.trim_end())
+            .ok_or_else(|| ReplicaError::Malformed { path, found: text.chars().take(40).collect() })
     }
 }
 
@@ -77,6 +89,7 @@ mod tests {
     #[test]
     fn id_is_made_once_and_a_damaged_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ReplicaId::open(dir.path()).unwrap(), None);
         let id = |byte| ReplicaId::open_or_make(dir.path(), ReplicaId::from_bytes([byte; 8]));
         assert_eq!(id(1).unwrap().to_string(), "0101010101010101");
         assert_eq!(id(2).unwrap().to_string(), "0101010101010101");

@@ -84,3 +84,55 @@ async fn fifty_certificates_at_once_are_fifty_entries_with_fifty_proofs() {
     checkpoints.dedup();
     assert!(checkpoints.len() <= 25, "{}", checkpoints.len());
 }
+
+/// The real command, beside the server.
+async fn replay(ca: &TestCa) -> (serde_json::Value, Option<i32>) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_myelin-ca"));
+    command.args(["log", "verify", "--json", "--data"]).arg(ca.directory.path().join("data"));
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+    (found, output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_of_a_server_that_runs_and_issues_is_replayed_and_its_damage_is_named() {
+    let ca = TestCa::start().await;
+    let (host, mut held) = join(&ca, WEB, "10.0.0.7").await;
+    let (target, (ended, on)) = (ca.target(), tokio::sync::watch::channel(false));
+    let busy = tokio::spawn(async move {
+        while !*on.borrow() {
+            held = issue(&target, &host, By::Renewal(&held), &Intent::new()).await.unwrap();
+        }
+    });
+    let (mut before, mut grown) = (0, 0);
+    while grown < 5 {
+        let (found, code) = replay(&ca).await;
+        assert_eq!(
+            (found["damages"].as_array().map(Vec::len), code),
+            (Some(0), Some(0)),
+            "{found}"
+        );
+        let entries = found["entries"].as_u64().unwrap();
+        assert!(entries >= before, "{found}");
+        grown += u32::from(entries > before);
+        before = entries;
+        assert_eq!(found["unclaimed"], 0, "{found}");
+    }
+    ended.send(true).unwrap();
+    busy.await.unwrap();
+    // Whole bundles: the first is never written again.
+    for net in 1..6 {
+        let addresses: Vec<String> = (0..52).map(|n| format!("10.0.{net}.{n}")).collect();
+        let joins = addresses.iter().map(|address| join(&ca, WEB, address));
+        futures_util::future::join_all(joins).await;
+    }
+    let tile = ca.directory.path().join("data/log/tile/0/000");
+    let mut hashes = std::fs::read(&tile).unwrap();
+    hashes[0] ^= 1;
+    std::fs::write(&tile, hashes).unwrap();
+    let (found, code) = replay(&ca).await;
+    assert_eq!(code, Some(1));
+    let named = "tile/entries/000: entry 0 is not the one of tile/0/000";
+    assert_eq!(found["damages"], serde_json::json!([named]));
+}

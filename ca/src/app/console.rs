@@ -12,15 +12,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{AppError, keys};
+use super::{AppError, keys, shared};
 use crate::api::admin;
-use crate::clock::Clock;
-use crate::config::Keys;
+use crate::clock::{Clock, UnixSeconds};
+use crate::config::{Keys, StoreConfig};
 use crate::datadir::DataDir;
 use crate::journal::Journal;
-use crate::log::{self, Findings, Progress};
+use crate::log::{self, About, Findings, LogAnswer, LogAsk, LogError, Progress};
 use crate::operator::{Answer, Ask, IssuerAsk, Issuers, answer};
-use crate::random;
 use crate::replica::ReplicaId;
 use crate::rotation::{RotationError, read_bundle};
 use crate::store::StoreError;
@@ -31,20 +30,55 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Looks until whoever holds the store and never listens is somebody else.
 const MOST_LOOKS: usize = 25;
 
-/// Replays the log of this data directory, which no server may hold meanwhile.
+/// Replays the log of this data directory against the journal: that in etcd, if so said, else that
+/// of the server which runs on it, else the file. The log may grow meanwhile.
 pub async fn verify_log(
     data: &Path,
+    store: &StoreConfig,
     clock: &Clock,
     tell: impl FnMut(Progress),
 ) -> Result<Findings, AppError> {
     let data = DataDir::open(data)?;
+    let never = || AppError::NeverServed(data.path().to_owned());
+    let replica = ReplicaId::open(data.path())?.ok_or_else(never)?;
+    let now = clock.seconds();
+    if matches!(store, StoreConfig::Etcd(_)) {
+        let journal = Journal::new(shared::open_store(store, &data).await?);
+        return replay(&data, &journal, &replica, now, tell).await;
+    }
+    let path = data.admin_socket();
+    let first = LogAsk { replica: replica.to_string(), about: About::Head };
+    if ask_whoever_starts(&data, &path, &Ask::Log(first)).await?.is_some() {
+        let ask = async |question| running(&path, question).await;
+        return log::verify(data.path(), &replica, now, ask, tell).await;
+    }
     if !data.store().exists() {
-        return Err(RotationError::NoCa.into());
+        return Err(AppError::StateElsewhere(data.path().to_owned()));
     }
     let journal = Journal::new(Arc::new(Embedded::open(&data.store())?));
-    let fresh = ReplicaId::from_bytes(random::bytes().map_err(|_| AppError::NoRandomness)?);
-    let replica = ReplicaId::open_or_make(data.path(), fresh)?;
-    Ok(log::verify(data.path(), &journal, &replica, clock.seconds(), tell).await?)
+    replay(&data, &journal, &replica, now, tell).await
+}
+
+async fn replay(
+    data: &DataDir,
+    journal: &Journal,
+    replica: &ReplicaId,
+    now: UnixSeconds,
+    tell: impl FnMut(Progress),
+) -> Result<Findings, AppError> {
+    let ask = async |question| Ok(log::answer(journal, &question).await?);
+    log::verify(data.path(), replica, now, ask, tell).await
+}
+
+/// What a running server says of its journal.
+async fn running(path: &Path, question: LogAsk) -> Result<LogAnswer, AppError> {
+    match admin::ask(path, &Ask::Log(question)).await {
+        Ok(Some(Answer::Log(answer))) => Ok(answer),
+        Ok(Some(Answer::Refused(why))) => Err(AppError::Refused(why)),
+        Ok(Some(_)) => Err(LogError::OtherAnswer.into()),
+        Ok(None) => Err(AppError::Refused("the server has stopped meanwhile; ask again".into())),
+        Err(cause) => Err(AppError::Ask { path: path.to_owned(), cause }),
+    }
 }
 
 /// Asks whoever can answer for this data directory.

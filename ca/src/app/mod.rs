@@ -88,6 +88,10 @@ pub enum AppError {
     EtcdFile { flag: &'static str, path: PathBuf, cause: io::Error },
     #[error("no server runs on {}, and the state of this replica is in etcd; start the server, or ask one that runs by its --data", .0.display())]
     NoServer(PathBuf),
+    #[error("{} holds no replica.id, so no CA has logged anything here; name the --data of one that has", .0.display())]
+    NeverServed(PathBuf),
+    #[error("no server runs on {}, and its state is not in there; start the server, or say where the state is, as it does: --store etcd --etcd-endpoint ...", .0.display())]
+    StateElsewhere(PathBuf),
     #[error("what was sealed is there but the seal key {} is not; copy it from another replica or restore it from your backup, nothing else opens the CA's keys", .0.display())]
     SealKeyMissing(PathBuf),
     #[error("cannot make a seal key: {0}")]

@@ -23,6 +23,7 @@ mod attest;
 mod ceremony;
 mod entry;
 mod keys;
+mod log;
 mod revoke;
 mod store;
 mod witness;
@@ -31,6 +32,7 @@ pub use ceremony::{
     IssuerCommand, IssuerImportArgs, IssuerRequestArgs, RootCommand, RootInitArgs, RootSignArgs,
 };
 pub use keys::{KeyArgs, Keys, SealKeySource};
+pub use log::{LogCommand, LogVerifyArgs};
 pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
 mod federation;
 
@@ -220,16 +222,6 @@ pub enum SvidCommand {
     List(OperatorArgs),
 }
 
-#[derive(Debug, Subcommand)]
-pub enum LogCommand {
-    /// Replay the whole log against the journal: every entry against its tile, every tile against
-    /// the signed head, every certificate of the journal against its place. Stop the server first.
-    /// Exit code 1 and one line for each damage if something is wrong.
-    Verify(OperatorArgs),
-    /// Show the keys of all logs of this CA, as witnesses and readers of signed notes take them.
-    Keys(OperatorArgs),
-}
-
 /// What `app` needs to run a CA.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
@@ -295,6 +287,10 @@ pub enum ConfigError {
     Revoke,
     #[error("--federation-refresh-hint {0} is outside 8s to 24h; choose one within")]
     RefreshHint(humantime::Duration),
+    #[error(
+        "--store etcd needs --trust-domain, as the server has it: the keys in etcd begin with it (or --etcd-prefix)"
+    )]
+    NoTrustDomain,
     #[error("{0}")]
     WebCertificate(&'static str),
     #[error("--max-lifetime {0} is outside --default-lifetime to 24h; choose one within")]

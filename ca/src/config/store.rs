@@ -88,7 +88,7 @@ impl StoreArgs {
     pub(super) fn config(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, ConfigError> {
         match self.store {
             StoreKind::Embedded => self.embedded(),
-            StoreKind::Etcd => self.etcd(trust_domain),
+            StoreKind::Etcd => self.etcd(default_prefix(trust_domain)),
         }
         .map_err(ConfigError::from)
     }
@@ -107,7 +107,23 @@ impl StoreArgs {
         Ok(StoreConfig::Embedded)
     }
 
-    fn etcd(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, StoreFlagError> {
+    /// For a command beside the server, which need not know the trust domain where a prefix or a file
+    /// says enough.
+    pub(super) fn config_beside(
+        &self,
+        trust_domain: Option<&TrustDomain>,
+    ) -> Result<StoreConfig, ConfigError> {
+        let prefix = match (self.store, trust_domain) {
+            (StoreKind::Embedded, _) => return Ok(self.embedded()?),
+            (StoreKind::Etcd, Some(domain)) => default_prefix(domain),
+            (StoreKind::Etcd, None) => {
+                self.etcd_prefix.clone().ok_or(ConfigError::NoTrustDomain)?
+            }
+        };
+        Ok(self.etcd(prefix)?)
+    }
+
+    fn etcd(&self, default_prefix: String) -> Result<StoreConfig, StoreFlagError> {
         let endpoints: Result<Vec<EtcdEndpoint>, _> =
             self.etcd_endpoint.iter().map(|text| text.parse()).collect();
         let endpoints = endpoints?;
@@ -122,7 +138,7 @@ impl StoreArgs {
         {
             return Err(StoreFlagError::NoCa(endpoint.clone()));
         }
-        let prefix = self.etcd_prefix.clone().unwrap_or_else(|| format!("/myelin/{trust_domain}"));
+        let prefix = self.etcd_prefix.clone().unwrap_or(default_prefix);
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         if !(1..=256).contains(&prefix.len()) || !prefix.bytes().all(fits) {
             return Err(StoreFlagError::Prefix(prefix));
@@ -130,6 +146,10 @@ impl StoreArgs {
         let own = self.etcd_cert.clone().zip(self.etcd_key.clone());
         Ok(StoreConfig::Etcd(EtcdFlags { endpoints, ca: self.etcd_ca.clone(), own, prefix }))
     }
+}
+
+fn default_prefix(trust_domain: &TrustDomain) -> String {
+    format!("/myelin/{trust_domain}")
 }
 
 #[cfg(test)]

@@ -41,7 +41,10 @@ pub use disk::DIRECTORY;
 pub use key::{Key, Which};
 pub use root::RootLog;
 pub use shared::Published;
-pub use verify::{Findings, Progress, verify};
+pub use verify::{
+    About, Claim, Findings, Head, LogAnswer, LogAsk, Page, Progress, RootFound, Unrecorded, answer,
+    verify,
+};
 
 /// Entries that wait for the batch before theirs: over a second of issues at full speed. Beyond it,
 /// callers are told to come again.
@@ -92,6 +95,8 @@ pub enum LogError {
     Unwitnessed { found: usize, required: usize },
     #[error("no entry {index} in a log of {size}")]
     NoSuchEntry { index: u64, size: u64 },
+    #[error("the server answered another question; use its version of myelin-ca")]
+    OtherAnswer,
     #[error("the log has ended; the process is shutting down")]
     Ended,
 }
@@ -100,7 +105,9 @@ impl LogError {
     /// One word of a closed set.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Disk(_) | Self::Journal(_) | Self::Slow | Self::Ended => "log_failed",
+            Self::Disk(_) | Self::Journal(_) | Self::Slow | Self::OtherAnswer | Self::Ended => {
+                "log_failed"
+            }
             Self::Busy => "log_busy",
             Self::Damaged { .. }
             | Self::Newer { .. }

@@ -17,7 +17,7 @@ use crate::authority::tokens::{self, TokenError, TokenRequest};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::UnixSeconds;
 use crate::journal::{AddressRecord, Journal, JournalError, TokenRecord};
-use crate::log::{Key, LogError};
+use crate::log::{self, Key, LogAnswer, LogAsk, LogError};
 
 mod entries;
 mod federation;
@@ -52,6 +52,7 @@ pub enum Ask {
     DeleteEntry(String),
     Rotate(RotateAsk),
     ListLogKeys,
+    Log(LogAsk),
 }
 
 /// Its answer.
@@ -71,6 +72,7 @@ pub enum Answer {
     Entries(Vec<EntryLine>),
     Rotated(Rotated),
     LogKeys(Vec<LogKeyLine>),
+    Log(LogAnswer),
     /// One line: what failed, what was expected, how to fix it.
     Refused(String),
 }
@@ -209,6 +211,7 @@ pub async fn answer(
             };
             Ok(Answer::LogKeys(Key::all(journal).await?.into_iter().map(line).collect()))
         }
+        Ask::Log(ask) => Ok(Answer::Log(log::answer(journal, &ask).await?)),
         Ask::ShowEntry(name) => Ok(Answer::Entry(registration::show(journal, &name).await?)),
         Ask::DeleteEntry(name) => Ok(Answer::Entry(entries::delete(journal, &name).await?)),
         Ask::Rotate(_) => Err(OperatorError::NeedsServer),

@@ -12,6 +12,7 @@ mod etcd;
 mod failures;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod replay;
 mod together;
 
 use std::sync::Arc;
@@ -73,6 +74,10 @@ impl Replica {
         let time = Arc::new(AtomicU64::new(0));
         let running = Builder::new(config).clock(clock(&time)).start().await.unwrap();
         Self { running, dir, time }
+    }
+
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Ends it as a stop does; its data directory stays.

@@ -14,12 +14,12 @@ use super::*;
 use crate::journal::RootLogProofRecord;
 use crate::store::{Changes, Commit, Expect, Lease, Store, StoreError, Versioned, Write};
 
-async fn head(place: &Place) -> crate::journal::Entry<LogHeadRecord> {
+pub(super) async fn head(place: &Place) -> crate::journal::Entry<LogHeadRecord> {
     let name = Which::Issuing(&replica()).name();
     place.journal.read(&name).await.unwrap().unwrap()
 }
 
-async fn rewind(place: &Place, record: &LogHeadRecord) {
+pub(super) async fn rewind(place: &Place, record: &LogHeadRecord) {
     let mut batch = Batch::default();
     batch.replace(&head(place).await, record);
     let _ = place.journal.commit(batch).await.unwrap();

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use myelin_identity::log::{Checkpoint, decode_bundle, leaf_hash, verify_inclusion};
 
 use super::*;
-use crate::journal::{Batch, IssuedRecord, LogHeadRecord};
+use crate::journal::{Batch, LogHeadRecord};
 use crate::store::embedded::Embedded;
 
 mod faults;
+mod replay;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -58,7 +59,8 @@ impl Place {
     }
 
     async fn replay(&self) -> Findings {
-        verify(self.dir.path(), &self.journal, &replica(), 0, |_| {}).await.unwrap()
+        let ask = async |question| answer(&self.journal, &question).await;
+        verify(self.dir.path(), &replica(), 0, ask, |_| {}).await.unwrap()
     }
 }
 
@@ -192,71 +194,6 @@ async fn log_that_was_rolled_back_alone_is_not_served() {
     let refused = place.try_log().await.err().unwrap();
     assert_eq!(refused.word(), "log_damaged");
     assert!(refused.to_string().contains("tile/0/000.p/5"), "{refused}");
-}
-
-#[tokio::test]
-async fn replay_names_each_damage() {
-    for (name, expected) in [
-        ("tile/entries/000", "tile/entries/000"),
-        ("tile/0/000", "tile/entries/000"),
-        ("tile/1/000.p/2", "tile/1/000.p/2"),
-        ("checkpoint", "checkpoint"),
-    ] {
-        let place = Place::new();
-        let log = place.log().await;
-        for n in 0..3 {
-            fill(&log, n * 200..(n + 1) * 200).await;
-        }
-        drop(log);
-        place.flip(name);
-        let found = place.replay().await;
-        assert!(found.damages.iter().any(|line| line.starts_with(expected)), "{name}: {found:?}");
-    }
-}
-
-#[tokio::test]
-async fn replay_compares_the_journal_with_the_log() {
-    let place = Place::new();
-    let log = place.log().await;
-    fill(&log, 0..4).await;
-    drop(log);
-    let sha256 = |n: u64| {
-        let entry = entry(n);
-        let entry = myelin_identity::log::Entry::parse(&entry).unwrap();
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, entry.certificate);
-        Hex(hash.as_ref().to_vec())
-    };
-    // Serial, place, certificate: right, another certificate, beyond the log, another replica's.
-    let ours = replica().to_string();
-    let written = [
-        ("01", &ours, 1, sha256(1)),
-        ("02", &ours, 2, sha256(3)),
-        ("03", &ours, 9, sha256(0)),
-        ("04", &"other".to_owned(), 9, sha256(0)),
-    ];
-    let mut batch = Batch::default();
-    for (serial, replica, index, leaf_sha256) in written {
-        let record = IssuedRecord {
-            spiffe_id: String::new(),
-            attestor: String::new(),
-            host: Hex(Vec::new()),
-            lineage: Hex(Vec::new()),
-            generation: 0,
-            issued: 0,
-            not_before: 0,
-            not_after: 0,
-            leaf_sha256,
-            logged: Some(LogPlace { replica: replica.clone(), index }),
-        };
-        batch.create(serial, &record);
-    }
-    let _ = place.journal.commit(batch).await.unwrap();
-    let found = place.replay().await;
-    assert_eq!((found.certificates, found.damages.len()), (1, 2), "{found:?}");
-    for serial in ["02", "03"] {
-        let named = format!("journal, certificate {serial}");
-        assert!(found.damages.iter().any(|line| line.starts_with(&named)), "{found:?}");
-    }
 }
 
 #[tokio::test]
