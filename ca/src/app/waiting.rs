@@ -22,7 +22,7 @@ use crate::datadir::DataDir;
 use crate::journal::Journal;
 use crate::operator::{Answer, Ask, Issuers};
 use crate::replica::ReplicaId;
-use crate::rotation::{Pin, adopt, pin_current, waits_for_issuer};
+use crate::rotation::{Pin, adopt, waits_for_issuer};
 use crate::signer::Vault;
 
 const WHY: &str = "waits for its first issuing intermediate: run myelin-ca issuer request, have the root sign it, then myelin-ca issuer import";
@@ -49,9 +49,8 @@ pub(super) async fn adopt_root(
             Err(error) => return Err(wrong(error.to_string()).into()),
         }
     }
-    adopt(journal, &bundle).await?;
     // The operator's file is the anchor: nothing in the store has to be believed.
-    Ok(pin_current(journal, pin).await?)
+    Ok(adopt(journal, &bundle).await?.pin(pin)?)
 }
 
 /// Whose log a root names that this CA cannot write.

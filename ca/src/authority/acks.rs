@@ -14,7 +14,7 @@ use myelin_identity::issuance::BundleAck;
 use myelin_identity::verify::Peer;
 
 use super::Authority;
-use crate::journal::{AckRecord, Batch, Hex, JournalError};
+use crate::journal::{AckRecord, Batch, Hex, JournalError, Readable, Record as _};
 use crate::rotation::ladder::Holder;
 
 /// Acknowledgements written in one commit: half of what the store allows.
@@ -119,26 +119,37 @@ impl Authority {
         }
     }
 
-    /// Every holder of an unexpired SVID, with what it has acknowledged here or at any replica.
-    pub(super) async fn holders(&self) -> Result<Vec<Holder>, JournalError> {
+    /// Every holder of an unexpired SVID, with what it has acknowledged here or at any replica; and
+    /// the keys of acknowledgements that cannot be read. They say nothing, and their holders' next
+    /// ones replace them.
+    pub(super) async fn holders(&self) -> Result<(Vec<Holder>, Vec<String>), JournalError> {
         let step = self.rotation.step();
         let generation = step.step.bundle.generation();
         let active = Hex(step.step.active.as_bytes().to_vec());
-        let stored = self.journal.all::<AckRecord>().await?;
+        let Readable { entries, unreadable, .. } =
+            self.journal.all_readable::<AckRecord>("").await?;
         let stored: HashMap<String, AckRecord> =
-            stored.into_iter().map(|entry| (entry.key, entry.record)).collect();
-        let claims: BTreeMap<Hex, (String, Hex)> = self
+            entries.into_iter().map(|entry| (entry.key, entry.record)).collect();
+        let now = self.clock.seconds();
+        let mut claims: BTreeMap<Hex, (String, Hex)> = self
             .live
-            .unexpired(self.clock.seconds())
+            .unexpired(now)
             .into_iter()
             .map(|(_, claim)| (claim.host, (claim.spiffe_id, claim.root)))
             .collect();
+        // What these were issued last has ended; time or their own word lets them through.
+        let outlived = self.outlived(|host| claims.contains_key(host), now).await?;
+        claims.extend(outlived.into_iter().map(|(host, id)| (host, (id, active.clone()))));
         let mut ears = self.acks.ears();
         let present: HashSet<&Hex> = claims.keys().collect();
         ears.heard.retain(|host, _| present.contains(host));
+        let damaged = |host: &&Hex| unreadable.contains(&key_of(host));
+        if !unreadable.is_empty() {
+            let again: Vec<Hex> = ears.heard.keys().filter(damaged).cloned().collect();
+            ears.unwritten.extend(again);
+        }
         let said = |host: &Hex| {
-            let key = format!("{}{host}", <AckRecord as crate::journal::Record>::PREFIX);
-            let both = [ears.heard.get(host), stored.get(&key)];
+            let both = [ears.heard.get(host), stored.get(&key_of(host))];
             let now = both.into_iter().flatten().filter(|ack| ack.generation == generation);
             let now: Vec<&AckRecord> = now.collect();
             (!now.is_empty(), now.iter().any(|ack| ack.root == active))
@@ -147,7 +158,8 @@ impl Authority {
             let (trusts, under_active) = said(host);
             Holder { name: name.clone(), trusts, under_active, issued_elsewhere: *root != active }
         };
-        Ok(claims.iter().map(holder).collect())
+        let holders = claims.iter().map(holder).collect();
+        Ok((holders, unreadable))
     }
 
     /// Forgets what was heard for a rung that is left.
@@ -156,4 +168,8 @@ impl Authority {
         ears.heard.clear();
         ears.unwritten.clear();
     }
+}
+
+fn key_of(host: &Hex) -> String {
+    format!("{}{host}", AckRecord::PREFIX)
 }

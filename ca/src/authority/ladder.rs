@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Authority, AuthorityError};
 use crate::clock::UnixSeconds;
-use crate::journal::RungName;
+use crate::journal::{LivesRecord, RungName};
 use crate::rotation::ladder::{
     self, Holder, MAX_NAMED, Move, Permit, View, alarm, forward, judge, opens_at, outstanding,
 };
-use crate::rotation::{Ignored, RotationError};
+use crate::rotation::{Ignored, Lagging, RotationError};
 use crate::template::Validity;
 
 /// Where the ladder stands, for people and for programs.
@@ -38,6 +38,10 @@ pub struct LadderShown {
     pub outstanding_ids: Vec<String>,
     /// Replicas of the CA that still issue under the other root.
     pub lagging_replicas: Vec<String>,
+    /// Records of the store that cannot be read, the first of them: whoever they are of counts as
+    /// not having acknowledged.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
     /// When time alone lets `next` pass, in Unix seconds.
     pub opens_at: Option<UnixSeconds>,
     pub intermediate_not_after: UnixSeconds,
@@ -74,12 +78,9 @@ impl Authority {
         broken: &BTreeSet<String>,
     ) -> Result<Moved, AuthorityError> {
         self.refresh_trust().await?;
-        let now = self.clock.seconds();
-        let on = self.rotation.step();
-        let (holders, lagging) = (self.holders().await?, self.lagging(&on, now).await?);
-        let permit = judge(asked, &self.view(&on, &holders, &lagging, now), broken)
-            .map_err(RotationError::from)?;
-        if let Err(error) = self.rotation.climb(asked, &on, now).await {
+        let stand = self.stand(self.rotation.step()).await?;
+        let permit = judge(asked, &stand.view(), broken).map_err(RotationError::from)?;
+        if let Err(error) = self.rotation.climb(asked, &stand.on, stand.now).await {
             if matches!(error, RotationError::Moved) {
                 // Somebody else's step, which may have been taken over on the way.
                 self.announce().await?;
@@ -120,16 +121,14 @@ impl Authority {
 
     /// Where the ladder stands now.
     pub async fn ladder(&self) -> Result<LadderShown, AuthorityError> {
-        let now = self.clock.seconds();
-        let on = self.rotation.step();
-        let step = &on.step;
+        let stand = self.stand(self.rotation.step()).await?;
+        let (on, step) = (&stand.on, &stand.on.step);
         let under_way = step.rung != Rung::Settled;
-        let (holders, lagging) = (self.holders().await?, self.lagging(&on, now).await?);
-        let view = self.view(&on, &holders, &lagging, now);
+        let view = stand.view();
         let outstanding = outstanding(&view);
         let issuing = self.rotation.signer().validity();
         let mut roots: Vec<RootShown> =
-            step.bundle.root_ids().filter_map(|id| root_shown(&on, id)).collect();
+            step.bundle.root_ids().filter_map(|id| root_shown(on, id)).collect();
         roots.sort_by_key(|root| !root.issues);
         Ok(LadderShown {
             rung: step.rung.into(),
@@ -138,13 +137,14 @@ impl Authority {
             since: step.since,
             roots,
             next: forward(step.rung),
-            holders: holders.len(),
+            holders: stand.holders.len(),
             outstanding: outstanding.len(),
             opens_at: under_way.then(|| opens_at(&view)),
             outstanding_ids: outstanding.into_iter().take(MAX_NAMED).collect(),
-            lagging_replicas: lagging.iter().take(MAX_NAMED).cloned().collect(),
+            lagging_replicas: stand.lagging.iter().take(MAX_NAMED).cloned().collect(),
+            unreadable: stand.unreadable.iter().take(MAX_NAMED).cloned().collect(),
             intermediate_not_after: issuing.not_after,
-            intermediate_alarm: alarm(issuing, now),
+            intermediate_alarm: alarm(issuing, stand.now),
             ignored: self.rotation.ignored().map(|Ignored { why, .. }| why),
             every_seconds: self.settings.rotate_root_every.map(|every| every.as_secs()),
         })
@@ -209,26 +209,41 @@ impl Authority {
         self.say().await
     }
 
-    async fn lagging(
-        &self,
-        on: &SignedStep,
-        now: UnixSeconds,
-    ) -> Result<Vec<String>, RotationError> {
-        match on.step.rung {
-            Rung::Activated => self.rotation.lagging(now).await,
-            Rung::Settled | Rung::Prepared => Ok(Vec::new()),
-        }
+    /// All that a judgement rests on, whatever of it is damaged.
+    async fn stand(&self, on: Arc<SignedStep>) -> Result<Stand, AuthorityError> {
+        let now = self.clock.seconds();
+        let (holders, mut unreadable) = self.holders().await?;
+        let lagging = match on.step.rung {
+            Rung::Activated => self.rotation.lagging(now).await?,
+            Rung::Settled | Rung::Prepared => Lagging::default(),
+        };
+        unreadable.extend(lagging.unreadable);
+        let (lagging, lives) = (lagging.replicas, self.lives().await?);
+        Ok(Stand { on, now, holders, lagging, lives, unreadable })
     }
+}
 
-    fn view<'a>(
-        &self,
-        on: &SignedStep,
-        holders: &'a [Holder],
-        lagging: &'a [String],
-        now: UnixSeconds,
-    ) -> View<'a> {
-        let longest = self.settings.lifetimes.longest.as_secs();
-        View { rung: on.step.rung, since: on.step.since, now, longest, holders, lagging }
+/// Who stands where, at one instant.
+struct Stand {
+    on: Arc<SignedStep>,
+    now: UnixSeconds,
+    holders: Vec<Holder>,
+    lagging: Vec<String>,
+    lives: Vec<LivesRecord>,
+    /// Keys of records that cannot be read.
+    unreadable: Vec<String>,
+}
+
+impl Stand {
+    fn view(&self) -> View<'_> {
+        View {
+            rung: self.on.step.rung,
+            since: self.on.step.since,
+            now: self.now,
+            lives: &self.lives,
+            holders: &self.holders,
+            lagging: &self.lagging,
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod issue;
 mod issued;
 mod ladder;
 mod live;
+mod lives;
 mod logged;
 mod own;
 mod reason;
@@ -125,6 +126,8 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         let read_at = clock.seconds();
         let denied = Denied::read(&journal, read_at).await?;
+        let longest = settings.lifetimes.longest.as_secs();
+        lives::state_lives(&journal, rotation.replica(), longest, read_at).await?;
         let mut authority = Self {
             journal,
             rotation,

@@ -145,10 +145,12 @@ impl Authority {
     ) -> Result<usize, JournalError> {
         let (mut gone, mut after) = (0, None::<String>);
         loop {
-            let page = self.journal.page::<R>("", after.as_deref()).await?;
-            let Some(last) = page.last() else { return Ok(gone) };
-            after = Some(last.key.clone());
-            let over: Vec<&Entry<R>> = page.iter().filter(|entry| ended(&entry.record)).collect();
+            // What cannot be read stays where it is, and keeps nothing else from going.
+            let page = self.journal.page_readable::<R>("", after.as_deref()).await?;
+            let Some(last) = page.last else { return Ok(gone) };
+            after = Some(last);
+            let read = page.entries.iter();
+            let over: Vec<&Entry<R>> = read.filter(|entry| ended(&entry.record)).collect();
             for over in over.chunks(BATCH) {
                 gone += self.remove(over.iter().copied()).await?;
             }

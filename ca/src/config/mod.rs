@@ -117,7 +117,7 @@ pub struct ServeArgs {
     #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub default_lifetime: Duration,
     /// Longest lifetime that a sidecar may ask for, up to 24h. A silent sidecar holds root rotation
-    /// up no longer than this.
+    /// up no longer than this, or than what was given when its SVID was issued.
     #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub max_lifetime: Duration,
     /// Replace the root unattended when it has reached this age, such as 365d, one rung of the

@@ -23,6 +23,7 @@ use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, V
 mod companion;
 mod denials;
 mod federation;
+mod lives;
 mod log;
 mod records;
 mod registration;
@@ -31,6 +32,7 @@ mod trust;
 pub use companion::CompanionRecord;
 pub use denials::*;
 pub use federation::*;
+pub use lives::*;
 pub use log::*;
 pub use records::*;
 pub use registration::*;
@@ -49,6 +51,16 @@ pub struct Entry<R> {
     pub key: String,
     pub revision: u64,
     pub record: R,
+}
+
+/// Records of which some may be damaged: for whoever must not be stopped by one of those.
+#[derive(Clone, Debug)]
+pub struct Readable<R> {
+    pub entries: Vec<Entry<R>>,
+    /// The keys of those that cannot be read.
+    pub unreadable: Vec<String>,
+    /// The last key, readable or not; none where there are no records.
+    pub last: Option<String>,
 }
 
 /// A record after a commit of any replica.
@@ -132,6 +144,38 @@ impl Journal {
             }
             all.extend(page);
         }
+    }
+
+    /// One page as [`Self::page`] has it, with what cannot be read named beside the rest.
+    pub async fn page_readable<R: Record>(
+        &self,
+        within: &str,
+        after: Option<&str>,
+    ) -> Result<Readable<R>, JournalError> {
+        let prefix = format!("{}{within}", R::PREFIX);
+        let listed = self.store.list(&prefix, after, MAX_LIST).await?;
+        let last = listed.last().map(|(key, _)| key.clone());
+        let mut page = Readable { entries: Vec::new(), unreadable: Vec::new(), last };
+        for (key, versioned) in listed {
+            match parse(key.clone(), &versioned) {
+                Ok(entry) => page.entries.push(entry),
+                Err(_) => page.unreadable.push(key),
+            }
+        }
+        Ok(page)
+    }
+
+    /// All records whose name starts with `within`, page after page, in the same way.
+    pub async fn all_readable<R: Record>(&self, within: &str) -> Result<Readable<R>, JournalError> {
+        let mut all = self.page_readable::<R>(within, None).await?;
+        let mut after = all.last.clone();
+        while after.is_some() {
+            let page = self.page_readable(within, after.as_deref()).await?;
+            all.entries.extend(page.entries);
+            all.unreadable.extend(page.unreadable);
+            after = page.last;
+        }
+        Ok(all)
     }
 
     pub async fn commit(&self, batch: Batch) -> Result<Commit, JournalError> {
@@ -223,6 +267,11 @@ impl Batch {
     pub fn remove<R: Record>(&mut self, read: &Entry<R>) {
         self.unchanged(read);
         self.writes.push(Write::Delete(read.key.clone()));
+    }
+
+    /// Removes whatever lies under this name, also what cannot be read.
+    pub fn erase<R: Record>(&mut self, name: &str) {
+        self.writes.push(Write::Delete(format!("{}{name}", R::PREFIX)));
     }
 
     /// The decision rests on this record, which is not written.

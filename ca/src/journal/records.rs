@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -282,16 +283,24 @@ impl Serialize for Hex {
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits = text.as_bytes();
+        text.parse().map_err(|()| serde::de::Error::custom("expected hexadecimal"))
+    }
+}
+
+impl FromStr for Hex {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
         let nibble = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-        let bytes: Option<Vec<u8>> = digits
+        let bytes: Option<Vec<u8>> = text
+            .as_bytes()
             .chunks(2)
             .map(|pair| match pair {
                 [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
                 _ => None,
             })
             .collect();
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("expected hexadecimal"))
+        bytes.map(Self).ok_or(())
     }
 }
 

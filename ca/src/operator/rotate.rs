@@ -95,6 +95,9 @@ impl fmt::Display for Picture<'_> {
         if let Some(why) = &ladder.ignored {
             writeln!(f, "ALARM: the store's trust record is not believed: {why}")?;
         }
+        for key in &ladder.unreadable {
+            writeln!(f, "ALARM: the store's record {key} cannot be read, and counts for nothing")?;
+        }
         if let Some(every) = ladder.every_seconds {
             let every = humantime::format_duration(Duration::from_secs(every));
             writeln!(f, "schedule: a new root every {every}, unattended")?;

@@ -18,7 +18,7 @@ use crate::journal::{
     Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, JournalError, Record, root_name, step_name,
 };
 use crate::log::Which;
-use crate::signer::validity_of;
+use crate::signer::{Signer, validity_of};
 use crate::store::Commit;
 
 impl Rotation {
@@ -38,7 +38,7 @@ impl Rotation {
             return Err(RotationError::Moved);
         }
         let before = &trust.step.step;
-        let signer = self.root(&before.active).await?;
+        let (signer, signed_by) = self.signer_of(asked, before).await?;
         let mut batch = Batch::default();
         let mut roots: Vec<CertificateDer<'static>> = before.bundle.roots().cloned().collect();
         if asked == Move::Prepare {
@@ -53,14 +53,22 @@ impl Rotation {
         let mut retired = None;
         for gone in before.bundle.root_ids().filter(|id| !plan.bundle.holds_root(id)) {
             // A retired root never signs again: its key goes with it.
-            if let Some(key) = self.journal.read::<IssuerRecord>(&root_name(&gone)).await? {
-                batch.remove(&key);
-                retired = Some(from_record(&key.record));
+            match self.journal.read::<IssuerRecord>(&root_name(&gone)).await {
+                Ok(Some(key)) => {
+                    batch.remove(&key);
+                    retired = Some(from_record(&key.record));
+                }
+                Ok(None) => {}
+                // What nobody can use is no reason to keep the root.
+                Err(JournalError::Unreadable { .. }) => {
+                    batch.erase::<IssuerRecord>(&root_name(&gone));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         let step = TrustStep { since: now, before: before.digest(), ..plan };
         let signature = signer.sign_statement(&step.signed_bytes())?;
-        let signed = SignedStep { step, signer: before.active, signature };
+        let signed = SignedStep { step, signer: signed_by, signature };
         bind(&mut batch, looked_at);
         self.write(&mut batch, &signed).await?;
         match self.journal.commit(batch).await? {
@@ -75,20 +83,41 @@ impl Rotation {
         Ok(())
     }
 
+    /// The key that signs a move: the active root's. Going back from a root whose key cannot be used
+    /// is what `abort` is for, and the root that issues again may say so itself: it is trusted too.
+    async fn signer_of(
+        &self,
+        asked: Move,
+        before: &TrustStep,
+    ) -> Result<(Signer, RootId), RotationError> {
+        let active = match self.root(&before.active).await {
+            Ok(signer) => return Ok((signer, before.active)),
+            Err(error) => error,
+        };
+        let other = before.bundle.root_ids().find(|id| *id != before.active);
+        match other.filter(|_| asked == Move::Abort && before.rung == Rung::Activated) {
+            Some(other) => Ok((self.root(&other).await.map_err(|_| active)?, other)),
+            None => Err(active),
+        }
+    }
+
     /// Replicas whose intermediate is still good and hangs under another root than the active one.
-    /// They issue nothing before they have another.
-    pub async fn lagging(&self, now: UnixSeconds) -> Result<Vec<String>, RotationError> {
+    /// They issue nothing before they have another. What cannot be read may be such a one.
+    pub async fn lagging(&self, now: UnixSeconds) -> Result<Lagging, RotationError> {
         let trust = self.trust.load_full();
         let active = trust.step.step.active;
-        let mut lagging = Vec::new();
-        for entry in self.journal.page::<IssuerRecord>(ISSUING, None).await? {
+        let found = self.journal.all_readable::<IssuerRecord>(ISSUING).await?;
+        let mut lagging = Lagging { replicas: Vec::new(), unreadable: found.unreadable };
+        for entry in found.entries {
             let certificate = CertificateDer::from(entry.record.certificate_der.0);
-            let good = validity_of(&certificate)?.not_after > now;
-            if good && trust.bundle.issuer_of(&certificate) != Some(active) {
-                let replica = entry.key.trim_start_matches(IssuerRecord::PREFIX);
-                lagging.push(format!("ca-replica{}", replica.trim_start_matches(ISSUING)));
+            match validity_of(&certificate) {
+                Err(_) => lagging.unreadable.push(entry.key),
+                Ok(validity) if validity.not_after <= now => {}
+                Ok(_) if trust.bundle.issuer_of(&certificate) == Some(active) => {}
+                Ok(_) => lagging.replicas.push(replica_of(&entry.key)),
             }
         }
+        lagging.replicas.extend(lagging.unreadable.iter().map(|key| replica_of(key)));
         Ok(lagging)
     }
 
@@ -105,6 +134,19 @@ impl Rotation {
         }
         Ok(())
     }
+}
+
+/// The replicas that issue under no root that counts, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lagging {
+    pub replicas: Vec<String>,
+    /// The keys of those intermediates that cannot be read.
+    pub unreadable: Vec<String>,
+}
+
+fn replica_of(key: &str) -> String {
+    let replica = key.trim_start_matches(IssuerRecord::PREFIX).trim_start_matches(ISSUING);
+    format!("ca-replica{replica}")
 }
 
 /// What the next step says, apart from when and after what.

@@ -35,10 +35,13 @@ pub async fn waits_for_issuer(
 
 /// Begins a CA below a root whose key is elsewhere, or sees that this store is of such a CA. The
 /// bundle states the root's log, which this CA keeps, and from then on it counts below that root.
-pub async fn adopt(journal: &Journal, adopted: &TrustBundle) -> Result<(), RotationError> {
-    if let Some(found) = read_bundle(journal).await? {
+/// Yields the step that was judged, or written: that one and no later look at the store is what the
+/// operator's file vouches for.
+pub async fn adopt(journal: &Journal, adopted: &TrustBundle) -> Result<Adopted, RotationError> {
+    if let Some(step) = trust::current(journal).await? {
+        let found = &step.step.bundle;
         if found.only_adds_logs_to(adopted) {
-            return Ok(());
+            return Ok(Adopted(step));
         }
         let (found, given) = (found.hash().to_string(), adopted.hash().to_string());
         return Err(RotationError::OtherRoot { found, given });
@@ -53,20 +56,27 @@ pub async fn adopt(journal: &Journal, adopted: &TrustBundle) -> Result<(), Rotat
         before: [0; 32],
     };
     // Nobody can sign it here: what vouches for it is the operator's file, and each replica's pin.
-    let record = BundleRecord::from(&SignedStep { step, signer: active, signature: Vec::new() });
+    let signed = SignedStep { step, signer: active, signature: Vec::new() };
+    let record = BundleRecord::from(&signed);
     let mut batch = Batch::default();
     batch.create(CURRENT, &record);
     batch.create(&step_name(1), &record);
     match journal.commit(batch).await? {
-        Commit::Committed { .. } => Ok(()),
+        Commit::Committed { .. } => Ok(Adopted(signed)),
         Commit::Conflict => Err(RotationError::Raced),
     }
 }
 
-/// Pins what the store holds, for a replica whose operator has just vouched for it.
-pub async fn pin_current(journal: &Journal, pin: &Pin) -> Result<(), RotationError> {
-    match (pin.read()?, trust::current(journal).await?) {
-        (None, Some(current)) => pin.write(&current),
-        _ => Ok(()),
+/// The step that an operator's file vouches for.
+#[derive(Debug)]
+pub struct Adopted(SignedStep);
+
+impl Adopted {
+    /// Pins it, for a replica that has no pin yet.
+    pub fn pin(&self, pin: &Pin) -> Result<(), RotationError> {
+        match pin.read()? {
+            None => pin.write(&self.0),
+            Some(_) => Ok(()),
+        }
     }
 }

@@ -116,7 +116,7 @@ async fn has_sealed_intermediate(
     found: &SignedStep,
     vault: &Vault,
 ) -> Result<bool, RotationError> {
-    for entry in journal.page::<IssuerRecord>(ISSUING, None).await? {
+    for entry in journal.all_readable::<IssuerRecord>(ISSUING).await?.entries {
         let Ok(issuing) = Signer::open(&from_record(&entry.record), vault) else { continue };
         let bundle = &found.step.bundle;
         // The root has signed which log counts below it: the record may not say another, or none.

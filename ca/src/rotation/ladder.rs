@@ -19,6 +19,7 @@ use myelin_identity::bundle::Rung;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixSeconds;
+use crate::journal::LivesRecord;
 use crate::template::Validity;
 
 /// How many names a refusal and `status` show before they count the rest: a screen of them.
@@ -57,8 +58,8 @@ pub struct View<'a> {
     /// When this rung was reached.
     pub since: UnixSeconds,
     pub now: UnixSeconds,
-    /// The longest life of an SVID, in seconds.
-    pub longest: u64,
+    /// How long what was issued may live, by replica.
+    pub lives: &'a [LivesRecord],
     pub holders: &'a [Holder],
     /// Replicas whose intermediate hangs under another root than the active one. They issue nothing,
     /// so whoever holds an SVID of theirs is a holder like all others; but a live one is not reached
@@ -130,9 +131,11 @@ pub fn outstanding(view: &View<'_>) -> BTreeSet<String> {
     view.holders.iter().filter(waits).map(|holder| holder.name.clone()).collect()
 }
 
-/// When time alone opens the gate of the present rung.
+/// When time alone opens the gate of the present rung: all that was issued before it was reached has
+/// ended, and everything since then was issued together with what the rung is about.
 pub fn opens_at(view: &View<'_>) -> UnixSeconds {
-    view.since.saturating_add(view.longest)
+    let ends = view.lives.iter().map(|lives| lives.end_of_what_was_issued_before(view.since));
+    ends.max().unwrap_or(view.since)
 }
 
 /// The move that the present rung waits for, if a rotation is under way.

@@ -38,7 +38,8 @@ mod replicas;
 mod successor;
 mod trust;
 
-pub use elsewhere::{adopt, holds_root_key, pin_current, waits_for_issuer};
+pub use climb::Lagging;
+pub use elsewhere::{Adopted, adopt, holds_root_key, waits_for_issuer};
 pub use error::RotationError;
 pub use pin::Pin;
 pub use replicas::issuing_name;

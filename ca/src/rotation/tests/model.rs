@@ -1,5 +1,5 @@
 //! A model of a mesh under rotation: replicas that lag, sidecars that hear late, lose replies, renew,
-//! sleep and die, a clock that jumps, a CA that forgets what it has not written. Whatever the order,
+//! sleep and die, a clock that jumps, lives that are set shorter, a CA that forgets what it has not written. Whatever the order,
 //! as long as nobody forces anything: at every instant each live sidecar can verify each other one,
 //! and no live SVID chains to a root that was retired.
 //!
@@ -13,8 +13,10 @@ use myelin_identity::bundle::Rung;
 use proptest::prelude::*;
 
 use super::super::ladder::*;
+use crate::journal::LivesRecord;
 
-const LONGEST: u64 = 100;
+/// Lives that a replica may be started with, in seconds.
+const LIVES: [u64; 2] = [100, 7];
 const SIDECARS: usize = 4;
 const REPLICAS: usize = 2;
 
@@ -32,6 +34,8 @@ enum Event {
     /// The CA dies: acknowledgements that were not written are gone.
     Crash,
     Clock(u64),
+    /// The replica starts anew, and gives other lives from then on.
+    Lives(usize, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +65,14 @@ struct Mesh {
     roots: BTreeSet<u64>,
     made: u64,
     signers: [u64; REPLICAS],
+    lives: [LivesRecord; REPLICAS],
     sidecars: Vec<Sidecar>,
     moves: usize,
 }
 
 impl Mesh {
     fn new() -> Self {
-        let svid = Svid { root: 1, not_after: LONGEST };
+        let svid = Svid { root: 1, not_after: LIVES[0] };
         let bundle = BTreeSet::from([1]);
         let (generation, acked) = (1, None);
         let sidecar =
@@ -81,6 +86,7 @@ impl Mesh {
             roots: bundle,
             made: 1,
             signers: [1; REPLICAS],
+            lives: [LivesRecord::new(LIVES[0]); REPLICAS],
             sidecars: vec![sidecar; SIDECARS],
             moves: 0,
         }
@@ -95,11 +101,16 @@ impl Mesh {
             Event::CatchUp(replica) => self.signers[replica] = self.active,
             Event::Crash => self.sidecars.iter_mut().for_each(|sidecar| sidecar.acked = None),
             Event::Clock(by) => self.now += by,
+            Event::Lives(replica, longest) => {
+                self.lives[replica] = self.lives[replica].changed(longest, self.now);
+            }
         }
     }
 
     fn moves(&mut self, asked: Move) {
-        let live = self.sidecars.iter().enumerate().filter(|(_, s)| s.issued.not_after > self.now);
+        // Whoever was issued anything that has not ended, also if what came after it has.
+        let ends = |sidecar: &Sidecar| sidecar.issued.not_after.max(sidecar.used.not_after);
+        let live = self.sidecars.iter().enumerate().filter(|(_, s)| ends(s) > self.now);
         let holders: Vec<Holder> = live
             .map(|(who, sidecar)| {
                 let said = sidecar.acked.filter(|(generation, _)| *generation == self.generation);
@@ -119,7 +130,7 @@ impl Mesh {
             rung: self.rung,
             since: self.since,
             now: self.now,
-            longest: LONGEST,
+            lives: &self.lives,
             holders: &holders,
             lagging: &lagging,
         };
@@ -168,7 +179,7 @@ impl Mesh {
         if !follows {
             return;
         }
-        sidecar.issued = Svid { root, not_after: self.now + LONGEST };
+        sidecar.issued = Svid { root, not_after: self.now + self.lives[replica].longest };
         if !lost {
             sidecar.used = sidecar.issued;
             (sidecar.generation, sidecar.bundle) = (self.generation, self.roots.clone());
@@ -196,9 +207,10 @@ fn event() -> impl Strategy<Value = Event> {
         4 => who.clone().prop_map(Event::Hear),
         1 => who.clone().prop_map(Event::HearSilently),
         4 => (who, replica.clone(), any::<bool>()).prop_map(|(a, b, c)| Event::Renew(a, b, c)),
-        2 => replica.prop_map(Event::CatchUp),
+        2 => replica.clone().prop_map(Event::CatchUp),
         1 => Just(Event::Crash),
-        2 => (1..LONGEST).prop_map(Event::Clock),
+        2 => (1..LIVES[0]).prop_map(Event::Clock),
+        1 => (replica, proptest::sample::select(&LIVES[..])).prop_map(|(a, b)| Event::Lives(a, b)),
     ]
 }
 

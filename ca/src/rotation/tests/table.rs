@@ -10,10 +10,12 @@ use std::collections::BTreeSet;
 use myelin_identity::bundle::Rung;
 
 use super::super::ladder::*;
+use crate::journal::LivesRecord;
 use crate::template::Validity;
 
 const SINCE: u64 = 1_000;
 const LONGEST: u64 = 100;
+const LIVES: [LivesRecord; 1] = [LivesRecord { longest: LONGEST, earlier: 0, earlier_end: 0 }];
 const BEFORE: u64 = SINCE + LONGEST - 1;
 const AFTER: u64 = SINCE + LONGEST;
 
@@ -45,14 +47,8 @@ fn each_move_has_its_rungs() {
         [(Settled, &[Prepare][..]), (Prepared, &[Activate, Abort]), (Activated, &[Retire, Abort])]
     {
         for asked in Move::ALL {
-            let view = View {
-                rung,
-                since: SINCE,
-                now: BEFORE,
-                longest: LONGEST,
-                holders: &[],
-                lagging: &[],
-            };
+            let view =
+                View { rung, since: SINCE, now: BEFORE, lives: &LIVES, holders: &[], lagging: &[] };
             let judged = judge(asked, &view, &BTreeSet::new());
             let misplaced = matches!(judged, Err(Refusal::WrongRung { .. }));
             assert_eq!(misplaced, !allowed.contains(&asked), "{asked} on {rung:?}: {judged:?}");
@@ -99,9 +95,33 @@ fn a_move_waits_for_acknowledgements_or_a_life_and_names_whom_it_would_strand() 
         (Settled, Prepare, &holders, none, BEFORE, &[], "harmless"),
         (Settled, Prepare, &holders, none, BEFORE, &["c"], "not broken c"),
     ] {
-        let view = View { rung, since: SINCE, now, longest: LONGEST, holders, lagging };
+        let view = View { rung, since: SINCE, now, lives: &LIVES, holders, lagging };
         let judged = judge(asked, &view, &names(named));
         assert_eq!(said(&judged), expected, "{asked} on {rung:?} at {now} naming {named:?}");
+    }
+}
+
+#[test]
+fn a_gate_opens_when_what_any_replica_issued_before_has_ended_whatever_lives_are_given_now() {
+    let holders = [holder("c", false, false)];
+    let one = LivesRecord::new(LONGEST);
+    // Shortened just before the move: what was issued until then lives on.
+    let shortened = one.changed(10, SINCE - 1);
+    for (lives, opens) in [
+        (&[one][..], SINCE + LONGEST),
+        (&[LivesRecord::new(10)], SINCE + 10),
+        (&[shortened], SINCE - 1 + LONGEST),
+        (&[LivesRecord::new(10), shortened], SINCE - 1 + LONGEST),
+        (&[LivesRecord::new(10), one], SINCE + LONGEST),
+        (&[one.changed(10, SINCE - LONGEST - 1)], SINCE + 10),
+        (&[one.changed(10, SINCE + 5)], SINCE + LONGEST),
+    ] {
+        for (now, expected) in [(opens - 1, "strands c"), (opens, "time")] {
+            let (rung, holders) = (Rung::Prepared, &holders[..]);
+            let view = View { rung, since: SINCE, now, lives, holders, lagging: &[] };
+            let judged = judge(Move::Activate, &view, &BTreeSet::new());
+            assert_eq!(said(&judged), expected, "{lives:?} at {now}");
+        }
     }
 }
 
@@ -110,7 +130,7 @@ fn a_refusal_counts_more_names_than_it_shows() {
     let holders: Vec<Holder> =
         (0..MAX_NAMED + 5).map(|n| holder(&format!("h{n:03}"), false, false)).collect();
     let (rung, now) = (Rung::Prepared, BEFORE);
-    let view = View { rung, since: SINCE, now, longest: LONGEST, holders: &holders, lagging: &[] };
+    let view = View { rung, since: SINCE, now, lives: &LIVES, holders: &holders, lagging: &[] };
     let Err(refusal) = judge(Move::Activate, &view, &BTreeSet::new()) else { panic!() };
     let line = refusal.to_string();
     assert!(line.contains("strand 37: h000,") && line.contains("h031 and 5 more"), "{line}");

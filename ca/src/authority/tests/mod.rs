@@ -12,6 +12,8 @@ use myelin_identity::svid::P256Spki;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::UnixTime;
 
+mod ladder;
+
 use super::decide::{Decision, ISSUE_BURST, Known, decide, within_rate};
 use super::*;
 use crate::attest::{Caller, Claimed, Proven, RemoteAddr};
@@ -226,6 +228,17 @@ async fn replica(
     id: u8,
     time: &Arc<AtomicU64>,
 ) -> Authority {
+    giving(MAX_LIFETIME, directory, journal, id, time).await
+}
+
+/// The same, whose SVIDs live for `longest` at most.
+async fn giving(
+    longest: Duration,
+    directory: &std::path::Path,
+    journal: Journal,
+    id: u8,
+    time: &Arc<AtomicU64>,
+) -> Authority {
     let domain = TrustDomain::parse("prod.example").unwrap();
     let (seal_key, replica) = (SealKey::from_bytes([1; 32]), ReplicaId::from_bytes([id; 8]));
     let metrics = crate::metrics::Metrics::new().unwrap().log;
@@ -233,8 +246,7 @@ async fn replica(
     let logs = logs.await.unwrap();
     let home = Home { replica, pin: Pin::at(directory.join(format!("trust-{id}.pin"))) };
     let rotation = Rotation::start(journal.clone(), &domain, seal_key, home, NOW).await.unwrap();
-    let lifetimes =
-        Lifetimes { default: MAX_LIFETIME, shortest: MIN_LIFETIME, longest: MAX_LIFETIME };
+    let lifetimes = Lifetimes { default: longest, shortest: MIN_LIFETIME, longest };
     let settings = Settings {
         lifetimes,
         own_addresses: vec![],

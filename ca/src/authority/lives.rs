@@ -1,0 +1,112 @@
+//! How long what was issued may live, as each replica says of itself in the store before it issues
+//! anything: the gates of the root ladder open by time when all of that has ended, whatever the
+//! setting is today.
+//!
+//! Never: makes a gate open earlier because a record is missing or cannot be read.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::collections::BTreeMap;
+
+use super::Authority;
+use crate::clock::UnixSeconds;
+use crate::journal::{
+    Batch, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord,
+    Record as _,
+};
+use crate::replica::ReplicaId;
+use crate::template::MAX_LIFETIME;
+
+/// States what this replica gives from now on. Only itself writes its record.
+pub(super) async fn state_lives(
+    journal: &Journal,
+    replica: &ReplicaId,
+    longest: u64,
+    now: UnixSeconds,
+) -> Result<(), JournalError> {
+    let name = replica.to_string();
+    let unknown = LivesRecord::new(MAX_LIFETIME.as_secs());
+    let before = match journal.read::<LivesRecord>(&name).await {
+        Ok(Some(entry)) => Some(entry.record),
+        Ok(None) => whoever_was_before(journal).await?.then_some(unknown),
+        Err(JournalError::Unreadable { key, why }) => {
+            tracing::warn!(
+                key,
+                why,
+                "how long SVIDs lived before is not known; the longest counts"
+            );
+            Some(unknown)
+        }
+        Err(error) => return Err(error),
+    };
+    let stated = match before {
+        Some(before) => before.changed(longest, now),
+        None => LivesRecord::new(longest),
+    };
+    if before == Some(stated) {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    batch.overwrite(&name, &stated);
+    journal.commit(batch).await.map(drop)
+}
+
+/// Whether somebody has issued from this store who stated nothing: a version of before this record.
+async fn whoever_was_before(journal: &Journal) -> Result<bool, JournalError> {
+    let stated = journal.page_readable::<LivesRecord>("", None).await?;
+    if stated.last.is_some() {
+        return Ok(false);
+    }
+    Ok(journal.page_readable::<IssuedRecord>("", None).await?.last.is_some())
+}
+
+/// Whether an SVID may end before one that was issued earlier to the same host.
+fn uneven(lives: &[LivesRecord], now: UnixSeconds) -> bool {
+    let earlier = lives.iter().filter(|lives| lives.earlier_end > now).map(|lives| lives.earlier);
+    let longest = lives.iter().map(|lives| lives.longest).chain(earlier).max();
+    lives.iter().any(|lives| Some(lives.longest) < longest)
+}
+
+impl Authority {
+    /// Hosts that are not among `known` because their last SVID has ended, and that hold an earlier
+    /// one which lives longer: with an ID each. While all lives are of one length there are none, and
+    /// nothing is read.
+    pub(super) async fn outlived(
+        &self,
+        known: impl Fn(&Hex) -> bool,
+        now: UnixSeconds,
+    ) -> Result<BTreeMap<Hex, String>, JournalError> {
+        let (mut found, mut after) = (BTreeMap::new(), None::<String>);
+        if !uneven(&self.lives().await?, now) {
+            return Ok(found);
+        }
+        loop {
+            let page = self.journal.page_readable::<HeldRecord>("", after.as_deref()).await?;
+            let Some(last) = page.last else { return Ok(found) };
+            after = Some(last);
+            for held in page.entries.iter().filter(|held| held.record.not_after > now) {
+                let name = held.key.trim_start_matches(HeldRecord::PREFIX);
+                let name = name.split('/').next().unwrap_or(name);
+                let host: Hex = name.parse().unwrap_or_else(|()| Hex::empty());
+                if known(&host) || found.contains_key(&host) {
+                    continue;
+                }
+                let id = match self.journal.read::<HostRecord>(name).await {
+                    Ok(Some(host)) => host.record.grant.spiffe_id,
+                    Ok(None) | Err(JournalError::Unreadable { .. }) => format!("host/{name}"),
+                    Err(error) => return Err(error),
+                };
+                found.insert(host, id);
+            }
+        }
+    }
+
+    /// Of every replica that this store has known.
+    pub(super) async fn lives(&self) -> Result<Vec<LivesRecord>, JournalError> {
+        let stated = self.journal.all_readable::<LivesRecord>("").await?;
+        let own = LivesRecord::new(self.settings.lifetimes.longest.as_secs());
+        let unknown = stated.unreadable.iter().map(|_| LivesRecord::new(MAX_LIFETIME.as_secs()));
+        let read = stated.entries.into_iter().map(|entry| entry.record);
+        Ok(read.chain(unknown).chain([own]).collect())
+    }
+}
