@@ -60,11 +60,11 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    /// The roots that are known, by their hash.
-    pub(super) fn hash(&self) -> Option<BundleHash> {
+    /// The roots that are known, by their hash, and their generation: 0 where it is not known.
+    pub(super) fn known(&self) -> Option<(BundleHash, u64)> {
         match self {
-            Self::Bundle(bundle) => Some(bundle.hash()),
-            Self::Hash(hash, _) => Some(*hash),
+            Self::Bundle(bundle) => Some((bundle.hash(), bundle.generation())),
+            Self::Hash(hash, _) => Some((*hash, 0)),
             Self::Stranger => None,
         }
     }

@@ -197,10 +197,11 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// The newest generation that we know of, if we know any.
+    /// The newest generation that we know of, if we know any: also what an earlier run kept.
     fn held(&self) -> Option<u64> {
         let held = self.store.load().map(|snapshot| snapshot.bundle.generation());
-        held.max(self.learned.as_ref().map(|learned| learned.generation()))
+        let learned = self.learned.as_ref().map(|learned| learned.generation());
+        held.max(learned).max(self.start.bundle.as_ref().map(|kept| kept.generation()))
     }
 
     fn takes_duty_back(&self, found: &TrustBundle) -> bool {

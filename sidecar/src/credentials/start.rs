@@ -17,7 +17,11 @@ use super::kept_list::KeptList;
 use super::state_dir::{Secrecy, StateDir, StateError};
 
 const BUNDLE_FILE: &str = "bundle.pem";
-/// PEM says no generation; the CA's first answer does.
+/// The first line of the file: the generation of the bundle, and the hash of the bundle of which that
+/// is said. Other readers of PEM pass it over. Roots come back when a rotation is gone back from: only
+/// the generation tells the present bundle from an earlier one with the same roots.
+const GENERATION_LINE: &str = "myelin-bundle-generation: ";
+/// A file that the operator put there says no generation; the CA's first answer does.
 const UNKNOWN_GENERATION: u64 = 0;
 
 /// Why this sidecar can never get an identity as it was started: the operator's to repair.
@@ -98,7 +102,8 @@ impl Start {
             Some(host) => host,
             None => HostKey::generate(&state)?,
         };
-        let saved = Mutex::new(bundle.as_ref().map(TrustBundle::hash));
+        let saved = bundle.as_ref().map(|bundle| (bundle.hash(), bundle.generation()));
+        let saved = Mutex::new(saved);
         let (kept, denied) = KeptList::load(&state)?;
         let file = TrustFiles { state, saved, kept };
         Ok(Self { host, enrolled, token, bundle: bundle.map(Arc::new), denied, file })
@@ -110,7 +115,7 @@ impl Start {
 #[derive(Debug)]
 pub(super) struct TrustFiles {
     state: StateDir,
-    saved: Mutex<Option<BundleHash>>,
+    saved: Mutex<Option<(BundleHash, u64)>>,
     kept: KeptList,
 }
 
@@ -125,12 +130,13 @@ impl TrustFiles {
     pub(super) fn save(&self, bundle: &TrustBundle) -> Result<(), StateError> {
         // A panic while writing left the old file or the new one, never a mixture.
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let hash = bundle.hash();
-        if *saved == Some(hash) {
+        let (hash, generation) = (bundle.hash(), bundle.generation());
+        if *saved == Some((hash, generation)) {
             return Ok(());
         }
-        self.state.write(BUNDLE_FILE, bundle.to_pem().as_bytes(), Secrecy::Public)?;
-        *saved = Some(hash);
+        let text = format!("{GENERATION_LINE}{generation} of {hash}\n{}", bundle.to_pem());
+        self.state.write(BUNDLE_FILE, text.as_bytes(), Secrecy::Public)?;
+        *saved = Some((hash, generation));
         Ok(())
     }
 }
@@ -143,9 +149,21 @@ fn read_bundle(
         return Ok(None);
     };
     let pem = String::from_utf8_lossy(&bytes);
-    TrustBundle::from_pem(trust_domain.clone(), UNKNOWN_GENERATION, &pem)
-        .map(Some)
-        .map_err(|source| StartError::BundleFile { path: state.file(BUNDLE_FILE), source })
+    let read = |generation| {
+        TrustBundle::from_pem(trust_domain.clone(), generation, &pem)
+            .map_err(|source| StartError::BundleFile { path: state.file(BUNDLE_FILE), source })
+    };
+    let bundle = read(UNKNOWN_GENERATION)?;
+    match kept_generation(&pem, bundle.hash()) {
+        Some(generation) => read(generation).map(Some),
+        None => Ok(Some(bundle)),
+    }
+}
+
+/// What the file says of its generation, if it says it of these very roots.
+fn kept_generation(pem: &str, hash: BundleHash) -> Option<u64> {
+    let (generation, of) = pem.lines().next()?.strip_prefix(GENERATION_LINE)?.split_once(" of ")?;
+    (of.trim() == hash.to_string()).then(|| generation.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -183,6 +201,43 @@ mod tests {
         assert!(second.enrolled && second.token.is_none());
         assert_eq!(second.host.spki(), spki);
         assert_eq!(second.bundle.unwrap().hash(), bundle.hash());
+    }
+
+    #[test]
+    fn the_generation_is_kept_with_the_roots_of_which_it_is_said() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("s");
+        let file = path.join(BUNDLE_FILE);
+        let [root, other] = [Root::new(), Root::new()];
+        let open = |token| Start::open(&path, &trust_domain(), token, None, false).unwrap();
+        let kept = || {
+            let bundle = open(None).bundle.unwrap();
+            (bundle.generation(), bundle.hash())
+        };
+        let first = open(Some(token(&root.bundle(1))));
+        first.file.save(&root.bundle(1)).unwrap();
+        // A rotation began and was gone back from: the same roots, and another generation.
+        first.file.save(&root.bundle_with(&other, 2)).unwrap();
+        first.file.save(&root.bundle(3)).unwrap();
+        drop(first);
+        assert_eq!(kept(), (3, root.bundle(3).hash()));
+        // Also if nothing else has changed since what was read at start.
+        let second = open(None);
+        second.file.save(&root.bundle(5)).unwrap();
+        drop(second);
+        assert_eq!(kept(), (5, root.bundle(5).hash()));
+        // What an operator restores says none, and what is said of other roots counts for nothing.
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replacen(GENERATION_LINE, "", 1)).unwrap();
+        assert_eq!(kept(), (UNKNOWN_GENERATION, root.bundle(0).hash()));
+        let (line, _) = text.split_once('\n').unwrap();
+        fs::write(&file, format!("{line}\n{}", other.bundle(0).to_pem())).unwrap();
+        assert_eq!(kept(), (UNKNOWN_GENERATION, other.bundle(0).hash()));
+        for damaged in ["", " of ", "-1 of x", "99999999999999999999 of x"] {
+            let damaged = format!("{GENERATION_LINE}{damaged}\n{}", root.bundle(0).to_pem());
+            fs::write(&file, damaged).unwrap();
+            assert_eq!(kept().0, UNKNOWN_GENERATION);
+        }
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub(super) async fn confirm(
         return Ok(announced);
     }
     let steps = ask(stub).await?;
-    follow(&steps, held.trust_domain(), held.hash())?.ok_or(Unproven::NotVouchedFor)
+    let found = follow(&steps, held.trust_domain(), held.hash(), held.generation())?;
+    found.ok_or(Unproven::NotVouchedFor)
 }
 
 /// Nothing new is to be believed; what is older is passed over by whoever holds the newer. Or what we
@@ -72,8 +73,8 @@ pub(super) async fn learn(
     let mut stub = link.stub;
     let steps = ask(&mut stub).await?;
     let mut last = Err(Unproven::NotVouchedFor);
-    for hash in known.iter().filter_map(Trust::hash) {
-        last = found(&steps, trust_domain, hash);
+    for (hash, generation) in known.iter().filter_map(Trust::known) {
+        last = found(&steps, trust_domain, hash, generation);
         if last.is_ok() {
             break;
         }
@@ -85,8 +86,9 @@ fn found(
     steps: &[SignedStep],
     trust_domain: &TrustDomain,
     hash: BundleHash,
+    generation: u64,
 ) -> Result<Option<Arc<TrustBundle>>, Unproven> {
-    Ok(follow(steps, trust_domain, hash)?.map(Arc::new))
+    Ok(follow(steps, trust_domain, hash, generation)?.map(Arc::new))
 }
 
 async fn ask(stub: &mut CaStub) -> Result<Vec<SignedStep>, Unproven> {

@@ -320,8 +320,15 @@ impl Watch<'_> {
         Ok(self.store.publish_deny(list)?.is_some())
     }
 
+    /// Says which bundle we trust, under the SVID of this connection. We also speak for the workload
+    /// that holds an SVID of its own: not before that one hangs under the same root as ours, or
+    /// has ended. Its streams have the bundle at the instant at which we have it.
     fn acknowledge(&self, acks: &mpsc::Sender<proto::BundleAck>) {
         if let Some(snapshot) = self.store.load() {
+            let (root, now) = (snapshot.root(), self.connector.clock.unix());
+            if self.workload.is_some_and(|workload| !workload.stands_under(root, now)) {
+                return;
+            }
             let generation = snapshot.bundle.generation();
             let ack = BundleAck { generation, deny_epoch: snapshot.deny.epoch() };
             // A full queue says what is as good: the CA has not read the last ones either, and the

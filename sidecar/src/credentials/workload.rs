@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use myelin_identity::bundle::RootId;
 use myelin_identity::issuance::Lineage;
 use myelin_identity::svid::Svid;
 use myelin_identity::verify::Peer;
@@ -84,6 +85,18 @@ impl WorkloadIdentity {
             *standing = Standing::Held(Arc::clone(svid));
             true
         });
+    }
+
+    /// Whether whoever holds a workload's SVID of ours stands where an SVID under `root` stands: then we
+    /// may speak for both when we acknowledge a bundle. Not before there has been one: an earlier run of
+    /// this sidecar may have handed out another.
+    pub(super) fn stands_under(&self, root: &RootId, now: u64) -> bool {
+        match &*self.0.borrow() {
+            Standing::Pending => false,
+            Standing::Held(svid) => svid.peer.root == *root || svid.peer.path_not_after < now,
+            // The CA has taken it away: nobody is to be spared.
+            Standing::Withdrawn { .. } => true,
+        }
     }
 
     /// What is held now, and each change from now on.
@@ -220,6 +233,34 @@ impl Companion<'_> {
 mod tests {
     use super::*;
     use crate::credentials::testing::Root;
+
+    #[test]
+    fn a_sidecar_speaks_for_its_workload_once_both_svids_stand_under_one_root() {
+        let [old, new] = [Root::new(), Root::new()];
+        let of = |root: &Root| {
+            let issued = root.issue("spiffe://example.org/ns/shop/sa/web", 300);
+            let bundle = Arc::clone(&issued.bundle);
+            let now = crate::credentials::testing::NOW;
+            let mine = verified(issued, &bundle, None, now).unwrap();
+            Arc::new(WorkloadSvid { svid: mine.svid, peer: mine.own, key: mine.key })
+        };
+        let (of_old, of_new) = (of(&old), of(&new));
+        let (end, said) = (of_old.peer.path_not_after, Arc::from("denied"));
+        let barred = Standing::Withdrawn { said, held: Some(Arc::clone(&of_old)) };
+        for (standing, root, at, expected) in [
+            (Standing::Pending, of_old.peer.root, end, false),
+            (Standing::Held(Arc::clone(&of_old)), of_old.peer.root, end, true),
+            // Ours is renewed under another root, and the workload's is not yet.
+            (Standing::Held(Arc::clone(&of_old)), of_new.peer.root, end, false),
+            (Standing::Held(Arc::clone(&of_old)), of_new.peer.root, end + 1, true),
+            (Standing::Held(Arc::clone(&of_new)), of_new.peer.root, end, true),
+            (barred, of_new.peer.root, end, true),
+        ] {
+            let identity = WorkloadIdentity::default();
+            identity.0.send_replace(standing.clone());
+            assert_eq!(identity.stands_under(&root, at), expected, "{standing:?} at {at}");
+        }
+    }
 
     #[test]
     fn what_the_ca_bars_is_withdrawn_until_it_talks_to_us_again() {

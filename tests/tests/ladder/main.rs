@@ -1,8 +1,9 @@
 //! The root is replaced while the mesh is at work: a whole ladder under traffic (T42), sidecars that
-//! hear nothing, one that hangs, a CA that is killed at any moment, a store that somebody else has
-//! written to (T60).
+//! hear nothing, one that hangs, one that starts again and meets a CA of before, a CA
+//! that is killed at any moment, a store that somebody else has written to (T60).
 //!
-//! Never: a restart of a sidecar, or a move that the test makes past the operator's command.
+//! Never: a move that the test makes past the operator's command, or a sidecar that has to be
+//! restarted for one.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -13,6 +14,7 @@ mod climbing;
 mod forged;
 mod killed;
 mod laggards;
+mod restarted;
 
 use std::time::Duration;
 

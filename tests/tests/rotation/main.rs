@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod black_hole;
+mod intermediate;
 mod load;
 mod outage;
 mod power_cut;

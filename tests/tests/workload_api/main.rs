@@ -10,6 +10,7 @@
 mod clients;
 mod envoy;
 mod federated;
+mod ladder;
 mod refusals;
 mod stage;
 mod withdrawn;

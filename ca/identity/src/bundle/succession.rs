@@ -87,6 +87,11 @@ pub enum SuccessionError {
          long ago, or this is another CA; join with a new token (`myelin-ca token create`)"
     )]
     Unknown,
+    #[error(
+        "the CA's trust records know the roots that are known here as generation {told} only, and \
+         generation {held} is held: an older history, which may lead to roots that were given up"
+    )]
+    Older { told: u64, held: u64 },
     #[error(transparent)]
     Step(#[from] StepError),
 }
@@ -164,20 +169,28 @@ impl SignedStep {
     }
 }
 
-/// Follows `steps`, oldest first, from the newest one whose roots have the hash `known`. `None`: the
-/// known roots are the present ones. The generation of what is found is the last step's.
+/// Follows `steps`, oldest first, from the newest one whose roots have the hash `known` and whose
+/// generation is `generation` or a later one (0 where none is known). Roots may come back, when a
+/// rotation is gone back from: an earlier step with the same roots leads to those that were given up.
+/// `None`: the known roots are the present ones. The generation of what is found is the last step's.
 pub fn follow(
     steps: &[SignedStep],
     trust_domain: &TrustDomain,
     known: BundleHash,
+    generation: u64,
 ) -> Result<Option<TrustBundle>, SuccessionError> {
     if steps.len() > MAX_STEPS {
         return Err(SuccessionError::TooMany { count: steps.len() });
     }
-    let start = steps
-        .iter()
-        .rposition(|signed| signed.step.bundle.hash() == known)
-        .ok_or(SuccessionError::Unknown)?;
+    let here = |bundle: &TrustBundle| bundle.hash() == known && bundle.generation() >= generation;
+    let start = steps.iter().rposition(|signed| here(&signed.step.bundle));
+    let Some(start) = start else {
+        let older = steps.iter().rfind(|signed| signed.step.bundle.hash() == known);
+        return Err(match older.map(|older| older.step.bundle.generation()) {
+            Some(told) => SuccessionError::Older { told, held: generation },
+            None => SuccessionError::Unknown,
+        });
+    };
     if steps[start].step.bundle.trust_domain() != trust_domain {
         return Err(StepError::OtherTrustDomain.into());
     }

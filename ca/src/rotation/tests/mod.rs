@@ -146,7 +146,8 @@ async fn whole_ladder_leads_from_one_root_to_another_and_its_key_goes_with_the_o
     assert_eq!(again.step(), rotation.step());
     let first = again.steps()[0].step.bundle.hash();
     let domain = TrustDomain::parse("prod.example").unwrap();
-    let found = myelin_identity::bundle::follow(&again.steps(), &domain, first).unwrap().unwrap();
+    let found =
+        myelin_identity::bundle::follow(&again.steps(), &domain, first, 1).unwrap().unwrap();
     assert_eq!(found, *again.bundle());
 }
 

@@ -59,13 +59,38 @@ fn every_earlier_bundle_leads_to_the_present_one() {
         (make(&[&new.der, &old.der]), Some(present)),
         (make(&[&new.der]), None),
     ] {
-        assert_eq!(follow(&steps, &domain(), known.unwrap().hash()), Ok(expected));
+        assert_eq!(follow(&steps, &domain(), known.unwrap().hash(), 0), Ok(expected));
     }
     let stranger = make(&[&root("other").der]).unwrap().hash();
-    assert_eq!(follow(&steps, &domain(), stranger), Err(SuccessionError::Unknown));
+    assert_eq!(follow(&steps, &domain(), stranger, 0), Err(SuccessionError::Unknown));
     let other = TrustDomain::parse("other").unwrap();
     let known = make(&[&old.der]).unwrap().hash();
-    assert_eq!(follow(&steps, &other, known), Err(StepError::OtherTrustDomain.into()));
+    assert_eq!(follow(&steps, &other, known, 0), Err(StepError::OtherTrustDomain.into()));
+}
+
+#[test]
+fn whoever_holds_roots_that_came_back_is_not_led_to_those_that_were_given_up() {
+    let (old, new) = (root("old"), root("new"));
+    let first = next(None, &[&old], &old, Rung::Settled, &old);
+    let prepared = next(Some(&first), &[&old, &new], &old, Rung::Prepared, &old);
+    let aborted = next(Some(&prepared), &[&old], &old, Rung::Settled, &old);
+    let again = next(Some(&aborted), &[&old, &root("third")], &old, Rung::Prepared, &old);
+    // The root that was given up is in other hands, and signs a history of its own.
+    let grafted = next(Some(&prepared), &[&old, &root("x")], &old, Rung::Prepared, &new);
+    let (known, held) = (make(&[&old.der]).unwrap().hash(), aborted.step.bundle.generation());
+    let led = |steps: &[&SignedStep], generation| {
+        let steps: Vec<SignedStep> = steps.iter().map(|step| (*step).clone()).collect();
+        follow(&steps, &domain(), known, generation)
+    };
+    let older = Err(SuccessionError::Older { told: 1, held });
+    assert_eq!(led(&[&first, &prepared], held), older);
+    assert_eq!(led(&[&first, &prepared, &grafted], held), older);
+    assert_eq!(led(&[&first, &prepared, &aborted], held), Ok(None));
+    let present = Some(again.step.bundle.clone());
+    assert_eq!(led(&[&first, &prepared, &aborted, &again], held), Ok(present));
+    // Whoever knows no generation cannot tell.
+    let to = Some(prepared.step.bundle.clone());
+    assert_eq!(led(&[&first, &prepared], 0), Ok(to));
 }
 
 #[test]
@@ -74,7 +99,7 @@ fn forged_replayed_and_reordered_steps_are_refused() {
     let steps = ladder(&old, &new);
     let known = make(&[&old.der]).unwrap().hash();
     let after = |third: SignedStep| {
-        follow(&[steps[0].clone(), steps[1].clone(), third], &domain(), known).map(drop)
+        follow(&[steps[0].clone(), steps[1].clone(), third], &domain(), known, 0).map(drop)
     };
     let refused = |error: StepError| Err(SuccessionError::Step(error));
     let second = &steps[1];
@@ -100,7 +125,7 @@ fn forged_replayed_and_reordered_steps_are_refused() {
     assert_eq!(after(absent), refused(StepError::ActiveNotThere { number: 3 }));
     let many: Vec<_> = std::iter::repeat_n(steps[0].clone(), MAX_STEPS + 1).collect();
     let count = MAX_STEPS + 1;
-    assert_eq!(follow(&many, &domain(), known), Err(SuccessionError::TooMany { count }));
+    assert_eq!(follow(&many, &domain(), known, 0), Err(SuccessionError::TooMany { count }));
 }
 
 #[test]
