@@ -1,5 +1,5 @@
 //! The root is replaced while the mesh is at work: a whole ladder under traffic (T42), sidecars that
-//! hear nothing, one that hangs, one that starts again and meets a CA of before, a CA
+//! hear nothing, one that hangs, one that lies, one that starts again and meets a CA of before, a CA
 //! that is killed at any moment, a store that somebody else has written to (T60).
 //!
 //! Never: a move that the test makes past the operator's command, or a sidecar that has to be
@@ -10,10 +10,12 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::print_stdout, reason = "the figures that a reader of the report wants")]
 
+mod bare;
 mod climbing;
 mod forged;
 mod killed;
 mod laggards;
+mod liars;
 mod restarted;
 
 use std::time::Duration;
