@@ -26,7 +26,7 @@ pub struct Met {
 }
 
 /// What `tls::dial` and `tls::accept` do, the last look at who the peer is included.
-pub fn handshake(sides: &Sides) -> (Met, [Peer; 2]) {
+pub fn handshake(sides: &Sides) -> (Met, [Arc<Peer>; 2]) {
     let met = meet(sides.dialer.dial_mesh(), sides.acceptor.accept_mesh());
     let peers = [
         sides.dialer.peer(met.dialer.peer_certificates().expect(GOOD), Role::Server).expect(GOOD),

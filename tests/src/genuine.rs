@@ -113,7 +113,7 @@ impl Genuine {
         let session = tls::accept(tcp, &own.tls, None, Deadline(STEP_WITHIN)).await?;
         let mut link = Link::new(session.records, Acceptor::new(BUDGET));
         link.greet(&own.log_proof, STEP_WITHIN, |_| ()).await?;
-        Ok((link, session.peer))
+        Ok((link, Peer::clone(&session.peer)))
     }
 }
 

@@ -13,7 +13,7 @@ use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Guest, Inbound};
+use super::{Guest, Inbound, Stage};
 use crate::addr::{Endpoint, OrigDst, PeerAddr};
 use crate::drain::Closing;
 use crate::metrics::Direction;
@@ -31,12 +31,8 @@ pub(super) struct NotTaken {
 
 impl Inbound {
     /// Judges the peer with this moment's snapshot and dials the workload.
-    pub(super) async fn admit(
-        &self,
-        guest: &Guest,
-        from: PeerAddr,
-        to: OrigDst,
-    ) -> Result<TcpStream, NotTaken> {
+    pub(super) async fn admit(&self, guest: &Guest, stage: &Stage) -> Result<TcpStream, NotTaken> {
+        let Stage { from, to, .. } = *stage;
         if self.door.is_leaving() {
             return Err(NotTaken::new(Outcome::Drained, Refuse::Draining, "we are leaving"));
         }
@@ -49,7 +45,7 @@ impl Inbound {
     fn is_logged(&self, guest: &Guest) -> Result<(), NotLogged> {
         let standing = guest.logged.as_ref().map_err(|why| NotLogged::clone(why))?;
         let Some(snapshot) = self.store.load() else { return Ok(()) };
-        self.judge.still(snapshot.trust.view(), &guest.peer, standing)
+        self.judge.still(snapshot.trust.view(), &*guest.peer, standing)
     }
 
     fn judge_peer(&self, peer: &Peer, from: PeerAddr, to: OrigDst) -> Result<Authorized, NotTaken> {
@@ -78,7 +74,7 @@ impl Inbound {
 
     /// Returns when a running use must end, with the reason: permission or trust was withdrawn,
     /// the peer's SVID expired too long ago, or our grace is over.
-    pub(super) async fn withdrawn(&self, guest: &Guest, to: OrigDst) -> (Outcome, String) {
+    pub(super) async fn withdrawn(&self, guest: &Guest, to: &OrigDst) -> (Outcome, String) {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         let last_moment = self.last_moment(&guest.peer);
@@ -103,7 +99,7 @@ impl Inbound {
     }
 
     /// Expiry alone does not end a running use, so it is judged as of the last valid second.
-    fn still_entitled(&self, guest: &Guest, to: OrigDst) -> Result<(), String> {
+    fn still_entitled(&self, guest: &Guest, to: &OrigDst) -> Result<(), String> {
         self.is_logged(guest).map_err(|why| why.to_string())?;
         let peer = &guest.peer;
         let Some(snapshot) = self.store.load() else { return Ok(()) };

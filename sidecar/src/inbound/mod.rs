@@ -1,7 +1,7 @@
 //! The inbound story: a peer dialled a port of this pod, the rules brought it here, and it reaches
 //! the workload only with a proof that it may. Called by the workers in `app`, once a connection.
 //!
-//! Read `serve` downward: it is the whole story. `open_use` is one use of a recycled connection.
+//! Read `arrive` and then `uses` downward: that is the whole story.
 //!
 //! Never: plaintext to the workload in strict mode, a dial without `Authorized`, a dial to loopback
 //! or to anything but the address that was captured when the connection was accepted.
@@ -12,6 +12,7 @@ mod detecting;
 mod judge;
 mod uses;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::relay::{Bare, plain};
 use crate::report::{Outcome, Report, Roster};
 use crate::tls::{self, Deadline, Session};
 use detecting::Spoken;
+use uses::{After, Connection};
 
 /// The time limits of the inbound side.
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +84,27 @@ struct Stage {
 
 /// Who is at the other end of a connection, and what its log proof came to.
 struct Guest {
-    peer: Peer,
+    peer: Arc<Peer>,
     /// Boxed: rare, and larger than all the rest.
     logged: Result<Standing, Box<NotLogged>>,
 }
 
-/// One connection from its accept to its ending.
-pub async fn serve(inbound: &Inbound, accepted: Accepted) {
+/// One connection from its accept to its ending. A future that lasts as long as a connection holds
+/// only what its uses need: all before them lies in a box that is gone by then.
+pub fn serve(inbound: Rc<Inbound>, accepted: Accepted) -> impl Future<Output = ()> {
+    let arrival = Box::pin(arrive(Rc::clone(&inbound), accepted));
+    async move {
+        let Some(mut connection) = arrival.await else { return };
+        match inbound.uses(&mut connection).await {
+            After::Reusable | After::Closed => {}
+            After::Cut => reset(connection.link.into_records().into_tcp()),
+        }
+    }
+}
+
+/// The story up to the first use of a mesh connection; whatever else comes in is served here to its
+/// end.
+async fn arrive(inbound: Rc<Inbound>, accepted: Accepted) -> Option<Connection> {
     let Accepted { stream, from, origin } = accepted;
     let mut report = Report::open(&inbound.metrics, &inbound.roster, Direction::Inbound, from);
     let Some(place) = inbound.door.enter() else {
@@ -101,11 +117,11 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
     report.destination(to);
     let demand = inbound.policy.load().demand(to.port(), inbound.clock.unix());
     if let Demand::Permissive { .. } = demand {
-        // Boxed, here and below: what is rare or short must not make every use's future larger.
         match Box::pin(inbound.listen_first(&stream, from, demand)).await {
             Ok(Spoken::Mesh) => {}
             Ok(Spoken::Plaintext) => {
-                return Box::pin(inbound.permit_plaintext(stream, to, report)).await;
+                Box::pin(inbound.permit_plaintext(stream, to, report)).await;
+                return None;
             }
             Err(outcome) => return cut(stream, report, outcome),
         }
@@ -128,10 +144,11 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
             let stage = Stage { from, to, generation: snapshot.generation };
             if session.speaks_myelin() {
                 report.security(Security::Mesh);
-                inbound.mesh_connection(session, &snapshot, stage, place, report).await;
+                inbound.greet(session, &snapshot, stage, place, report).await
             } else {
                 report.security(Security::PlainMtls);
                 Box::pin(inbound.plain_mtls(session, &snapshot, stage, report)).await;
+                None
             }
         }
         Err(error) => {
@@ -142,6 +159,7 @@ pub async fn serve(inbound: &Inbound, accepted: Accepted) {
             report.handshake(outcome.word(), tls::Facts::NONE, began);
             report.detail(error);
             report.finish(outcome);
+            None
         }
     }
 }
@@ -168,20 +186,20 @@ impl Inbound {
         stage: Stage,
         mut report: Report,
     ) {
-        let Stage { from, to, .. } = stage;
         let Session { records, peer, .. } = session;
         // The port's own declaration let it in.
-        let logged = self.judge.plain_mtls(snapshot.trust.view(), &peer, true, Direction::Inbound);
+        let logged = self.judge.plain_mtls(snapshot.trust.view(), &*peer, true, Direction::Inbound);
         let guest = Guest { peer, logged: logged.map_err(Box::new) };
         let mut carrier = Bare::new(records);
-        let workload = match self.admit(&guest, from, to).await {
+        let workload = match self.admit(&guest, &stage).await {
             Ok(workload) => workload,
             Err(refusal) => {
                 report.detail(&refusal.detail);
-                return cut(carrier.into_records().into_tcp(), report, refusal.outcome);
+                cut(carrier.into_records().into_tcp(), report, refusal.outcome);
+                return;
             }
         };
-        let ending = self.relay(&mut carrier, &workload, &guest, to, &report).await;
+        let ending = self.relay(&mut carrier, &workload, &guest, &stage.to, &report).await;
         let outcome = report.ending(&ending);
         if outcome != Outcome::Completed {
             reset(workload);
@@ -199,7 +217,8 @@ impl Inbound {
             Err(error) => {
                 let outcome = Outcome::from(&error);
                 report.detail(error);
-                return cut(from, report, outcome);
+                cut(from, report, outcome);
+                return;
             }
         };
         let meter = report.bytes();
@@ -214,8 +233,9 @@ impl Inbound {
     }
 }
 
-/// Ends a connection with a reset and its word.
-fn cut(stream: TcpStream, report: Report, outcome: Outcome) {
+/// Ends a connection with a reset and its word: nothing stands.
+fn cut(stream: TcpStream, report: Report, outcome: Outcome) -> Option<Connection> {
     reset(stream);
     report.finish(outcome);
+    None
 }

@@ -9,7 +9,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use myelin_identity::verify::Peer;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -29,7 +28,7 @@ use crate::wire::{Acceptor, Action, Event, Refuse, Side};
 const PARTING: Duration = Duration::from_secs(2);
 
 /// What a use left behind.
-enum After {
+pub(super) enum After {
     /// The connection may carry another one.
     Reusable,
     /// It ended in good order.
@@ -38,93 +37,117 @@ enum After {
     Cut,
 }
 
+/// A mesh connection whose peer has proven itself, and what its uses need.
+pub(super) struct Connection {
+    pub(super) link: Link<Acceptor>,
+    guest: Guest,
+    stage: Stage,
+    /// No use begins after this.
+    last_open: Instant,
+    /// Its own before the first use, that of the use at hand later.
+    report: Option<Report>,
+    place: Option<Place>,
+}
+
 impl Inbound {
-    pub(super) async fn mesh_connection(
+    /// Says hello, and judges the proof in the peer's.
+    pub(super) async fn greet(
         &self,
         session: Session,
         snapshot: &Snapshot,
         stage: Stage,
         place: Place,
         report: Report,
-    ) {
+    ) -> Option<Connection> {
         let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Acceptor::new(self.config.budget));
-        let mut report = Some(report);
         let judge = |proof: &[u8]| {
-            self.judge.peer(snapshot.trust.view(), &peer, &chain, proof, Direction::Inbound)
+            self.judge.peer(snapshot.trust.view(), &*peer, &chain, proof, Direction::Inbound)
         };
         // What is refused is told to the dialer in answer to its first `open`.
-        let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge);
-        let greeted = Box::pin(greeted).await;
-        drop(chain);
-        let guest = match greeted {
-            Ok(logged) => Guest { peer, logged: logged.map_err(Box::new) },
-            Err(error) => return self.lost(link, report, &error),
-        };
-        let last_open = Instant::now() + self.config.max_age;
-        let mut place = Some(place);
+        match link.greet(&snapshot.log_proof, self.config.handshake, judge).await {
+            Ok(logged) => {
+                let guest = Guest { peer, logged: logged.map_err(Box::new) };
+                let last_open = Instant::now() + self.config.max_age;
+                let (report, place) = (Some(report), Some(place));
+                Some(Connection { link, guest, stage, last_open, report, place })
+            }
+            Err(error) => {
+                lost(Some(report), &error);
+                reset(link.into_records().into_tcp());
+                None
+            }
+        }
+    }
+
+    /// All uses of one connection, one after the other.
+    pub(super) async fn uses(&self, connection: &mut Connection) -> After {
         loop {
             // Between uses the connection takes nobody's place. Where no more may rest, it ends
             // after a use, and keeps its place before the first.
             let rest = self.door.rest();
-            let may_wait = rest.is_some() || report.is_some();
-            place = place.filter(|_| rest.is_none());
-            match self.next_open(&mut link, stage, last_open, may_wait).await {
+            let may_wait = rest.is_some() || connection.report.is_some();
+            if rest.is_some() {
+                connection.place = None;
+            }
+            match self.next_open(connection, may_wait).await {
                 Ok(true) => {}
-                Ok(false) => {
-                    link.close(PARTING).await;
-                    return unused(report);
-                }
+                Ok(false) => return unused(connection).await,
                 Err(error) => {
-                    let broke = Outcome::from(&error) == Outcome::PeerViolation;
-                    let report =
-                        report.or_else(|| broke.then(|| self.report_again(&guest.peer, stage)));
-                    return self.lost(link, report, &error);
+                    if Outcome::from(&error) == Outcome::PeerViolation {
+                        self.report_again(connection);
+                    }
+                    // A recycled connection that its dialer simply drops is nobody's use.
+                    lost(connection.report.take(), &error);
+                    return After::Cut;
                 }
             }
-            if self.is_over(&link, stage) {
+            if self.is_over(connection) {
                 // Nobody has heard of this use: the dialer opens it elsewhere.
-                let _ = link.control(Acceptor::retire);
-                link.close(PARTING).await;
-                return unused(report);
+                let _ = connection.link.control(Acceptor::retire);
+                return unused(connection).await;
             }
-            let this = report.take().unwrap_or_else(|| self.report_again(&guest.peer, stage));
-            place = place.or_else(|| self.door.enter());
+            self.report_again(connection);
+            if connection.place.is_none() {
+                connection.place = self.door.enter();
+            }
             drop(rest);
-            if place.is_none() {
-                let _ = link.control(|machine, out| machine.refuse(Refuse::Overloaded, out));
-                this.finish(Outcome::Overloaded);
-                return link.close(PARTING).await;
+            if connection.place.is_none() {
+                let refuse = |machine: &mut Acceptor, out: &mut Vec<u8>| {
+                    machine.refuse(Refuse::Overloaded, out)
+                };
+                let _ = connection.link.control(refuse);
+                connection.finish(Outcome::Overloaded);
+                connection.link.close(PARTING).await;
+                return After::Closed;
             }
-            match self.one_use(&mut link, &guest, stage, this).await {
+            match self.one_use(connection).await {
                 After::Reusable => {}
-                After::Closed => return,
-                After::Cut => return reset(link.into_records().into_tcp()),
+                ended => return ended,
             }
         }
     }
 
     /// No use begins on this connection any more: its budget is spent, we are leaving, or our
     /// credentials are not those of its handshake.
-    fn is_over(&self, link: &Link<Acceptor>, stage: Stage) -> bool {
+    fn is_over(&self, connection: &Connection) -> bool {
         let generation = self.store.load().map(|snapshot| snapshot.generation);
-        link.machine().action() == Action::Retire
+        connection.link.machine().action() == Action::Retire
             || self.door.is_leaving()
-            || generation != Some(stage.generation)
+            || generation != Some(connection.stage.generation)
     }
 
     /// Waits for the dialer's `open`. `false`: the connection ended, or ends, without another use.
     async fn next_open(
         &self,
-        link: &mut Link<Acceptor>,
-        stage: Stage,
-        last_open: Instant,
+        connection: &mut Connection,
         may_wait: bool,
     ) -> Result<bool, LinkError> {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
-        let is_old = Instant::now() >= last_open || !may_wait;
-        while !is_old && !self.is_over(link, stage) {
+        let is_old = Instant::now() >= connection.last_open || !may_wait;
+        while !is_old && !self.is_over(connection) {
+            let link = &mut connection.link;
             let is_open = |event: Event<'_>| matches!(event, Event::Opened(_));
             tokio::select! {
                 opened = link.event(self.config.keep, is_open) => return match opened {
@@ -141,48 +164,45 @@ impl Inbound {
                 () = self.door.closed(Closing::Leaving) => {}
             }
         }
-        link.control(Acceptor::retire)?;
+        connection.link.control(Acceptor::retire)?;
         Ok(false)
     }
 
-    async fn one_use(
-        &self,
-        link: &mut Link<Acceptor>,
-        guest: &Guest,
-        stage: Stage,
-        mut report: Report,
-    ) -> After {
-        let Stage { from, to, .. } = stage;
-        let workload = match self.admit(guest, from, to).await {
+    async fn one_use(&self, connection: &mut Connection) -> After {
+        let workload = match self.admit(&connection.guest, &connection.stage).await {
             Ok(workload) => workload,
             Err(refusal) => {
                 // If the words cannot be sent any more, the closing connection says it.
-                let _ = link.control(|machine, out| machine.refuse(refusal.tell, out));
-                report.detail(&refusal.detail);
-                report.finish(refusal.outcome);
-                link.close(self.config.handshake).await;
+                let _ = connection.link.control(|machine, out| machine.refuse(refusal.tell, out));
+                connection.detail(&refusal.detail);
+                connection.finish(refusal.outcome);
+                connection.link.close(self.config.handshake).await;
                 return After::Closed;
             }
         };
-        if let Err(error) = link.control(Acceptor::accept) {
+        if let Err(error) = connection.link.control(Acceptor::accept) {
             reset(workload);
-            report.detail(&error);
-            report.finish(Outcome::from(&error));
+            connection.detail(&error);
+            connection.finish(Outcome::from(&error));
             return After::Cut;
         }
-        let ending = self.relay(link, &workload, guest, to, &report).await;
-        let outcome = report.ending(&ending);
+        let outcome = {
+            let Connection { link, guest, stage, report, .. } = &mut *connection;
+            let report = report.as_mut().expect("a use was opened, and a report with it");
+            let ending = self.relay(link, &workload, guest, &stage.to, report).await;
+            report.ending(&ending)
+        };
         if outcome != Outcome::Completed {
             reset(workload);
-            report.finish(outcome);
+            connection.finish(outcome);
             return After::Cut;
         }
         drop(workload);
-        report.finish(outcome);
-        match link.settle(self.config.handshake).await {
+        connection.finish(outcome);
+        match connection.link.settle(self.config.handshake).await {
             Ok(true) => After::Reusable,
             Ok(false) => {
-                link.close(self.config.handshake).await;
+                connection.link.close(self.config.handshake).await;
                 After::Closed
             }
             Err(_) => After::Cut,
@@ -194,7 +214,7 @@ impl Inbound {
         carrier: &mut C,
         workload: &TcpStream,
         guest: &Guest,
-        to: OrigDst,
+        to: &OrigDst,
         report: &Report,
     ) -> Ending<(Outcome, String)> {
         let linger = C::SETTLES.then_some(LINGER);
@@ -204,28 +224,45 @@ impl Inbound {
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 
-    fn report_again(&self, peer: &Peer, stage: Stage) -> Report {
-        let mut report = Report::open(&self.metrics, &self.roster, Direction::Inbound, stage.from);
-        report.destination(stage.to);
-        report.security(Security::Mesh);
-        report.peer(&peer.id);
-        report
+    /// A report for the use at hand, unless there is one: the first use goes on with that of the
+    /// connection.
+    fn report_again(&self, connection: &mut Connection) {
+        let Connection { guest, stage, report, .. } = connection;
+        report.get_or_insert_with(|| {
+            let report = Report::open(&self.metrics, &self.roster, Direction::Inbound, stage.from);
+            report.destination(stage.to);
+            report.security(Security::Mesh);
+            report.peer(&guest.peer.id);
+            report
+        });
+    }
+}
+
+impl Connection {
+    fn detail(&mut self, detail: impl ToString) {
+        if let Some(report) = &mut self.report {
+            report.detail(detail);
+        }
     }
 
-    /// The connection broke between uses, or before the first.
-    fn lost(&self, link: Link<Acceptor>, report: Option<Report>, error: &LinkError) {
-        reset(link.into_records().into_tcp());
-        // A recycled connection that its dialer simply drops is nobody's use.
-        if let Some(mut report) = report {
-            report.detail(error);
-            report.finish(Outcome::from(error));
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(report) = self.report.take() {
+            report.finish(outcome);
         }
     }
 }
 
-/// The connection ends without a use since the last one; only its first report tells of that.
-fn unused(report: Option<Report>) {
-    if let Some(report) = report {
-        report.finish(Outcome::Unused);
+/// The connection broke between uses, or before the first.
+fn lost(report: Option<Report>, error: &LinkError) {
+    if let Some(mut report) = report {
+        report.detail(error);
+        report.finish(Outcome::from(error));
     }
+}
+
+/// The connection ends without a use since the last one; only its first report tells of that.
+async fn unused(connection: &mut Connection) -> After {
+    connection.link.close(PARTING).await;
+    connection.finish(Outcome::Unused);
+    After::Closed
 }

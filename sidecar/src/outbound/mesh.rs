@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::pool::{self, Connection};
 use super::reach::{Unreached, at};
-use super::{Outbound, Wanted, cut};
-use crate::directory::{Protocol, Target};
+use super::{Call, Outbound, cut};
+use crate::directory::Target;
 use crate::drain::{Closing, Place};
-use crate::metrics::{Direction, MeshUse, Retired, Security};
+use crate::metrics::{Direction, MeshUse, Retired};
 use crate::net::reset;
 use crate::proofs::Standing;
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
@@ -33,85 +33,68 @@ const MOST_OPENS: u32 = 3;
 /// How a use of ours ended.
 type Ended = Ending<(Outcome, String)>;
 
-impl Outbound {
-    pub(super) async fn through_mesh(
-        self: &Rc<Self>,
-        workload: TcpStream,
-        target: Target,
-        wanted: Wanted,
-        mut report: Report,
-    ) {
-        match target.protocol {
-            Protocol::Myelin1 => {
-                report.security(Security::Mesh);
-                self.one_use(workload, target, wanted, report).await;
-            }
-            Protocol::PlainMtls { .. } => {
-                report.security(Security::PlainMtls);
-                Box::pin(self.plain_mtls(workload, &target, report)).await;
-            }
-        }
-    }
+/// A use that is over, and the connection that it had.
+pub(super) struct Used {
+    held: Connection,
+    kind: MeshUse,
+    ending: Ended,
+}
 
-    async fn one_use(
-        self: &Rc<Self>,
-        workload: TcpStream,
-        mut target: Target,
-        wanted: Wanted,
-        mut report: Report,
-    ) {
-        let (mut said, mut from_pool) = (Said::default(), true);
-        for tries in 1..=MOST_OPENS {
-            let (mut held, kind) = match self.connection(&target, from_pool).await {
+impl Outbound {
+    /// One use, on the first connection that takes it.
+    pub(super) async fn one_use(self: &Rc<Self>, call: &mut Call) -> Result<Used, Unreached> {
+        let (mut said, mut from_pool, mut tries) = (Said::default(), true, 1);
+        loop {
+            let (mut held, kind) = match self.connection(&call.target, from_pool).await {
                 Ok(found) => found,
                 // Nobody has heard of this use yet.
-                Err(why) => match self.elsewhere(&wanted, tries, &target) {
+                Err(why) => match self.elsewhere(call, tries) {
                     Some(other) if why.is_nobody && tries < MOST_OPENS => {
-                        target = other;
+                        call.target = other;
+                        tries += 1;
                         continue;
                     }
-                    _ => return unreached(workload, report, why),
+                    _ => return Err(why),
                 },
             };
-            report.peer(&held.peer.id);
+            call.report.peer(&held.peer.id);
             // Not flushed: what the workload has said already leaves in the same segment.
             if let Err(error) = held.link.control(Dialer::open) {
                 reset(held.link.into_records().into_tcp());
-                report.detail(&error);
-                return cut(workload, report, Outcome::from(&error));
+                return Err(Unreached::from(&error));
             }
             self.metrics.mesh_use(kind);
-            let ending = match self.relay_mesh(&mut held, &workload, &target, said, &report).await {
+            match self.relay_mesh(&mut held, call, said).await {
                 // It was never taken, so it is opened again, with what the workload has said.
                 Ending::HandedBack(back) if tries < MOST_OPENS => {
                     // What one recycled connection said, the next may say as well; a new one cannot.
                     (said, from_pool) = (back, false);
                     self.metrics.mesh_retired(Retired::Peer);
                     held.link.part();
-                    target = self.elsewhere(&wanted, tries, &target).unwrap_or(target);
-                    continue;
+                    if let Some(other) = self.elsewhere(call, tries) {
+                        call.target = other;
+                    }
+                    tries += 1;
                 }
-                ending => ending,
-            };
-            let outcome = report.ending(&ending);
-            part(workload, outcome, report);
-            let after = self.after_use(&target, held, kind, &ending, wanted.place);
-            return Box::pin(after).await;
+                ending => return Ok(Used { held, kind, ending }),
+            }
         }
     }
 
-    async fn relay_mesh(
-        &self,
-        held: &mut Connection,
-        workload: &TcpStream,
-        target: &Target,
-        said: Said,
-        report: &Report,
-    ) -> Ended {
+    async fn relay_mesh(&self, held: &mut Connection, call: &Call, said: Said) -> Ended {
+        let Call { workload, target, report, .. } = call;
         let limits =
             Limits { idle: self.config.idle, answer: Some(self.config.answer), linger: None };
         let withdrawn = pin!(self.withdrawn(&held.peer, &held.standing, target));
         relay::run(&mut held.link, workload, &report.bytes(), limits, said, withdrawn).await
+    }
+
+    /// The workload learns how it ended; what is left then is the connection.
+    pub(super) async fn end(&self, call: Call, used: Used) {
+        let Call { workload, target, wanted, mut report } = call;
+        let outcome = report.ending(&used.ending);
+        part(workload, outcome, report);
+        self.after_use(&target, used, wanted.place).await;
     }
 
     /// A connection on which this use may be opened, and where it comes from.
@@ -131,22 +114,15 @@ impl Outbound {
         }
     }
 
-    /// The workload is gone and knows how it ended; what is left is the connection.
-    async fn after_use(
-        &self,
-        target: &Target,
-        held: Connection,
-        kind: MeshUse,
-        ending: &Ended,
-        place: Place,
-    ) {
+    async fn after_use(&self, target: &Target, used: Used, place: Place) {
+        let Used { held, kind, ending } = used;
         match ending {
             Ending::Completed => self.recycle(target, held, place).await,
             Ending::Refused(_) | Ending::HandedBack(_) => self.retire(held, Retired::Peer).await,
             broken => {
                 reset(held.link.into_records().into_tcp());
                 let lost = LinkError::is_lost;
-                let is_lost = matches!(broken, Ending::Broken(error) if lost(error));
+                let is_lost = matches!(&broken, Ending::Broken(error) if lost(error));
                 if is_lost && kind != MeshUse::New {
                     self.pool.purge(target.endpoint);
                 }
@@ -182,7 +158,8 @@ impl Outbound {
         held.link.close(self.config.handshake).await;
     }
 
-    async fn plain_mtls(&self, workload: TcpStream, target: &Target, mut report: Report) {
+    pub(super) async fn plain_mtls(&self, workload: TcpStream, target: &Target, report: Report) {
+        let mut report = report;
         let (session, snapshot) = match self.reach(target).await {
             Ok(reached) => reached,
             Err(why) => return unreached(workload, report, why),
@@ -190,12 +167,13 @@ impl Outbound {
         report.peer(&session.peer.id);
         let Session { records, peer, .. } = session;
         let (trust, declared) = (snapshot.trust.view(), target.is_declared);
-        let standing = match self.judge.plain_mtls(trust, &peer, declared, Direction::Outbound) {
+        let standing = match self.judge.plain_mtls(trust, &*peer, declared, Direction::Outbound) {
             Ok(standing) => standing,
             Err(why) => {
                 reset(records.into_tcp());
                 report.detail(&why);
-                return cut(workload, report, Outcome::from(&why));
+                cut(workload, report, Outcome::from(&why));
+                return;
             }
         };
         let mut bare = Bare::new(records);
@@ -253,7 +231,7 @@ impl Outbound {
     }
 }
 
-fn unreached(workload: TcpStream, mut report: Report, why: Unreached) {
+pub(super) fn unreached(workload: TcpStream, mut report: Report, why: Unreached) {
     if let Some(peer) = &why.peer {
         report.peer(peer);
     }

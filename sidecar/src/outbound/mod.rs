@@ -1,7 +1,7 @@
 //! The outbound story: the workload dialled somebody, the rules brought it here, and its bytes
 //! leave only to exactly whom it meant. Called by the workers in `app`, once a connection.
 //!
-//! Read `serve` downward: it is the whole story.
+//! Read `depart` and then `one_use` downward: that is the whole story.
 //!
 //! Never: plaintext to a meshed destination, whatever fails; a second offer with less; a byte of
 //! the workload before the peer's identity and address were compared with what was expected.
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::addr::{Clock, Endpoint, OrigDst};
 use crate::credentials::{Desk, Store};
-use crate::directory::{Directory, Learned, Plain};
+use crate::directory::{Directory, Learned, Plain, Protocol, Target};
 use crate::drain::{Closing, Door, Place};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
@@ -32,6 +32,7 @@ use crate::proofs::Judge;
 use crate::relay::plain;
 use crate::report::{Outcome, Report, Roster};
 use crate::wire::Budget;
+use mesh::unreached;
 pub use pool::Pool;
 use route::Way;
 pub use sweep::sweep;
@@ -74,6 +75,14 @@ pub struct Outbound {
     pub pool: Pool,
 }
 
+/// A workload's connection, and the peer that it is for.
+struct Call {
+    workload: TcpStream,
+    target: Target,
+    wanted: Wanted,
+    report: Report,
+}
+
 /// What a workload wanted, for as long as it may have to be looked for.
 struct Wanted {
     to: OrigDst,
@@ -81,8 +90,22 @@ struct Wanted {
     place: Place,
 }
 
-/// One connection from its accept to its ending.
-pub async fn serve(outbound: &Rc<Outbound>, accepted: Accepted, spin: u32) {
+/// One connection from its accept to its ending. A future that lasts as long as a connection holds
+/// only what its use needs: all before it lies in a box that is gone by then, and so does what comes
+/// after it.
+pub fn serve(outbound: Rc<Outbound>, accepted: Accepted, spin: u32) -> impl Future<Output = ()> {
+    let departure = Box::pin(depart(Rc::clone(&outbound), accepted, spin));
+    async move {
+        let Some(mut call) = departure.await else { return };
+        match outbound.one_use(&mut call).await {
+            Ok(used) => Box::pin(outbound.end(call, used)).await,
+            Err(why) => unreached(call.workload, call.report, why),
+        }
+    }
+}
+
+/// The story up to the use of a mesh connection; whatever goes elsewhere is served here to its end.
+async fn depart(outbound: Rc<Outbound>, accepted: Accepted, spin: u32) -> Option<Call> {
     let Accepted { stream, from, origin } = accepted;
     let mut report = Report::open(&outbound.metrics, &outbound.roster, Direction::Outbound, from);
     let Some(place) = outbound.door.enter() else {
@@ -94,17 +117,22 @@ pub async fn serve(outbound: &Rc<Outbound>, accepted: Accepted, spin: u32) {
     };
     report.destination(to);
     match outbound.way(to, spin).await {
-        Ok(Way::Mesh(target)) => {
+        Ok(Way::Mesh(target)) if target.protocol == Protocol::Myelin1 => {
+            report.security(Security::Mesh);
             let wanted = Wanted { to, spin, place };
-            outbound.through_mesh(stream, target, wanted, report).await;
+            return Some(Call { workload: stream, target, wanted, report });
         }
-        // Boxed, here and below: what is rare or short must not make every use's future larger.
+        Ok(Way::Mesh(target)) => {
+            report.security(Security::PlainMtls);
+            Box::pin(outbound.plain_mtls(stream, &target, report)).await;
+        }
         Ok(Way::Plain(why)) => Box::pin(outbound.outside(stream, to, &why, report)).await,
         Err((outcome, why)) => {
             report.detail(why);
             cut(stream, report, outcome);
         }
     }
+    None
 }
 
 impl Outbound {
@@ -129,7 +157,8 @@ impl Outbound {
             Err(error) => {
                 let outcome = Outcome::from(&error);
                 report.detail(error);
-                return cut(workload, report, outcome);
+                cut(workload, report, outcome);
+                return;
             }
         };
         let meter = report.bytes();
@@ -144,8 +173,9 @@ impl Outbound {
     }
 }
 
-/// Ends a connection with a reset and its word.
-fn cut(stream: TcpStream, report: Report, outcome: Outcome) {
+/// Ends a connection with a reset and its word: there is no call.
+fn cut(stream: TcpStream, report: Report, outcome: Outcome) -> Option<Call> {
     reset(stream);
     report.finish(outcome);
+    None
 }

@@ -20,7 +20,7 @@ use crate::credentials::{NoIdentity, Snapshot};
 use crate::directory::{Protocol, Target};
 use crate::metrics::Direction;
 use crate::net::{DialError, reset};
-use crate::relay::Link;
+use crate::relay::{Link, LinkError};
 use crate::report::Outcome;
 use crate::tls::{self, Deadline, Facts, HandshakeError, Offer, Session};
 use crate::wire::{Budget, Dialer};
@@ -46,7 +46,7 @@ impl Outbound {
         let Session { records, peer, chain, .. } = session;
         let mut link = Link::new(records, Dialer::new(self.budget(target)));
         let judge = |proof: &[u8]| {
-            self.judge.peer(snapshot.trust.view(), &peer, &chain, proof, Direction::Outbound)
+            self.judge.peer(snapshot.trust.view(), &*peer, &chain, proof, Direction::Outbound)
         };
         let greeted = link.greet(&snapshot.log_proof, self.config.handshake, judge).await;
         let unreached = match greeted {
@@ -62,7 +62,7 @@ impl Outbound {
             }
         };
         reset(link.into_records().into_tcp());
-        Err(Unreached { peer: Some(peer.id), ..unreached })
+        Err(Unreached { peer: Some(peer.id.clone()), ..unreached })
     }
 
     /// A session with exactly whom was meant, and the credentials that it was made with.
@@ -93,7 +93,7 @@ impl Outbound {
             reset(session.records.into_tcp());
             self.shaken(refusal.word(), session.facts, began);
             let outcome = Outcome::PeerRefused(refusal.word());
-            let peer = Some(session.peer.id);
+            let peer = Some(session.peer.id.clone());
             return Err(Unreached { peer, ..Unreached::new(outcome, refusal) });
         }
         self.shaken("ok", session.facts, began);
@@ -122,6 +122,12 @@ impl Outbound {
 impl Unreached {
     fn new(outcome: Outcome, detail: impl ToString) -> Self {
         Self { outcome, detail: detail.to_string(), peer: None, is_nobody: false }
+    }
+}
+
+impl From<&LinkError> for Unreached {
+    fn from(error: &LinkError) -> Self {
+        Self::new(Outcome::from(error), error)
     }
 }
 

@@ -5,7 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use super::{Outbound, Wanted};
+use super::{Call, Outbound};
 use crate::addr::OrigDst;
 use crate::credentials::Answer;
 use crate::directory::{Otherwise, Plain, Route, Target};
@@ -38,7 +38,8 @@ impl Outbound {
 
 impl Outbound {
     /// Where else a use may go that nobody has taken: another endpoint of its service.
-    pub(super) fn elsewhere(&self, wanted: &Wanted, tries: u32, tried: &Target) -> Option<Target> {
+    pub(super) fn elsewhere(&self, call: &Call, tries: u32) -> Option<Target> {
+        let (wanted, tried) = (&call.wanted, &call.target);
         let spin = wanted.spin.wrapping_add(tries);
         match self.directory.load().route(wanted.to, &self.learned.load(), spin) {
             Route::Mesh(target)

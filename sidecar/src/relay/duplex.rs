@@ -16,6 +16,7 @@ use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -53,45 +54,40 @@ pub async fn run<C: Carrier, I>(
     let bell = Bell::new();
     let ringer = Waker::from(Arc::clone(&bell));
     let mut duplex = Duplex::new(carrier, workload, meter, limits);
-    let ending = match duplex.say_again(said) {
-        Err(stop) => duplex.ending(stop),
-        Ok(()) => {
-            poll_fn(|cx| {
-                loop {
-                    if let Poll::Ready(stop) = duplex.poll(cx) {
-                        return Poll::Ready(duplex.ending(stop));
-                    }
-                    // What was waited for has come: from now on the timer is that of idleness, and
-                    // must be heard anew, rung or not.
-                    let reset = std::mem::take(&mut duplex.rewind);
-                    if reset {
-                        alarm.as_mut().reset(Instant::now() + duplex.limits.idle);
-                    }
-                    if !bell.answer(cx.waker()) && !reset {
-                        return Poll::Pending;
-                    }
-                    let mut seldom = Context::from_waker(&ringer);
-                    let lingered = duplex.lingers;
-                    if let Poll::Ready(stop) = duplex.poll_alarm(alarm.as_mut(), &mut seldom) {
-                        return Poll::Ready(duplex.ending(stop));
-                    }
-                    if let Poll::Ready(why) = interrupt.as_mut().poll(&mut seldom) {
-                        return Poll::Ready(Ending::Interrupted(why));
-                    }
-                    if lingered == duplex.lingers {
-                        return Poll::Pending;
-                    }
-                }
-            })
-            .await
-        }
-    };
-    if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack(_)) {
-        duplex.carrier.send_reset();
-        // Leaves if the socket takes it at once; the RST that follows says the same.
-        let _ = poll_fn(|cx| Poll::Ready(duplex.carrier.records().poll_flush(cx).is_ready())).await;
+    // In a statement of its own: what is matched on lies in the future for as long as it is.
+    if let Err(stop) = duplex.say_again(said) {
+        let ending = duplex.ending(stop);
+        return duplex.last_word(ending);
     }
-    ending
+    let ending = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(stop) = duplex.poll(cx) {
+                return Poll::Ready(duplex.ending(stop));
+            }
+            // What was waited for has come: from now on the timer is that of idleness, and must be
+            // heard anew, rung or not.
+            let reset = std::mem::take(&mut duplex.rewind);
+            if reset {
+                alarm.as_mut().reset(Instant::now() + duplex.idle);
+            }
+            if !bell.answer(cx.waker()) && !reset {
+                return Poll::Pending;
+            }
+            let mut seldom = Context::from_waker(&ringer);
+            let lingered = duplex.lingers;
+            if let Poll::Ready(stop) = duplex.poll_alarm(alarm.as_mut(), &mut seldom) {
+                return Poll::Ready(duplex.ending(stop));
+            }
+            if let Poll::Ready(why) = interrupt.as_mut().poll(&mut seldom) {
+                return Poll::Ready(Ending::Interrupted(why));
+            }
+            if lingered == duplex.lingers {
+                return Poll::Pending;
+            }
+        }
+    });
+    let ending = ending.await;
+    duplex.last_word(ending)
 }
 
 /// What is left after a round.
@@ -105,7 +101,7 @@ struct Duplex<'a, C, M> {
     carrier: &'a mut C,
     workload: &'a TcpStream,
     meter: &'a M,
-    limits: Limits,
+    idle: Duration,
     /// Kept while the acceptor has not answered.
     said: Option<Said>,
     /// What follows the bytes that were set aside for the workload.
@@ -130,7 +126,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             carrier,
             workload,
             meter,
-            limits,
+            idle: limits.idle,
             said: dials.then(Said::default),
             after: None,
             unasked: dials,
@@ -146,6 +142,16 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
 
     fn ending<I>(&mut self, stop: Stop) -> Ending<I> {
         stop.into_ending(|| self.said.take().unwrap_or_default())
+    }
+
+    /// The peer learns of an ending that is not clean.
+    fn last_word<I>(&mut self, ending: Ending<I>) -> Ending<I> {
+        if !matches!(ending, Ending::Completed | Ending::Refused(_) | Ending::HandedBack(_)) {
+            self.carrier.send_reset();
+            // Leaves if the socket takes it at once; the RST that follows says the same.
+            let _ = self.carrier.records().poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
+        ending
     }
 
     /// What was said to a carrier that handed the use back.
@@ -344,7 +350,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
     fn poll_alarm(&mut self, mut alarm: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Stop> {
         while alarm.as_mut().poll(cx).is_ready() {
             if std::mem::take(&mut self.lingers) {
-                alarm.as_mut().reset(Instant::now() + self.limits.idle);
+                alarm.as_mut().reset(Instant::now() + self.idle);
                 continue;
             }
             if self.said.is_some() {
@@ -353,7 +359,7 @@ impl<'a, C: Carrier, M: Meter> Duplex<'a, C, M> {
             if !std::mem::take(&mut self.moved) {
                 return Poll::Ready(Stop::Idle);
             }
-            alarm.as_mut().reset(Instant::now() + self.limits.idle);
+            alarm.as_mut().reset(Instant::now() + self.idle);
         }
         Poll::Pending
     }

@@ -24,18 +24,13 @@ use crate::metrics::{ByteCounters, Direction, Metrics, OpenConnection, PeerLabel
 use crate::relay::{Ending, Meter, PlainEnding};
 use crate::tls::Facts;
 
-/// The guard of one connection.
+/// The guard of one connection. What can be said of it lies in its row of the roster: once, since a
+/// connection's task keeps this for as long as it lasts.
 pub struct Report {
     metrics: Arc<Metrics>,
     open: Option<OpenConnection>,
     entry: Entry,
-    direction: Direction,
-    security: Security,
-    from: PeerAddr,
-    to: Option<OrigDst>,
-    peer: Option<SpiffeId>,
-    began: Instant,
-    detail: Option<String>,
+    detail: Option<Box<str>>,
 }
 
 /// Counts the bytes of one connection, in the metric and in the roster.
@@ -55,38 +50,29 @@ impl Report {
             open: Some(metrics.connection(direction)),
             metrics: Arc::clone(metrics),
             entry: roster.enter(Row::new(direction, from)),
-            direction,
-            security: Security::Unknown,
-            from,
-            to: None,
-            peer: None,
-            began: Instant::now(),
             detail: None,
         }
     }
 
     pub fn direction(&self) -> Direction {
-        self.direction
+        self.entry.row().direction()
     }
 
-    pub fn destination(&mut self, to: OrigDst) {
-        self.to = Some(to);
+    pub fn destination(&self, to: OrigDst) {
         self.entry.row().set_destination(to);
     }
 
-    pub fn security(&mut self, security: Security) {
-        self.security = security;
+    pub fn security(&self, security: Security) {
         self.entry.row().set_security(security);
     }
 
-    pub fn peer(&mut self, peer: &SpiffeId) {
-        self.peer = Some(peer.clone());
+    pub fn peer(&self, peer: &SpiffeId) {
         self.entry.row().set_peer(peer);
     }
 
     /// What the log line says beside the outcome word, for whoever reads it at 3 a.m.
     pub fn detail(&mut self, detail: impl ToString) {
-        self.detail = Some(detail.to_string());
+        self.detail = Some(detail.to_string().into());
     }
 
     /// The outcome of a use that ran, with its reason noted.
@@ -127,13 +113,13 @@ impl Report {
     pub fn handshake(&self, outcome: &'static str, facts: Facts, began: Instant) {
         let Facts { group, cipher, resumed } = facts;
         let seconds = began.elapsed().as_secs_f64();
-        self.metrics.handshake(self.direction, outcome, group, cipher, resumed, seconds);
+        self.metrics.handshake(self.direction(), outcome, group, cipher, resumed, seconds);
     }
 
     /// The byte counters, resolved once.
     pub fn bytes(&self) -> Bytes {
         Bytes {
-            counters: self.metrics.bytes(self.direction, self.security),
+            counters: self.metrics.bytes(self.direction(), self.entry.row().security()),
             row: self.entry.row_handle(),
         }
     }
@@ -145,21 +131,24 @@ impl Report {
 
     fn close(&mut self, outcome: Outcome) {
         let Some(open) = self.open.take() else { return };
-        let seconds = self.began.elapsed().as_secs_f64();
-        let label = self.peer.as_ref();
+        let row = self.entry.row();
+        let (direction, security) = (row.direction(), row.security());
+        let seconds = row.seconds();
+        let peer = row.peer();
+        let label = peer.as_ref();
         let label = label.map_or_else(PeerLabel::none, |peer| self.metrics.peer_label(peer));
-        open.closed(outcome.word(), self.security, &label, seconds);
-        let (received, sent) = self.entry.row().bytes();
-        let peer = self.peer.as_ref().map_or("-", SpiffeId::as_str);
-        let to = self.to.map(|to| to.to_string()).unwrap_or_default();
+        open.closed(outcome.word(), security, &label, seconds);
+        let (received, sent) = row.bytes();
+        let peer = peer.as_ref().map_or("-", SpiffeId::as_str);
+        let to = row.destination().map(|to| to.to_string()).unwrap_or_default();
         macro_rules! say {
             ($level:ident) => {
                 tracing::$level!(
                     target: "connection",
-                    direction = self.direction.word(),
+                    direction = direction.word(),
                     outcome = outcome.word(),
-                    security = self.security.word(),
-                    from = %self.from,
+                    security = security.word(),
+                    from = %row.from(),
                     to,
                     peer,
                     received,

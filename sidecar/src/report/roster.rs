@@ -89,6 +89,31 @@ impl Row {
         }
     }
 
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    pub fn from(&self) -> PeerAddr {
+        self.from
+    }
+
+    pub fn destination(&self) -> Option<OrigDst> {
+        self.to.get()
+    }
+
+    pub fn security(&self) -> Security {
+        self.security.get()
+    }
+
+    pub fn peer(&self) -> Option<SpiffeId> {
+        self.peer.borrow().clone()
+    }
+
+    /// Since it was accepted.
+    pub fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
     pub fn set_destination(&self, to: OrigDst) {
         self.to.set(Some(to));
     }
@@ -121,7 +146,7 @@ impl Row {
             "to": self.to.get().map(|to| to.to_string()),
             "security": self.security.get().word(),
             "peer": self.peer.borrow().as_ref().map(SpiffeId::to_string),
-            "age_seconds": self.began.elapsed().as_secs_f64(),
+            "age_seconds": self.seconds(),
             "received_bytes": self.received.get(),
             "sent_bytes": self.sent.get(),
         })

@@ -134,7 +134,7 @@ impl Configs {
 
     /// Who holds this chain, by this generation's bundle and at this moment. After a handshake of
     /// the same generation this only looks it up.
-    pub fn peer(&self, chain: &[CertificateDer<'_>], role: Role) -> Result<Peer, Refusal> {
+    pub fn peer(&self, chain: &[CertificateDer<'_>], role: Role) -> Result<Arc<Peer>, Refusal> {
         self.verifier.peer(chain, self.time.read(), role)
     }
 

@@ -164,7 +164,7 @@ fn met(tls: &CommonState, configs: &Configs, role: Role) -> Result<Met, Handshak
 }
 
 struct Met {
-    peer: Peer,
+    peer: Arc<Peer>,
     chain: Vec<CertificateDer<'static>>,
     facts: Facts,
     myelin: bool,

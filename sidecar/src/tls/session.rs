@@ -5,6 +5,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::Arc;
+
 use myelin_identity::verify::Peer;
 use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, NamedGroup};
@@ -31,7 +33,8 @@ impl Facts {
 #[derive(Debug)]
 pub struct Session {
     pub records: Box<Records>,
-    pub peer: Peer,
+    /// Shared by all connections of this peer.
+    pub peer: Arc<Peer>,
     /// What the peer presented, leaf first: what the proof in its hello speaks about.
     pub chain: Vec<CertificateDer<'static>>,
     pub facts: Facts,

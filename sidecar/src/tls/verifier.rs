@@ -32,7 +32,7 @@ type Seen = ([u8; 32], bool);
 pub(super) struct Verifier {
     trust: TrustBundles,
     rules: PeerVerifier,
-    seen: Mutex<HashMap<Seen, Peer>>,
+    seen: Mutex<HashMap<Seen, Arc<Peer>>>,
 }
 
 impl Verifier {
@@ -48,19 +48,19 @@ impl Verifier {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
         role: Role,
-    ) -> Result<Peer, Refusal> {
+    ) -> Result<Arc<Peer>, Refusal> {
         let key = (fingerprint(chain), role == Role::Client);
         if let Some(peer) = self.lock().get(&key)
             && (peer.not_before..=peer.path_not_after).contains(&now.as_secs())
         {
-            return Ok(peer.clone());
+            return Ok(Arc::clone(peer));
         }
-        let peer = verify::peer(chain, &self.trust, now, role)?;
+        let peer = Arc::new(verify::peer(chain, &self.trust, now, role)?);
         let mut seen = self.lock();
         if seen.len() >= REMEMBERED {
             seen.clear();
         }
-        seen.insert(key, peer.clone());
+        seen.insert(key, Arc::clone(&peer));
         Ok(peer)
     }
 
@@ -82,7 +82,7 @@ impl Verifier {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Seen, Peer>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Seen, Arc<Peer>>> {
         // A panic elsewhere leaves at worst a missing entry.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use myelin_identity::bundle::{DenyList, Trust};
@@ -45,7 +46,7 @@ pub(super) trait Warm {
 #[derive(Debug)]
 pub(in crate::outbound) struct Held<L> {
     pub(in crate::outbound) link: L,
-    pub(in crate::outbound) peer: Peer,
+    pub(in crate::outbound) peer: Arc<Peer>,
     /// What its log proof came to.
     pub(in crate::outbound) standing: Standing,
     /// Our own credential generation at its handshake.

@@ -237,7 +237,8 @@ impl Life {
         let fake = Fake { name: self.names, uses, budget, quiet: Rc::new(Cell::new(quiet)) };
         self.names += 1;
         let until = self.now + Duration::from_secs(age);
-        let (generation, peer) = (self.generation - behind, WORLD.known[who].peer.clone());
+        let (generation, peer) =
+            (self.generation - behind, Arc::new(WORLD.known[who].peer.clone()));
         let standing = Standing::NoLog;
         let held = Held { link: fake.clone(), peer, standing, generation, until };
         let (rest, mut gone) = (self.door.rest().unwrap(), Vec::new());
