@@ -220,8 +220,95 @@ async fn witness_is_told_what_it_missed_and_refuses_another_history() {
         let refused = issue(&ca.target(), &Host::new(), By::Token(&token), &Intent::new()).await;
         assert_refused(refused, LATER, "log_witnesses_missing");
     }
-    assert!(answers(&ca, &one[0], "conflict").await > 0, "it knows as many, or more");
-    assert!(answers(&ca, &one[0], "refused").await > 0, "the proof does not lead there");
+    assert!(answers(&ca, &one[0], "conflict").await > 1, "it knows as many, or fewer");
+    assert!(answers(&ca, &one[0], "ahead").await > 0, "it knows more than there are");
+}
+
+/// Replicas share the root's log, and each asks about what it knows of it.
+#[tokio::test]
+async fn witness_that_another_replica_told_more_is_asked_about_the_newest_and_is_no_conflict() {
+    let one = witnesses(&[Manner::Garbled]);
+    let ca = ca(&one, 0).await;
+    let (_, held) = join(&ca, WEB, "10.0.0.7").await;
+    // Both logs were asked about.
+    until(async || answers(&ca, &one[0], "unreachable").await > 1).await;
+    let root = &ca.running.authority().logs().root;
+    let bundle = ca.bundle();
+    let other = root.enter(&held.response.chain[0], bundle.roots().next().unwrap()).await.unwrap();
+    let theirs = Checkpoint::open(&other.checkpoint, root.key()).unwrap();
+    one[0].saw_tree(root.key(), theirs.size, theirs.root);
+    one[0].behave(Manner::Honest);
+    until(async || one[0].asked(root.key()).iter().any(|(status, _)| *status == 200)).await;
+    assert_eq!(one[0].asked(root.key()), [(409, 0), (409, 0), (200, 2)]);
+    assert_eq!(answers(&ca, &one[0], "overtaken").await, 1);
+    for alarm in ["conflict", "ahead", "refused"] {
+        assert_eq!(answers(&ca, &one[0], alarm).await, 0, "{alarm}");
+    }
+    let all = async || {
+        let note = http(&ca, "/root-log/checkpoint").await;
+        let count = cosigned_by(&Note::parse(note.as_bytes()).unwrap(), &keys(&one)).unwrap().len();
+        (count, Checkpoint::open(note.as_bytes(), root.key()).unwrap().size) == (1, 2)
+    };
+    until(all).await;
+}
+
+#[tokio::test]
+async fn witness_that_refuses_at_once_is_asked_after_pauses_that_grow_whoever_waits() {
+    let one = witnesses(&[Manner::Stranger]);
+    let ca = ca(&one, 1).await;
+    let token = ca.token(WEB, "10.0.0.7").await;
+    let host = Host::new();
+    let asked = async || issue(&ca.target(), &host, By::Token(&token), &Intent::new()).await;
+    // An issue asks about the root's log first.
+    let root = ca.running.authority().logs().root.key().clone();
+    while one[0].pauses(&root).len() < 4 {
+        let all = futures_util::future::join_all((0..4).map(|_| asked())).await;
+        all.into_iter().for_each(|one| assert_refused(one, LATER, "log_witnesses_missing"));
+    }
+    let pauses = one[0].pauses(&root);
+    let least = [50, 100, 200, 400].map(Duration::from_millis);
+    assert!(pauses.iter().zip(least).all(|(pause, least)| *pause >= least), "{pauses:?}");
+    // It is known now; whoever waits sees its next answer.
+    one[0].behave(Manner::Honest);
+    let held = asked().await.unwrap();
+    judge(&ca, &held, keys(&one), 1).unwrap();
+}
+
+#[tokio::test]
+async fn line_of_a_late_witness_is_kept_served_and_proven_and_one_on_an_older_checkpoint_is_not() {
+    let two = witnesses(&[Manner::Honest, Manner::Late]);
+    let ca = ca(&two, 1).await;
+    let both = |held: &Held| judge(&ca, held, keys(&two), 2).map(|_| ());
+    let (host, token, intent) = (Host::new(), ca.token(WEB, "10.0.0.7").await, Intent::new());
+    let asked = async || issue(&ca.target(), &host, By::Token(&token), &intent).await.unwrap();
+    let held = asked().await;
+    judge(&ca, &held, keys(&two), 1).unwrap();
+    assert_eq!(both(&held).unwrap_err().word(), "log_witnesses_missing");
+    // While it thinks about the first checkpoint, there is a second.
+    join(&ca, WEB, "10.0.0.8").await;
+    let log = ca.running.authority().logs().issuing.key().clone();
+    let size = ca.running.authority().logs().issuing.published().size;
+    assert_eq!(two[1].size_of(&log), None);
+    two[1].behave(Manner::Honest);
+    for (path, log) in [
+        ("/log/checkpoint", &log),
+        ("/root-log/checkpoint", ca.running.authority().logs().root.key()),
+    ] {
+        let all = async || {
+            let note = http(&ca, path).await;
+            // What it signs of the older one is nothing below the newer.
+            Checkpoint::open(note.as_bytes(), log).unwrap();
+            cosigned_by(&Note::parse(note.as_bytes()).unwrap(), &keys(&two)).unwrap().len() == 2
+        };
+        until(all).await;
+    }
+    assert_eq!(two[1].size_of(&log), Some(size));
+    let file = ca.directory.path().join("data/log/checkpoint");
+    until(async || std::fs::read_to_string(&file).unwrap() == http(&ca, "/log/checkpoint").await)
+        .await;
+    // The same certificate, proven again, carries both lines in both logs.
+    both(&asked().await).unwrap();
+    assert_eq!(ca.running.authority().logs().issuing.published().size, size);
 }
 
 #[tokio::test]

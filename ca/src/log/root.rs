@@ -72,19 +72,22 @@ impl RootLog {
     ) -> Result<Inclusion, LogError> {
         let place = self.enter(issuer_der, root_der).await?;
         let Some(cosigning) = self.inner.cosigning.get() else { return Ok(place) };
-        let head = self.inner.journal.read::<LogHeadRecord>(self.inner.key.name()).await?;
-        let head = frontier(&head.ok_or(LogError::Forked)?.record)?;
-        let leaves = self.inner.leaves(head.size()).await?;
-        let read = |node| node_of(&leaves, node);
-        let missing = LogError::NoSuchEntry { index: place.index, size: head.size() };
-        let path = inclusion_proof(place.index, head.size(), read).unwrap_or(Err(missing))?;
-        let state = self.inner.state(&head);
-        cosigning.want(state.clone());
-        if cosigning.quorum() > 0 {
-            let cosigned = cosigning.quorum_on(&state).await?;
-            self.inner.take(cosigned);
+        for _ in 0..MAX_ATTEMPTS {
+            let head = self.inner.head().await?;
+            let leaves = self.inner.leaves(head.size()).await?;
+            let read = |node| node_of(&leaves, node);
+            let missing = LogError::NoSuchEntry { index: place.index, size: head.size() };
+            let path = inclusion_proof(place.index, head.size(), read).unwrap_or(Err(missing))?;
+            let state = self.inner.state(&head);
+            cosigning.want(state.clone());
+            if cosigning.quorum() > 0 {
+                // Another intermediate came meanwhile: the log is read again, with both.
+                let Some(cosigned) = cosigning.quorum_on(&state).await? else { continue };
+                self.inner.take(cosigned);
+            }
+            return Ok(Inclusion { index: place.index, path, checkpoint: state.note.to_vec() });
         }
-        Ok(Inclusion { index: place.index, path, checkpoint: state.note.to_vec() })
+        Err(LogError::Busy)
     }
 
     /// The same place, with the cosignatures that came since.
@@ -207,6 +210,11 @@ impl RootLog {
 }
 
 impl Inner {
+    async fn head(&self) -> Result<Frontier, LogError> {
+        let head = self.journal.read::<LogHeadRecord>(self.key.name()).await?;
+        frontier(&head.ok_or(LogError::Forked)?.record)
+    }
+
     fn state(&self, head: &Frontier) -> State {
         let (size, root) = (head.size(), head.root());
         let checkpoint = Checkpoint { origin: self.key.log().name().to_owned(), size, root };
@@ -255,6 +263,10 @@ impl Witnessed for Inner {
             let proof = consistency_proof(from, to, |node| node_of(&leaves, node));
             proof.unwrap_or(Err(LogError::NoSuchEntry { index: from, size: to }))
         })
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<State, LogError>> {
+        Box::pin(async move { Ok(self.state(&self.head().await?)) })
     }
 
     fn cosigned(self: Arc<Self>, cosigned: Cosigned) -> BoxFuture<'static, ()> {

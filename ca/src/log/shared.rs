@@ -137,7 +137,9 @@ impl Shared {
         }
         let state = published.state(self.key.name());
         cosigning.want(state.clone());
-        let cosigned = cosigning.quorum_on(&state).await?;
+        // Whoever appends waits for it, so there is no newer one.
+        let missing = LogError::Unwitnessed { found: 0, required: cosigning.quorum() };
+        let cosigned = cosigning.quorum_on(&state).await?.ok_or(missing)?;
         let note = cosigned.note.clone();
         self.take(cosigned);
         Ok(note)
@@ -210,6 +212,10 @@ impl Witnessed for Shared {
             proof.unwrap_or(Err(LogError::NoSuchEntry { index: from, size: to }))
         });
         Box::pin(async move { proof.await.unwrap_or(Err(LogError::Ended)) })
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<State, LogError>> {
+        Box::pin(async { Ok(self.published().state(self.key.name())) })
     }
 
     fn cosigned(self: Arc<Self>, cosigned: Cosigned) -> BoxFuture<'static, ()> {

@@ -19,6 +19,7 @@ use myelin_ca::log::witness::Witness;
 use myelin_identity::log::{
     Checkpoint, Hash, LogKey, WitnessKey, cosignature_line, cosigned_message, verify_consistency,
 };
+use tokio::time::Instant;
 
 /// What it does with a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub enum Manner {
     Talkative,
     /// Answers no HTTP.
     Garbled,
+    /// Is honest, but only when it is told to be anything else.
+    Late,
+    /// Knows no log: refuses at once.
+    Stranger,
 }
 
 pub struct TestWitness {
@@ -55,6 +60,8 @@ struct State {
     seen: HashMap<String, (u64, Hash)>,
     /// Status and the old size of every question, in order.
     asked: Vec<(u16, String, u64)>,
+    /// When these came, and about which log.
+    at: Vec<(Instant, String)>,
 }
 
 impl TestWitness {
@@ -72,7 +79,7 @@ impl TestWitness {
         let (pair, key) = (pair_of(name), Self::key_of(name));
         let address = listener.local_addr().unwrap();
         let (logs, seen) = (HashMap::new(), HashMap::new());
-        let state = Mutex::new(State { manner, logs, seen, asked: Vec::new() });
+        let state = Mutex::new(State { manner, logs, seen, asked: Vec::new(), at: Vec::new() });
         let shared = Arc::new(Shared { pair, key: key.clone(), state });
         let served = shared.clone();
         std::thread::spawn(move || {
@@ -106,8 +113,21 @@ impl TestWitness {
 
     /// It saw another history of this log, with so many entries.
     pub fn saw(&self, log: &LogKey, size: u64) {
-        let other = myelin_identity::log::leaf_hash(b"another history");
-        self.state(|state| state.seen.insert(log.name().to_owned(), (size, other)));
+        self.saw_tree(log, size, myelin_identity::log::leaf_hash(b"another history"));
+    }
+
+    /// It saw this tree, of whomever.
+    pub fn saw_tree(&self, log: &LogKey, size: u64, root: Hash) {
+        self.state(|state| state.seen.insert(log.name().to_owned(), (size, root)));
+    }
+
+    /// The pauses between the questions about this log.
+    pub fn pauses(&self, log: &LogKey) -> Vec<Duration> {
+        let about = |state: &mut State| {
+            let about = state.at.iter().filter(|(_, origin)| origin == log.name());
+            about.map(|(at, _)| *at).collect::<Vec<_>>()
+        };
+        self.state(about).windows(2).map(|two| two[1] - two[0]).collect()
     }
 
     /// Status and old size of each question about this log.
@@ -142,7 +162,12 @@ impl Shared {
                 let _ = stream.write_all(b"\0\0\0\x12\x04 no HTTP");
                 return;
             }
-            Manner::Honest | Manner::Forger | Manner::Ahead => {}
+            Manner::Late => {
+                while self.state.lock().unwrap().manner == Manner::Late {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            Manner::Honest | Manner::Forger | Manner::Ahead | Manner::Stranger => {}
         }
         let (status, answer) = self.answer(manner, &body);
         let kind = if status == 409 { "text/x.tlog.size" } else { "text/plain" };
@@ -160,6 +185,7 @@ impl Shared {
         let Some((old, proof, note)) = parse(body) else { return (400, String::new()) };
         let origin = note.lines().next().unwrap_or_default().to_owned();
         let (status, answer) = self.judged(&mut state, manner, old, &proof, note);
+        state.at.push((Instant::now(), origin.clone()));
         state.asked.push((status, origin, old));
         (status, answer)
     }
@@ -173,7 +199,8 @@ impl Shared {
         note: &str,
     ) -> (u16, String) {
         let origin = note.lines().next().unwrap_or_default();
-        let Some(log) = state.logs.get(origin) else { return (404, String::new()) };
+        let known = state.logs.get(origin).filter(|_| manner != Manner::Stranger);
+        let Some(log) = known else { return (404, String::new()) };
         let Ok(checkpoint) = Checkpoint::open(note.as_bytes(), log) else {
             return (403, String::new());
         };

@@ -1,7 +1,10 @@
 //! One question to one witness, `add-checkpoint`: an old size, the proof that the log continues it,
 //! and the checkpoint; and what to make of the answer.
 //!
-//! Never: a third try, or a cosignature that is not of this witness on this checkpoint.
+//! A witness that knows more of the log than we asked about is no news where replicas share it: what
+//! we know is read again, and only what contradicts that is an alarm.
+//!
+//! Never: tries without end, or a cosignature that is not of this witness on this checkpoint.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -18,8 +21,11 @@ use super::{State, Witness, Witnessed};
 use crate::https::{self, HttpsError, Question};
 use crate::metrics::LogMetrics;
 
-/// One question with a second try: two round trips around the world and a slow disk.
+/// One question with its tries: a few round trips around the world and a slow disk.
 const WITNESS_DEADLINE: Duration = Duration::from_secs(2);
+/// Tries of one question: the size that we believe, the one that the witness names, and two more for
+/// replicas that bring it further meanwhile.
+const MAX_TRIES: usize = 4;
 /// Most bytes of an answer: a few signature lines.
 const MAX_ANSWER_BYTES: usize = 4096;
 
@@ -46,9 +52,15 @@ pub(super) enum Unwitnessed {
     )]
     Refused(StatusCode),
     #[error(
-        "it knows this log with {theirs} entries, and does not follow us to {ours}: was the log rolled back, or is there a second one under its name?"
+        "it has seen another history of this log: what it knows of {theirs} entries does not lead to ours of {ours}; is there a second log under its name?"
     )]
     Conflict { theirs: u64, ours: u64 },
+    #[error(
+        "it knows this log with {theirs} entries, and the store with {ours}: was the store rolled back, or does somebody else sign with the log's key?"
+    )]
+    Ahead { theirs: u64, ours: u64 },
+    #[error("how far the log has grown cannot be read: {0}")]
+    Unread(String),
     #[error("its answer is no cosignature of this checkpoint by its key: {0}")]
     BadAnswer(String),
     #[error("the proof that our log continues {0} entries cannot be made: {1}")]
@@ -64,7 +76,8 @@ impl Unwitnessed {
             Self::Unreachable(_) => "unreachable",
             Self::Refused(_) => "refused",
             Self::Conflict { .. } => "conflict",
-            Self::Unproven(..) => "unproven",
+            Self::Ahead { .. } => "ahead",
+            Self::Unread(_) | Self::Unproven(..) => "unproven",
         }
     }
 }
@@ -74,6 +87,16 @@ enum Answer {
     Lines(Vec<u8>),
     /// It knows the log with so many entries.
     Knows(u64),
+    /// The proof does not lead from what it knows to our checkpoint.
+    DoesNotFollow,
+}
+
+/// How a question ended that had an answer.
+pub(super) enum Asked {
+    /// The line that this witness puts below the checkpoint.
+    Cosigned(String),
+    /// The log has grown beyond the checkpoint, and the witness knows: this is the newest.
+    Overtaken(State),
 }
 
 impl Asking {
@@ -81,11 +104,15 @@ impl Asking {
         Self { witness, tls, metrics, known: 0, last: "" }
     }
 
-    /// The line that this witness puts below the checkpoint.
-    pub(super) async fn ask(&mut self, state: &State, log: &dyn Witnessed) -> Option<String> {
+    /// Asks about one checkpoint; `None`: it did not cosign, which is counted and told.
+    pub(super) async fn ask(&mut self, state: &State, log: &dyn Witnessed) -> Option<Asked> {
         let asked = timeout(WITNESS_DEADLINE, self.asked(state, log)).await;
         let asked = asked.unwrap_or(Err(Unwitnessed::Deadline(WITNESS_DEADLINE)));
-        let word = asked.as_ref().map_or_else(Unwitnessed::word, |_| "cosigned");
+        let word = match &asked {
+            Ok(Asked::Cosigned(_)) => "cosigned",
+            Ok(Asked::Overtaken(_)) => "overtaken",
+            Err(why) => why.word(),
+        };
         let name = self.witness.key.name();
         self.metrics.witness_answers.with_label_values(&[name, word]).inc();
         if let Err(why) = &asked
@@ -98,27 +125,28 @@ impl Asking {
         asked.ok()
     }
 
-    async fn asked(&mut self, state: &State, log: &dyn Witnessed) -> Result<String, Unwitnessed> {
+    async fn asked(&mut self, state: &State, log: &dyn Witnessed) -> Result<Asked, Unwitnessed> {
         let ours = state.size;
         // What it knew may have been of a log that was larger then; it says so itself.
         let mut old = if self.known > ours { 0 } else { self.known };
-        let mut answer = self.said_of(state, old, log).await?;
-        if let Answer::Knows(theirs) = answer
-            && theirs <= ours
-            && theirs != old
-        {
-            (self.known, old) = (theirs, theirs);
-            answer = self.said_of(state, old, log).await?;
-        }
-        match answer {
-            Answer::Knows(theirs) => Err(Unwitnessed::Conflict { theirs, ours }),
-            Answer::Lines(answer) => {
-                let line = lines_of_answer(&answer, &state.text, &self.witness.key);
-                let line = line.map_err(|error| Unwitnessed::BadAnswer(error.to_string()))?;
-                self.known = ours;
-                Ok(line)
+        for _ in 0..MAX_TRIES {
+            match self.said_of(state, old, log).await? {
+                Answer::Lines(answer) => {
+                    let line = lines_of_answer(&answer, &state.text, &self.witness.key);
+                    let line = line.map_err(|error| Unwitnessed::BadAnswer(error.to_string()))?;
+                    self.known = ours;
+                    return Ok(Asked::Cosigned(line));
+                }
+                Answer::Knows(theirs) if theirs > ours => return newer(theirs, ours, log).await,
+                // Of one size there is one tree.
+                Answer::Knows(theirs) if theirs == old => {
+                    return Err(Unwitnessed::Conflict { theirs, ours });
+                }
+                Answer::Knows(theirs) => (self.known, old) = (theirs, theirs),
+                Answer::DoesNotFollow => return Err(Unwitnessed::Conflict { theirs: old, ours }),
             }
         }
+        Err(Unwitnessed::BadAnswer(format!("it names another size each time, last {old}")))
     }
 
     async fn said_of(
@@ -147,9 +175,20 @@ impl Asking {
                 Some(theirs) => Ok(Answer::Knows(theirs)),
                 None => Err(Unwitnessed::Refused(status)),
             },
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Answer::DoesNotFollow),
             other => Err(Unwitnessed::Refused(other)),
         }
     }
+}
+
+/// The witness knows more than we asked about. A head is in the store before its checkpoint is signed,
+/// so what is in there now is as far as anybody can rightly be.
+async fn newer(theirs: u64, ours: u64, log: &dyn Witnessed) -> Result<Asked, Unwitnessed> {
+    let newest = log.newest().await.map_err(|error| Unwitnessed::Unread(error.to_string()))?;
+    if theirs <= newest.size && newest.size > ours {
+        return Ok(Asked::Overtaken(newest));
+    }
+    Err(Unwitnessed::Ahead { theirs, ours: newest.size })
 }
 
 fn body(old: u64, proof: &[Hash], note: &[u8]) -> Vec<u8> {

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use myelin_identity::log::{Checkpoint, Hash, WitnessKey};
 use rustls::ClientConfig;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::LogError;
 use crate::https::HttpsUrl;
@@ -22,7 +22,7 @@ use crate::metrics::LogMetrics;
 
 mod ask;
 
-use ask::Asking;
+use ask::{Asked, Asking};
 
 /// How long a certificate waits for the cosignatures that are required: three such waits, that of the
 /// batch before included, are below the deadline of an append.
@@ -31,6 +31,11 @@ const QUORUM_DEADLINE: Duration = Duration::from_millis(2_500);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Before a witness that did not cosign is asked again about the same checkpoint.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// Before a witness that did not cosign is asked again although somebody waits: whoever asks for
+/// certificates must not make us ask it without end. Doubled after each failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest of these: whoever waits for the quorum still sees one more answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// One witness, as an operator names it.
 #[derive(Clone, Debug)]
@@ -64,6 +69,9 @@ pub(super) trait Witnessed: Send + Sync + 'static {
     /// That the log of `to` entries continues the one of `from` entries.
     fn consistency(&self, from: u64, to: u64) -> BoxFuture<'_, Result<Vec<Hash>, LogError>>;
 
+    /// The checkpoint of all that is in the log now, whoever has brought it.
+    fn newest(&self) -> BoxFuture<'_, Result<State, LogError>>;
+
     /// What this checkpoint carries now: its note with all cosignatures so far.
     fn cosigned(self: Arc<Self>, cosigned: Cosigned) -> BoxFuture<'static, ()>;
 }
@@ -78,10 +86,13 @@ pub(super) struct Cosigned {
 
 /// The witnesses of one log at work. They end with it.
 pub(super) struct Cosigning {
-    wanted: watch::Sender<Option<Arc<State>>>,
+    wanted: Arc<Wanted>,
     said: Arc<watch::Sender<Vec<Said>>>,
     quorum: usize,
 }
+
+/// The newest checkpoint that is to be cosigned: one for all witnesses of a log.
+type Wanted = watch::Sender<Option<Arc<State>>>;
 
 /// What a witness said last.
 #[derive(Clone, Debug, Default)]
@@ -97,10 +108,22 @@ struct Follower {
     at: usize,
     asking: Asking,
     wanted: watch::Receiver<Option<Arc<State>>>,
+    /// Where it says that there is a newer one. It ends with the log.
+    wants: Weak<Wanted>,
     said: Arc<watch::Sender<Vec<Said>>>,
     log: Weak<dyn Witnessed>,
     /// Whether somebody waits for each checkpoint.
     awaited: bool,
+    /// How long it is left alone after its next failure, whoever waits.
+    pause: Duration,
+}
+
+/// How one question ended.
+enum Followed {
+    Cosigned,
+    Refused,
+    /// There is a newer checkpoint, which is wanted now.
+    Overtaken,
 }
 
 impl Cosigning {
@@ -109,16 +132,18 @@ impl Cosigning {
         witnesses: &Witnesses,
         metrics: &LogMetrics,
     ) -> Self {
-        let (wanted, _) = watch::channel(None);
+        let wanted = Arc::new(watch::Sender::new(None));
         let said = Arc::new(watch::Sender::new(vec![Said::default(); witnesses.named.len()]));
         for (at, witness) in witnesses.named.iter().enumerate() {
             let follower = Follower {
                 at,
                 asking: Asking::new(witness.clone(), witnesses.tls.clone(), metrics.clone()),
                 wanted: wanted.subscribe(),
+                wants: Arc::downgrade(&wanted),
                 said: said.clone(),
                 log: log.clone(),
                 awaited: witnesses.quorum > 0,
+                pause: FIRST_PAUSE,
             };
             tokio::spawn(follower.run());
         }
@@ -137,25 +162,22 @@ impl Cosigning {
             let refused = said.iter_mut().filter(refused);
             refused.map(|said| *said = Said::default()).count() > 0
         });
-        let known = self.wanted.borrow().as_ref().is_some_and(|wanted| wanted.size == state.size);
-        if again || !known {
-            self.wanted.send_replace(Some(Arc::new(state)));
-        }
+        want(&self.wanted, state, again);
     }
 
     /// The same, unless one of this size was wanted already.
     pub(super) fn want_newer(&self, state: &State) {
-        let newer = self.wanted.borrow().as_ref().is_none_or(|wanted| wanted.size < state.size);
-        if newer {
-            self.want(state.clone());
-        }
+        want(&self.wanted, state.clone(), false);
     }
 
-    /// The wanted checkpoint, when as many have cosigned it as must.
-    pub(super) async fn quorum_on(&self, state: &State) -> Result<Cosigned, LogError> {
+    /// The wanted checkpoint, when as many have cosigned it as must. `None`: a newer one is wanted by
+    /// now, and nobody will be asked about this one.
+    pub(super) async fn quorum_on(&self, state: &State) -> Result<Option<Cosigned>, LogError> {
         let deadline = Instant::now() + QUORUM_DEADLINE;
-        let mut said = self.said.subscribe();
+        let (mut said, mut wanted) = (self.said.subscribe(), self.wanted.subscribe());
         loop {
+            let overtaken =
+                wanted.borrow_and_update().as_ref().is_some_and(|newest| newest.size > state.size);
             let (cosigned, open) = {
                 let said = said.borrow_and_update();
                 let about = said.iter().filter(|said| said.size == Some(state.size)).count();
@@ -163,19 +185,40 @@ impl Cosigning {
             };
             let (found, required) = (cosigned.count, self.quorum);
             if found >= required {
-                return Ok(cosigned);
+                return Ok(Some(cosigned));
+            }
+            if overtaken {
+                return Ok(None);
             }
             let missing = LogError::Unwitnessed { found, required };
             if found + open < required {
                 return Err(missing);
             }
-            match timeout_at(deadline, said.changed()).await {
+            let changed = async {
+                tokio::select! {
+                    changed = said.changed() => changed,
+                    changed = wanted.changed() => changed,
+                }
+            };
+            match timeout_at(deadline, changed).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(LogError::Ended),
                 Err(_) => return Err(missing),
             }
         }
     }
+}
+
+/// Makes it the wanted checkpoint if it is newer than what was wanted, or, asked `anew`, of its size.
+fn want(wanted: &Wanted, state: State, anew: bool) {
+    wanted.send_if_modified(|now| {
+        let newer = now.as_ref().is_none_or(|now| now.size < state.size);
+        let replaces = newer || anew && now.as_ref().is_some_and(|now| now.size == state.size);
+        if replaces {
+            *now = Some(Arc::new(state));
+        }
+        replaces
+    });
 }
 
 fn cosigned(state: &State, said: &[Said]) -> Cosigned {
@@ -190,50 +233,63 @@ impl Follower {
     async fn run(mut self) {
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let pause = match wanted {
-                None => None,
+            let refused = match wanted {
+                None => false,
                 Some(state) => match self.follow(&state).await {
                     None => return,
-                    Some(true) if self.awaited => None,
-                    Some(true) => {
-                        sleep(PAUSE).await;
-                        None
+                    Some(Followed::Refused) => true,
+                    Some(Followed::Overtaken) => false,
+                    Some(Followed::Cosigned) => {
+                        self.pause = FIRST_PAUSE;
+                        if !self.awaited {
+                            sleep(PAUSE).await;
+                        }
+                        false
                     }
-                    Some(false) => Some(PAUSE_AFTER_FAILURE),
                 },
             };
-            let changed = match pause {
-                None => self.wanted.changed().await,
-                // Somebody who waits has asked anew.
-                Some(pause) if self.awaited => {
-                    tokio::time::timeout(pause, self.wanted.changed()).await.unwrap_or(Ok(()))
-                }
-                Some(pause) => {
-                    sleep(pause).await;
-                    Ok(())
-                }
-            };
-            if changed.is_err() {
+            if refused {
+                self.after_failure().await;
+            } else if self.wanted.changed().await.is_err() {
                 return;
             }
         }
     }
 
+    /// A while, and then until somebody asks anew or it is time to look again.
+    async fn after_failure(&mut self) {
+        if !self.awaited {
+            return sleep(PAUSE_AFTER_FAILURE).await;
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        // That the log is gone is found when it is asked for.
+        let _ = timeout(PAUSE_AFTER_FAILURE, self.wanted.changed()).await;
+    }
+
     /// Asks about one checkpoint. `None`: the log is gone.
-    async fn follow(&mut self, state: &State) -> Option<bool> {
+    async fn follow(&mut self, state: &State) -> Option<Followed> {
         let log = self.log.upgrade()?;
-        let line = self.asking.ask(state, &*log).await;
+        let line = match self.asking.ask(state, &*log).await {
+            Some(Asked::Overtaken(newest)) => {
+                want(&*self.wants.upgrade()?, newest, false);
+                return Some(Followed::Overtaken);
+            }
+            Some(Asked::Cosigned(line)) => Some(line),
+            None => None,
+        };
         let good = line.is_some();
         self.said.send_modify(|said| {
             if let Some(said) = said.get_mut(self.at) {
                 *said = Said { size: Some(state.size), line };
             }
         });
-        if good {
-            let all = cosigned(state, &self.said.borrow());
-            log.cosigned(all).await;
+        if !good {
+            return Some(Followed::Refused);
         }
-        Some(good)
+        let all = cosigned(state, &self.said.borrow());
+        log.cosigned(all).await;
+        Some(Followed::Cosigned)
     }
 }
 
