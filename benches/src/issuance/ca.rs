@@ -46,19 +46,32 @@ pub(super) struct Memory {
 impl Ca {
     /// Starts it on this data directory, and waits until it is ready.
     pub(super) async fn start(options: &Options, data: &Path) -> Result<Self> {
+        Self::start_on(None, options, data).await
+    }
+
+    /// The same on one CPU, which it then has for itself if the callers keep off.
+    pub(super) async fn start_on(
+        only: Option<usize>,
+        options: &Options,
+        data: &Path,
+    ) -> Result<Self> {
         let (grpc, ops) = (free_port()?, free_port()?);
         let program = program(options)?;
         let log = File::create(data.with_extension("log"))?;
         let begin = Instant::now();
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        command
             .args(["serve", "--trust-domain", TRUST_DOMAIN, "--data"])
             .arg(data)
             .args(["--listen", &grpc.to_string(), "--ops-listen", &ops.to_string()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .stderr(log);
+        let child = match only {
+            Some(only) => cpu::on_cpu(only, || command.spawn())?,
+            None => command.spawn(),
+        };
+        let child = child.with_context(|| format!("cannot start {}", program.display()))?;
         let mut ca = Self { child, grpc, ops, ready_after: Duration::ZERO };
         while !ca.is_ready() {
             let ended = ca.child.try_wait()?;

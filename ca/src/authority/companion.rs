@@ -111,7 +111,7 @@ impl Authority {
         let leaf =
             self.companion_leaf(proven, (&host.record.grant, &vouching.record), signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
-        check::leaf(&certificate, &leaf, signer.certificate())?;
+        check::leaf(&certificate, &leaf, signer.subject())?;
         let logged = self.log(&certificate, signer.certificate()).await?;
         let (lineage, generation) = line(proven, former)?;
         let issued = Issued {

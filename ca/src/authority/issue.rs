@@ -19,8 +19,8 @@ use crate::attest::{Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, HostRecord,
-    JournalError, Redeemed, TokenRecord,
+    AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, Hex, HostRecord, JournalError,
+    Redeemed, TokenRecord,
 };
 use crate::random;
 use crate::rotation::Signing;
@@ -55,7 +55,7 @@ impl Authority {
                 },
                 Decision::Begin { grant } => {
                     let lineage =
-                        Hex(random::bytes::<16>().map_err(|_| IssueError::NoRandomness)?.to_vec());
+                        Hex(random::name(now).map_err(|_| IssueError::NoRandomness)?.to_vec());
                     self.attempt(proven, &seen, grant, lineage, 1, now).await?
                 }
                 Decision::Advance { grant, generation } => {
@@ -82,21 +82,30 @@ impl Authority {
         proven: &Proven,
     ) -> Result<Seen, IssueError> {
         let journal = &self.journal;
-        let host = journal.read::<HostRecord>(&proven.host().to_string()).await?;
+        let name = proven.host().to_string();
+        let (token, held, host) = match proven.claimed() {
+            Claimed::Token { secret_hash } => {
+                let (token, host) = journal.read_both(&secret_hash.to_string(), &name).await?;
+                (token, None, host)
+            }
+            Claimed::HostAlone => (None, None, journal.read(&name).await?),
+            Claimed::Renewal { serial, .. } | Claimed::Companion { serial, .. } => {
+                let held = held_name(proven.host(), serial);
+                let (held, host) = journal.read_both(&held, &name).await?;
+                (None, held, host)
+            }
+        };
         let denied = self.denied();
         let outside = self.outside(caller, proven).await?;
-        let mut seen = Seen { token: None, host, lineage: None, held: None, outside, denied };
+        let mut seen = Seen { token, host, lineage: None, held, outside, denied };
         let lineage = match proven.claimed() {
-            Claimed::Token { secret_hash } => {
-                seen.token = journal.read::<TokenRecord>(&secret_hash.to_string()).await?;
-                seen.token
-                    .as_ref()
-                    .and_then(|token| token.record.used.as_ref().map(|used| used.lineage.clone()))
-            }
+            Claimed::Token { .. } => seen
+                .token
+                .as_ref()
+                .and_then(|token: &Entry<TokenRecord>| token.record.used.as_ref())
+                .map(|used| used.lineage.clone()),
             Claimed::HostAlone => seen.host.as_ref().map(|host| host.record.lineage.clone()),
-            Claimed::Renewal { lineage, serial, .. }
-            | Claimed::Companion { lineage, serial, .. } => {
-                seen.held = journal.read::<HeldRecord>(&held_name(proven.host(), serial)).await?;
+            Claimed::Renewal { lineage, .. } | Claimed::Companion { lineage, .. } => {
                 Some(lineage.clone())
             }
         };
@@ -160,7 +169,7 @@ impl Authority {
         let signer = signing.signer();
         let leaf = self.leaf(proven, &grant, signer, now)?;
         let certificate = signer.sign_leaf(&leaf)?;
-        check::leaf(&certificate, &leaf, signer.certificate())?;
+        check::leaf(&certificate, &leaf, signer.subject())?;
         let logged = self.log(&certificate, signer.certificate()).await?;
 
         let issued = Issued {
@@ -246,7 +255,7 @@ impl Authority {
             spiffe_id: grant.spiffe_id.clone(),
             addresses: grant.addresses.clone(),
             names: Vec::new(),
-            serial: Serial::from_random(random::bytes().map_err(|_| IssueError::NoRandomness)?),
+            serial: Serial::from_random(random::name(now).map_err(|_| IssueError::NoRandomness)?),
             validity: self.settings.lifetimes.validity(
                 proven.lifetime(),
                 now,

@@ -45,7 +45,7 @@ impl Authority {
             public_key: key.subject_public_key_info(),
         };
         let certificate = signer.sign_leaf(&leaf)?;
-        check::leaf(&certificate, &leaf, signer.certificate())?;
+        check::leaf(&certificate, &leaf, signer.subject())?;
         let place = self.log_own(&certificate, signer.certificate()).await?;
         let record = IssuedRecord {
             spiffe_id: leaf.spiffe_id.clone(),

@@ -13,16 +13,24 @@ use crate::signer::{Signer, Vault};
 const NOW: u64 = 1_800_000_000;
 const VALIDITY: Validity = Validity { not_before: NOW, not_after: NOW + 1000 };
 
-fn signer() -> Signer {
-    let template = IssuerTemplate {
-        common_name: "test".to_owned(),
+fn issuing(name: &str) -> IssuerTemplate {
+    IssuerTemplate {
+        common_name: name.to_owned(),
         trust_domain: "prod.example".to_owned(),
         serial: Serial::from_random([9; 16]),
         validity: VALIDITY,
         path_length: None,
         extensions: Vec::new(),
-    };
-    Signer::make_root(&template, &Vault::sealed(SealKey::from_bytes([1; 32]))).unwrap().0
+    }
+}
+
+fn named(name: &str) -> Signer {
+    let vault = Vault::sealed(SealKey::from_bytes([1; 32]));
+    Signer::make_root(&issuing(name), &vault).unwrap().0
+}
+
+fn signer() -> Signer {
+    named("test")
 }
 
 fn template() -> Leaf {
@@ -40,7 +48,7 @@ fn template() -> Leaf {
 fn leaf_that_says_its_template_passes() {
     let (signer, template) = (signer(), template());
     let signed = signer.sign_leaf(&template).unwrap();
-    assert_eq!(leaf(&signed, &template, signer.certificate()), Ok(()));
+    assert_eq!(leaf(&signed, &template, signer.subject()), Ok(()));
 }
 
 #[test]
@@ -50,7 +58,7 @@ fn leaf_is_refused_against_a_template_that_differs_in_one_thing() {
     let changed = |change: fn(&mut Leaf)| {
         let mut other = truth.clone();
         change(&mut other);
-        leaf(&signed, &other, signer.certificate()).unwrap_err().0
+        leaf(&signed, &other, signer.subject()).unwrap_err().0
     };
     let table = [
         (changed(|leaf| leaf.spiffe_id.push('2')), "SPIFFE ID"),
@@ -70,15 +78,25 @@ fn leaf_is_refused_against_a_template_that_differs_in_one_thing() {
 fn leaf_of_another_issuer_or_damaged_is_refused() {
     let (signer_one, template) = (signer(), template());
     let signed = signer_one.sign_leaf(&template).unwrap();
-    // The other has the same name: only the signature tells them apart.
-    assert_eq!(leaf(&signed, &template, signer().certificate()), Err(Mismatch("signature")));
+    let other = named("other");
+    assert_eq!(leaf(&signed, &template, other.subject()), Err(Mismatch("issuer")));
     let mut damaged = signed.to_vec();
     damaged.push(0);
-    assert_eq!(leaf(&damaged, &template, signer_one.certificate()), Err(Mismatch("encoding")));
+    assert_eq!(leaf(&damaged, &template, signer_one.subject()), Err(Mismatch("encoding")));
+}
+
+#[test]
+fn issuer_signed_by_another_key_of_the_same_name_is_refused() {
+    let (above, other, vault) = (signer(), signer(), Vault::sealed(SealKey::from_bytes([1; 32])));
+    let template = IssuerTemplate { path_length: Some(0), ..issuing("issuing") };
+    let (below, _) = above.make_issuer(&template, &vault).unwrap();
+    assert_eq!(issuer(below.certificate(), &template, above.certificate()), Ok(()));
+    let refused = issuer(below.certificate(), &template, other.certificate());
+    assert_eq!(refused, Err(Mismatch("signature")));
 }
 
 #[test]
 fn issuer_certificate_in_place_of_a_leaf_is_refused() {
     let (signer, template) = (signer(), template());
-    assert!(leaf(signer.certificate(), &template, signer.certificate()).is_err());
+    assert!(leaf(signer.certificate(), &template, signer.subject()).is_err());
 }

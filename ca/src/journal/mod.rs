@@ -111,6 +111,20 @@ impl Journal {
         }
     }
 
+    /// Two records of different kinds, at one instant.
+    pub async fn read_both<A: Record, B: Record>(
+        &self,
+        one: &str,
+        other: &str,
+    ) -> Result<(Option<Entry<A>>, Option<Entry<B>>), JournalError> {
+        let keys = [format!("{}{one}", A::PREFIX), format!("{}{other}", B::PREFIX)];
+        let mut found = self.store.read_many(&keys).await?.into_iter();
+        let [one, other] = keys;
+        let (first, second) = (found.next().flatten(), found.next().flatten());
+        let first = first.map(|versioned| parse(one, &versioned)).transpose()?;
+        Ok((first, second.map(|versioned| parse(other, &versioned)).transpose()?))
+    }
+
     /// The records of this kind under `names` (at most the store's bound), in their order.
     pub async fn read_many<R: Record>(
         &self,

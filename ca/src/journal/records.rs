@@ -19,6 +19,8 @@ use crate::replica::ReplicaId;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hex(pub Vec<u8>);
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Bytes that are stored as base64: certificates, sealed keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Blob(pub Vec<u8>);
@@ -256,9 +258,19 @@ impl Hex {
     }
 }
 
+/// Half a line of it at a time: an issue writes thirty of them, and a call for each byte would cost as
+/// much as a signature.
 impl fmt::Display for Hex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; 64];
+        self.0.chunks(digits.len() / 2).try_for_each(|bytes| {
+            for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+                pair[0] = DIGITS[usize::from(byte >> 4)];
+                pair[1] = DIGITS[usize::from(byte & 15)];
+            }
+            let digits = &digits[..2 * bytes.len()];
+            f.write_str(std::str::from_utf8(digits).expect("digits are ASCII"))
+        })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Signer {
     issuer: Issuer<'static, Unsigned>,
     key: Key,
     certificate: CertificateDer<'static>,
+    /// The name of this issuer, DER.
+    subject: Vec<u8>,
     validity: Validity,
 }
 
@@ -141,7 +143,7 @@ impl Signer {
     /// Opens what rested on disk.
     pub fn open(sealed: &SealedIssuer, vault: &Vault) -> Result<Self, SignerError> {
         let certificate = CertificateDer::from(sealed.certificate_der.clone());
-        let (validity, point) = read(&certificate)?;
+        let Read { validity, point, .. } = read(&certificate)?;
         let key = vault.open(&sealed.sealed_key, &point)?;
         Self::of(key, certificate, validity)
     }
@@ -162,6 +164,11 @@ impl Signer {
         &self.certificate
     }
 
+    /// The name that its certificates carry as their issuer's, DER.
+    pub fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
     pub fn validity(&self) -> Validity {
         self.validity
     }
@@ -172,7 +179,8 @@ impl Signer {
         validity: Validity,
     ) -> Result<Self, SignerError> {
         let issuer = Issuer::from_ca_cert_der(&certificate, Unsigned(key.public()))?;
-        Ok(Self { issuer, key, certificate, validity })
+        let subject = read(&certificate)?.subject;
+        Ok(Self { issuer, key, certificate, subject, validity })
     }
 }
 
@@ -236,11 +244,18 @@ fn blank(serial: &Serial, validity: Validity) -> CertificateParams {
 
 /// The validity of a CA certificate, without its key.
 pub fn validity_of(certificate_der: &[u8]) -> Result<Validity, SignerError> {
-    read(&CertificateDer::from(certificate_der)).map(|(validity, _)| validity)
+    read(&CertificateDer::from(certificate_der)).map(|read| read.validity)
 }
 
 /// A CA certificate's validity and public point.
-fn read(certificate: &CertificateDer<'_>) -> Result<(Validity, Vec<u8>), SignerError> {
+/// What is read of an issuer's certificate.
+struct Read {
+    subject: Vec<u8>,
+    validity: Validity,
+    point: Vec<u8>,
+}
+
+fn read(certificate: &CertificateDer<'_>) -> Result<Read, SignerError> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|error| SignerError::Certificate(error.to_string()))?;
     let point = parsed.public_key().subject_public_key.data.to_vec();
@@ -250,7 +265,7 @@ fn read(certificate: &CertificateDer<'_>) -> Result<(Validity, Vec<u8>), SignerE
         not_before: seconds(validity.not_before),
         not_after: seconds(validity.not_after),
     };
-    Ok((validity, point))
+    Ok(Read { subject: parsed.subject().as_raw().to_vec(), validity, point })
 }
 
 #[cfg(test)]

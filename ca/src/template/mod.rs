@@ -42,7 +42,8 @@ pub struct Validity {
     pub not_after: UnixSeconds,
 }
 
-/// A serial: 128 bits, of which 126 are random; positive, and never shorter than 16 octets in DER.
+/// A serial: 128 bits, of which at least 96 are random; positive, and never shorter than 16 octets in
+/// DER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Serial([u8; 16]);
 

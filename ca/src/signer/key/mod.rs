@@ -41,7 +41,7 @@ impl Key {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(unmade)?;
         let pkcs8 = pair.to_pkcs8v1().map_err(unmade)?;
         let sealed = seal::seal(seal_key, KEY_AAD, pkcs8.as_ref()).map_err(SignerError::Sealing)?;
-        Ok((Self::Memory(pair), sealed))
+        Ok((Self::Memory(pair).proven()?, sealed))
     }
 
     pub(super) fn unseal(sealed: &[u8], seal_key: &SealKey) -> Result<Self, SignerError> {
@@ -49,7 +49,7 @@ impl Key {
             .map_err(|error| SignerError::Sealed(error.to_string()))?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8)
             .map_err(|error| SignerError::Sealed(error.to_string()))?;
-        Ok(Self::Memory(pair))
+        Self::Memory(pair).proven()
     }
 
     /// A new key in a token, and its name there.
@@ -65,12 +65,17 @@ impl Key {
     /// The key of this name, once it has proved to belong to `point`.
     pub(super) fn of_token(token: &Token, id: &[u8], point: &[u8]) -> Result<Self, SignerError> {
         let point = PublicPoint(point.to_vec());
-        let key = Self::Token { token: token.clone(), id: id.to_vec(), point: point.clone() };
-        let proof = key.sign(PROOF)?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point.0)
-            .verify(PROOF, &proof)
-            .map_err(|_| SignerError::Certificate("it is for another key".to_owned()))?;
-        Ok(key)
+        Self::Token { token: token.clone(), id: id.to_vec(), point }.proven()
+    }
+
+    /// The key, once what it signs was seen to fit its public half.
+    fn proven(self) -> Result<Self, SignerError> {
+        let proof = self.make_signature(PROOF)?;
+        if self.public().verifies(PROOF, &proof) {
+            Ok(self)
+        } else {
+            Err(SignerError::Certificate("it is for another key".to_owned()))
+        }
     }
 
     /// The public half, for whoever writes a certificate or a request for it.
@@ -81,8 +86,21 @@ impl Key {
         }
     }
 
-    /// ASN.1 ECDSA with SHA-256.
+    /// ASN.1 ECDSA with SHA-256. What comes from outside of this process is verified before it goes on;
+    /// a key in memory was proven once, and whoever receives what it signed verifies that before use: a
+    /// verification each time costs three times the signature.
     pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
+        let signature = self.make_signature(message)?;
+        match self {
+            Self::Token { point, .. } if !point.verifies(message, &signature) => {
+                let why = "it gave a signature that does not verify".to_owned();
+                Err(TokenFault::Unavailable(why).into())
+            }
+            _ => Ok(signature),
+        }
+    }
+
+    fn make_signature(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
         match self {
             Self::Memory(pair) => pair
                 .sign(&SystemRandom::new(), message)
@@ -99,8 +117,8 @@ impl Key {
     }
 }
 
-/// What a key in a token signs to show that it is there; no certificate and no statement begins so.
-const PROOF: &[u8] = b"myelin-ca proof of a key in a token v1";
+/// What a key signs to show that it fits its public half; no certificate and no statement begins so.
+const PROOF: &[u8] = b"myelin-ca proof of a key v1";
 
 /// The name of a key in a token, if that is what rests in the store.
 pub(super) fn id_in_token(at_rest: &[u8]) -> Option<&[u8]> {
@@ -140,3 +158,12 @@ impl PublicKeyData for PublicPoint {
         &PKCS_ECDSA_P256_SHA256
     }
 }
+
+impl PublicPoint {
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0).verify(message, signature).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;
