@@ -6,8 +6,6 @@
 
 use aws_lc_rs::rand;
 
-use crate::clock::UnixSeconds;
-
 /// The system gave none. Nothing may be issued then.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the operating system gives no random bytes")]
@@ -19,10 +17,10 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     Ok(bytes)
 }
 
-/// A name that nobody can guess or meet again (96 random bits) and that sorts by the second in which it
-/// was made: what is written together lies together in the store, so that a group of issues touches
-/// few of its pages.
-pub fn name(now: UnixSeconds) -> Result<[u8; 16], NoRandomness> {
+/// A name that nobody can guess or meet again (96 random bits) and that sorts by `now`, the Unix second
+/// of its making: what is written together lies together in the store, so that a group of issues
+/// touches few of its pages.
+pub fn name(now: u64) -> Result<[u8; 16], NoRandomness> {
     let mut name = bytes::<16>()?;
     // The low half, which lasts until 2106; which second it was, is in the certificate anyway.
     name[..4].copy_from_slice(&now.to_be_bytes()[4..]);
