@@ -17,6 +17,9 @@ use zeroize::Zeroizing;
 /// A PIN of a token: PKCS#11 modules take far less.
 const MAX_LINE_BYTES: usize = 255;
 
+/// Its file name: whoever has another pin's path finds this one beside it.
+pub const FEDERATION_PIN: &str = "federation.pin";
+
 /// A directory that only this process's user can enter.
 #[derive(Clone, Debug)]
 pub struct DataDir {
@@ -44,7 +47,8 @@ impl DataDir {
         }
         ours_alone(path, &seen, "0700")?;
         let directory = Self { path: path.to_owned() };
-        for file in [directory.store(), directory.default_seal_key(), directory.trust_pin()] {
+        let pins = [directory.trust_pin(), directory.federation_pin()];
+        for file in [directory.store(), directory.default_seal_key()].into_iter().chain(pins) {
             if let Ok(seen) = fs::symlink_metadata(&file) {
                 ours_alone(&file, &seen, "0600")?;
             }
@@ -74,8 +78,27 @@ impl DataDir {
         self.path.join("trust.pin")
     }
 
+    /// The roll of foreign trust domains that this replica believes.
+    pub fn federation_pin(&self) -> PathBuf {
+        self.path.join(FEDERATION_PIN)
+    }
+
     pub fn admin_socket(&self) -> PathBuf {
         self.path.join("admin.sock")
+    }
+}
+
+/// Replaces a file as a whole or not at all, durably; it is its owner's alone.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

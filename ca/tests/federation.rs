@@ -9,6 +9,7 @@
 
 mod harness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::config;
@@ -16,8 +17,9 @@ use harness::web::{Scripted, WebCa, http};
 use myelin_ca::app::{Builder, Running};
 use myelin_ca::config::{EndpointConfig, EndpointIdentity, ServeConfig};
 use myelin_ca::federation::AddRequest;
-use myelin_ca::journal::EndpointProfile;
+use myelin_ca::journal::{Batch, EndpointProfile, FederationRecord, Journal, RollRecord};
 use myelin_ca::operator::{Answer, Ask, FederationAnswer, FederationAsk, FederationLine};
+use myelin_ca::store::embedded::Embedded;
 use myelin_ca::template::{Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use myelin_identity::bundle::{ForeignBundles, MAX_FORM_BYTES, TrustBundle};
 use myelin_identity::id::TrustDomain;
@@ -257,7 +259,9 @@ async fn whatever_an_endpoint_says_the_last_good_bundle_stays() {
     for (what, bytes, expected) in table {
         scripted.say_bytes(bytes);
         assert_eq!(a.refresh().await, expected, "{what}");
-        let FederationAnswer::List(lines) = a.ask(FederationAsk::List).await.unwrap() else {
+        let FederationAnswer::List { federations: lines, .. } =
+            a.ask(FederationAsk::List).await.unwrap()
+        else {
             panic!("no list")
         };
         assert_eq!(lines[0].hash, line.hash, "{what}");
@@ -328,6 +332,48 @@ async fn an_independent_reader_of_jwks_finds_the_same_roots() {
         (&whole["spiffe_sequence"], &whole["spiffe_refresh_hint"]),
         (&9.into(), &300.into())
     );
+}
+
+/// Whoever has the store but not the seal key adds nobody, and ends nothing that he did not touch.
+#[tokio::test]
+async fn a_federation_that_was_written_into_the_store_by_hand_is_named_and_never_told() {
+    let (a, b) = (Ca::start("a.example").await, Ca::start(B).await);
+    a.add(by_spiffe(&b)).await;
+    let Ca { running, directory, config } = a;
+    running.stop().await;
+    // The genuine record again, for another domain, without the duty of a log.
+    let store = Embedded::open(&config.data.join("store.redb")).unwrap();
+    let journal = Journal::new(Arc::new(store));
+    let genuine = journal.read::<FederationRecord>(B).await.unwrap().unwrap().record;
+    let roll = journal.read::<RollRecord>("current").await.unwrap().unwrap();
+    let mut forged = roll.record.clone();
+    forged.epoch += 1;
+    forged.members.insert("c.example".to_owned(), forged.members[B].clone());
+    let mut batch = Batch::default();
+    batch.create("c.example", &FederationRecord { unlogged: true, ..genuine });
+    batch.replace(&roll, &forged);
+    let _ = journal.commit(batch).await.unwrap();
+    journal.close().await;
+
+    let running = Builder::new(config.clone()).start().await.unwrap();
+    let a = Ca { running, directory, config };
+    let held = a.running.authority().statements().borrow().clone().unwrap();
+    let domains: Vec<&str> =
+        held.foreign.bundles().iter().map(|it| it.bundle.trust_domain().as_str()).collect();
+    assert_eq!((domains, held.foreign.epoch()), (vec![B], roll.record.epoch));
+    let shown = a.ask(FederationAsk::List).await.unwrap().to_string();
+    assert!(shown.contains("c.example  NOT BELIEVED (unlisted): "), "{shown}");
+    let shown = a.ask(FederationAsk::Show("c.example".to_owned())).await.unwrap_err();
+    assert!(shown.contains("is not believed (unlisted)"), "{shown}");
+    // The twin: what the operator removes is gone, and what he adds is told.
+    a.ask(FederationAsk::Remove("c.example".to_owned())).await.unwrap();
+    let FederationAnswer::List { federations, passed_over } =
+        a.ask(FederationAsk::List).await.unwrap()
+    else {
+        panic!("no list")
+    };
+    assert_eq!((federations.len(), passed_over.len()), (1, 0));
+    assert_eq!(a.refresh().await, "taken");
 }
 
 fn read_epoch(ca: &Ca) -> u64 {

@@ -46,8 +46,8 @@ pub(super) async fn start(
     (authority, metrics, stopping): (Arc<Authority>, Metrics, Stopping),
     tasks: &mut JoinSet<()>,
 ) -> Result<(Option<SocketAddr>, Option<EndpointTls>), AppError> {
-    let journal = authority.journal().clone();
-    let keeper = Keeper::start(journal, authority.clock().clone(), metrics.clone()).await?;
+    let (roll, clock) = (authority.roll().clone(), authority.clock().clone());
+    let keeper = Keeper::start(roll, clock, metrics.clone()).await?;
     let mut told = keeper.told();
     let first = told.borrow_and_update().clone();
     authority.federate(first).await?;

@@ -18,6 +18,8 @@ use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::{Clock, UnixSeconds};
+use crate::datadir::FEDERATION_PIN;
+use crate::federation::{FederationError, Roll};
 use crate::journal::{Entry, Hex, Journal, JournalError, LineageRecord};
 use crate::log::Logs;
 use crate::replica::ReplicaId;
@@ -84,6 +86,7 @@ pub struct Authority {
     turns: Turns,
     denied: RwLock<Denied>,
     foreign: ArcSwap<ForeignBundles>,
+    roll: Roll,
     registered: RwLock<Registered>,
     statements: tokio::sync::watch::Sender<Option<Arc<Statement>>>,
     settings: Settings,
@@ -107,6 +110,8 @@ pub enum AuthorityError {
     Issue(#[from] IssueError),
     #[error("the stored deny list cannot be used: {0}")]
     Denied(#[from] DeniedError),
+    #[error(transparent)]
+    Federation(#[from] FederationError),
     #[error("a revocation cannot be carried out: {0}")]
     Revocation(#[from] revocation::RevokeError),
     #[error(
@@ -128,6 +133,10 @@ impl Authority {
         let denied = Denied::read(&journal, read_at).await?;
         let longest = settings.lifetimes.longest.as_secs();
         lives::state_lives(&journal, rotation.replica(), longest, read_at).await?;
+        let domain = rotation.bundle().trust_domain().clone();
+        let (seal_key, pin) =
+            (rotation.vault().seal_key().clone(), rotation.beside_pin(FEDERATION_PIN));
+        let roll = Roll::open(journal.clone(), domain, seal_key, pin)?;
         let mut authority = Self {
             journal,
             rotation,
@@ -136,6 +145,7 @@ impl Authority {
             turns: Turns::default(),
             denied: RwLock::new(denied),
             foreign: ArcSwap::default(),
+            roll,
             registered: RwLock::default(),
             statements: tokio::sync::watch::Sender::new(None),
             settings,
@@ -178,6 +188,11 @@ impl Authority {
     /// The logs of what this CA issued.
     pub fn logs(&self) -> &Logs {
         &self.logs
+    }
+
+    /// The foreign domains that this CA believes to federate with.
+    pub fn roll(&self) -> &Roll {
+        &self.roll
     }
 
     pub fn clock(&self) -> &Clock {

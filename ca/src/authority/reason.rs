@@ -178,6 +178,7 @@ impl IssueError {
             AuthorityError::Denied(error) => error.into(),
             AuthorityError::Rotation(_)
             | AuthorityError::Revocation(_)
+            | AuthorityError::Federation(_)
             | AuthorityError::Disagreement { .. } => Self::Refused(Reason::Contended),
         }
     }

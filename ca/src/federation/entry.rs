@@ -13,14 +13,11 @@ use myelin_identity::bundle::{ForeignBundle, MAX_FOREIGN, SpiffeDocument, TrustB
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use super::{COMMIT_ATTEMPTS, FederationError, judge};
+use super::seal::what_counts;
+use super::{COMMIT_ATTEMPTS, FederationError, Roll, judge};
 use crate::clock::UnixSeconds;
 use crate::https::{self, HttpsUrl};
-use crate::journal::{
-    Batch, CURRENT, EndpointProfile, Entry, FederationEpochRecord, FederationRecord, Journal,
-    Record,
-};
-use crate::store::Commit;
+use crate::journal::{Batch, EndpointProfile, Entry, FederationRecord};
 
 /// Longest URL: ten times what anybody writes, and short enough for a log line.
 const MAX_URL_BYTES: usize = 1024;
@@ -41,91 +38,84 @@ pub struct AddRequest {
     pub unlogged: bool,
 }
 
-/// Writes down a new federation. Its bundle, if one was given, counts from now on.
+/// Writes down a new federation. Its bundle, if one was given, counts from now on. A record of that
+/// name which is not believed is written over.
 pub async fn add(
-    journal: &Journal,
-    own: &TrustDomain,
+    roll: &Roll,
     request: &AddRequest,
     now: UnixSeconds,
 ) -> Result<TrustDomain, FederationError> {
     let trust_domain = domain(&request.trust_domain)?;
-    if trust_domain == *own {
+    if trust_domain == *roll.own() {
         return Err(FederationError::OwnDomain(trust_domain));
     }
     let record = record(&trust_domain, request, now)?;
+    let name = trust_domain.as_str();
     for _ in 0..COMMIT_ATTEMPTS {
-        // Counted under the epoch that the commit expects unchanged, so that two cannot slip in.
-        let mut batch = Batch::default();
-        bump(journal, &mut batch).await?;
-        let held = journal.all::<FederationRecord>().await?;
-        if held.iter().any(|entry| name(entry) == trust_domain.as_str()) {
+        let view = roll.view().await?;
+        if view.member(name).is_some() {
             return Err(FederationError::Known(trust_domain));
         }
-        if held.len() >= MAX_FOREIGN {
+        // Counted under the roll that the commit expects unchanged, so that two cannot slip in.
+        let mut members = view.roll.members.clone();
+        members.insert(name.to_owned(), what_counts(name, &record));
+        if members.len() > MAX_FOREIGN {
             let flag = "--trust-domain";
             let why = format!("would be one more than {MAX_FOREIGN}; remove another first");
             return Err(FederationError::Flag { flag, why });
         }
-        batch.create(trust_domain.as_str(), &record);
-        if let Commit::Committed { .. } = journal.commit(batch).await? {
-            return Ok(trust_domain);
-        }
-    }
-    Err(FederationError::Contended)
-}
-
-/// Ends a federation: its bundle is gone from the very next reading of the set.
-pub async fn remove(journal: &Journal, trust_domain: &str) -> Result<TrustDomain, FederationError> {
-    let trust_domain = domain(trust_domain)?;
-    for _ in 0..COMMIT_ATTEMPTS {
         let mut batch = Batch::default();
-        bump(journal, &mut batch).await?;
-        let Some(held) = journal.read::<FederationRecord>(trust_domain.as_str()).await? else {
-            return Err(FederationError::Unknown(trust_domain));
-        };
-        batch.remove(&held);
-        if let Commit::Committed { .. } = journal.commit(batch).await? {
+        batch.write_over(name, view.lies(name), &record);
+        if roll.commit(&view, members, batch).await? {
             return Ok(trust_domain);
         }
     }
     Err(FederationError::Contended)
 }
 
-/// All of them, in the order of their names.
-pub async fn list(
-    journal: &Journal,
-) -> Result<Vec<(TrustDomain, FederationRecord)>, FederationError> {
-    let all = journal.all::<FederationRecord>().await?;
-    all.into_iter().map(|entry| Ok((domain(name(&entry))?, entry.record))).collect()
+/// Ends a federation: its bundle is gone from the very next reading of the set. What lies under that
+/// name is removed, believed or not.
+pub async fn remove(roll: &Roll, name: &str) -> Result<(), FederationError> {
+    for _ in 0..COMMIT_ATTEMPTS {
+        let view = roll.view().await?;
+        let mut members = view.roll.members.clone();
+        let listed = members.remove(name).is_some();
+        let lies = view.lies(name);
+        if !listed && lies.is_none() {
+            return Err(FederationError::Unknown(domain(name)?));
+        }
+        let mut batch = Batch::default();
+        if let Some(revision) = lies {
+            batch.unchanged_since::<FederationRecord>(name, revision);
+            batch.erase::<FederationRecord>(name);
+        }
+        if roll.commit(&view, members, batch).await? {
+            return Ok(());
+        }
+    }
+    Err(FederationError::Contended)
 }
 
 /// One of them.
 pub async fn find(
-    journal: &Journal,
-    trust_domain: &str,
+    roll: &Roll,
+    name: &str,
 ) -> Result<(TrustDomain, Entry<FederationRecord>), FederationError> {
-    let trust_domain = domain(trust_domain)?;
-    match journal.read::<FederationRecord>(trust_domain.as_str()).await? {
-        Some(entry) => Ok((trust_domain, entry)),
-        None => Err(FederationError::Unknown(trust_domain)),
+    let view = roll.view().await?;
+    if let Some(member) = view.member(name) {
+        return Ok(member.clone());
     }
-}
-
-/// The next epoch goes into the batch: what sidecars are told changes with it.
-pub(super) async fn bump(journal: &Journal, batch: &mut Batch) -> Result<(), FederationError> {
-    let read = journal.read::<FederationEpochRecord>(CURRENT).await?;
-    let epoch = read.as_ref().map_or(0, |entry| entry.record.epoch) + 1;
-    batch.put(CURRENT, read.as_ref(), &FederationEpochRecord { epoch });
-    Ok(())
+    match view.passed_over.into_iter().find(|it| it.name() == name) {
+        Some(it) => {
+            Err(FederationError::PassedOver { name: it.name(), word: it.word, why: it.why })
+        }
+        None => Err(FederationError::Unknown(domain(name)?)),
+    }
 }
 
 pub(super) fn domain(name: &str) -> Result<TrustDomain, FederationError> {
     TrustDomain::parse(name)
         .map_err(|why| FederationError::Name { name: name.chars().take(80).collect(), why })
-}
-
-pub(super) fn name(entry: &Entry<FederationRecord>) -> &str {
-    entry.key.trim_start_matches(FederationRecord::PREFIX)
 }
 
 /// The request as it will rest, if everything in it fits together.

@@ -16,12 +16,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::refresh::{RefreshError, refresh};
-use super::{FederationError, entry, epoch, read_set, schedule};
+use super::{FederationError, PassedOver, Roll, View, schedule};
 use crate::clock::Clock;
-use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// How often the epoch is looked at, which is one small read: a removal reaches sidecars within two
+/// How often the roll is looked at, which is one small read: a removal reaches sidecars within two
 /// seconds, and this is the longest part of them.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often all entries are read to see what is due: half of the shortest wait between fetches.
@@ -31,7 +30,7 @@ const MAX_FETCHES: usize = 4;
 
 /// The foreign bundles of one CA process.
 pub struct Keeper {
-    journal: Journal,
+    roll: Roll,
     clock: Clock,
     metrics: Metrics,
     told: watch::Sender<Arc<ForeignBundles>>,
@@ -39,27 +38,36 @@ pub struct Keeper {
     share: f64,
     running: HashSet<TrustDomain>,
     known: HashSet<TrustDomain>,
+    /// The revision of the roll that was last read.
+    place: Option<u64>,
+    /// What was last passed over, so that it is said once.
+    passed_over: Vec<PassedOver>,
 }
 
 impl Keeper {
     /// Reads the set, so that the very first watcher is told of it.
     pub async fn start(
-        journal: Journal,
+        roll: Roll,
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Self, FederationError> {
-        let set = read_set(&journal).await?;
+        let view = roll.view().await?;
+        let set = view.set()?;
         metrics.federation.epoch.set(i64::try_from(set.epoch()).unwrap_or(i64::MAX));
         let byte = crate::random::bytes::<1>().map_or(0, |[byte]| byte);
-        Ok(Self {
-            journal,
+        let mut keeper = Self {
+            roll,
             clock,
             metrics,
             told: watch::Sender::new(Arc::new(set)),
             share: f64::from(byte) / f64::from(u8::MAX),
             running: HashSet::new(),
             known: HashSet::new(),
-        })
+            place: None,
+            passed_over: Vec::new(),
+        };
+        keeper.pass_over(&view);
+        Ok(keeper)
     }
 
     /// The set now, and each later one.
@@ -85,65 +93,82 @@ impl Keeper {
                 }
                 _ = stopping.wait_for(|stopping| *stopping) => return,
             }
-            let looked = self.look().await;
-            if matches!(looked, Ok(true)) || planned.is_none_or(|at| at.elapsed() >= PLAN_EVERY) {
+            let place = self.roll.place().await;
+            let moved = place.is_ok_and(|place| place != self.place);
+            if moved || planned.is_none_or(|at| at.elapsed() >= PLAN_EVERY) {
                 planned = Some(Instant::now());
-                if let Err(error) = self.plan(&mut fetches).await {
+                if let Err(error) = self.look(&mut fetches).await {
                     tracing::error!(%error, "cannot read what is federated; what is held stays");
                 }
             }
         }
     }
 
-    /// Tells the set if its epoch has moved; says whether it did.
-    async fn look(&self) -> Result<bool, FederationError> {
+    /// Reads all of it: tells the set if its epoch has moved, and fetches what is due.
+    async fn look(&mut self, fetches: &mut JoinSet<TrustDomain>) -> Result<(), FederationError> {
+        let view = self.roll.view().await?;
+        self.pass_over(&view);
         let held = self.told.borrow().epoch();
-        if epoch(&self.journal).await? == held {
-            return Ok(false);
+        let set = view.set()?;
+        if set.epoch() != held {
+            self.metrics.federation.epoch.set(i64::try_from(set.epoch()).unwrap_or(i64::MAX));
+            self.told.send_replace(Arc::new(set));
         }
-        let set = read_set(&self.journal).await.inspect_err(|error| {
-            tracing::error!(%error, "cannot read the foreign bundles; those held stay");
-        })?;
-        self.metrics.federation.epoch.set(i64::try_from(set.epoch()).unwrap_or(i64::MAX));
-        self.told.send_replace(Arc::new(set));
-        Ok(true)
+        self.plan(&view, fetches);
+        self.place = view.place;
+        self.roll.mend(&view).await
+    }
+
+    /// Says what is not believed, each once.
+    fn pass_over(&mut self, view: &View) {
+        for it in view.passed_over.iter().filter(|it| !self.passed_over.contains(it)) {
+            tracing::error!(
+                target: "audit", outcome = "federation_passed_over", reason = it.word,
+                record = it.name(),
+                "a federation record of the store is not believed: {}; somebody or something has changed the store",
+                it.why
+            );
+        }
+        self.metrics.federation.passed_over(view.passed_over.iter().map(|it| it.word));
+        self.passed_over.clone_from(&view.passed_over);
     }
 
     /// Starts what is due, as far as there is room.
-    async fn plan(&mut self, fetches: &mut JoinSet<TrustDomain>) -> Result<(), FederationError> {
+    fn plan(&mut self, view: &View, fetches: &mut JoinSet<TrustDomain>) {
         let now = self.clock.seconds();
-        let all = entry::list(&self.journal).await?;
-        let names: HashSet<TrustDomain> = all.iter().map(|(domain, _)| domain.clone()).collect();
+        let names: HashSet<_> = view.members.iter().map(|(domain, _)| domain.clone()).collect();
         for gone in self.known.difference(&names) {
             self.metrics.federation.forget(gone.as_str());
         }
         self.known = names;
-        for (domain, record) in all {
+        for (domain, entry) in &view.members {
+            let record = &entry.record;
             let fetched = record.bundle.as_ref().map_or(0, |held| held.fetched);
             self.metrics.federation.fetched(domain.as_str(), fetched);
-            let has_room = self.running.len() < MAX_FETCHES && !self.running.contains(&domain);
-            if has_room && schedule::is_due(&record, now, self.share) {
+            let has_room = self.running.len() < MAX_FETCHES && !self.running.contains(domain);
+            if has_room && schedule::is_due(record, now, self.share) {
                 self.running.insert(domain.clone());
-                let (journal, clock) = (self.journal.clone(), self.clock.clone());
-                let metrics = self.metrics.clone();
+                let (roll, clock) = (self.roll.clone(), self.clock.clone());
+                let (domain, metrics) = (domain.clone(), self.metrics.clone());
                 fetches.spawn(async move {
-                    attempt(&journal, &domain, &clock, &metrics).await;
+                    attempt(&roll, &domain, &clock, &metrics).await;
                     domain
                 });
             }
         }
-        Ok(())
     }
 }
 
-async fn attempt(journal: &Journal, domain: &TrustDomain, clock: &Clock, metrics: &Metrics) {
-    let word = match refresh(journal, domain, clock).await {
+async fn attempt(roll: &Roll, domain: &TrustDomain, clock: &Clock, metrics: &Metrics) {
+    let word = match refresh(roll, domain, clock).await {
         Ok(outcome) => {
             tracing::debug!(%domain, outcome = outcome.word(), "foreign bundle refreshed");
             outcome.word()
         }
-        // Removed between plan and fetch.
-        Err(RefreshError::Federation(FederationError::Unknown(_))) => return,
+        // Removed, or written over by a stranger, between plan and fetch.
+        Err(RefreshError::Federation(
+            FederationError::Unknown(_) | FederationError::PassedOver { .. },
+        )) => return,
         Err(error) => {
             let outcome = error.word();
             tracing::warn!(%domain, outcome, %error, "foreign bundle not refreshed; the last stays");

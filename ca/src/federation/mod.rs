@@ -2,41 +2,47 @@
 //! bundles from their endpoints, and the set of them that sidecars are told. `operator` asks for
 //! changes, `app` runs the keeper, `authority` passes the set on.
 //!
-//! Every change of that set and its epoch are one commit, so that all replicas tell the same.
+//! Every change of that set and its epoch are one commit, so that all replicas tell the same; what
+//! counts of it is under a seal, so that whoever can write the store adds nobody (`roll`).
 //!
-//! Never: trusts a bundle for another domain than the one it was fetched for, takes a sequence that
+//! Never: believes a record that no CA of this store put on the roll, trusts a bundle for another domain than the one it was fetched for, takes a sequence that
 //! goes back, or drops the last good bundle because an endpoint fails.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::sync::Arc;
+use std::io;
+use std::path::PathBuf;
 
-use myelin_identity::bundle::{BundleError, ForeignBundle, ForeignBundles, ForeignError};
+use myelin_identity::bundle::{BundleError, ForeignError};
 use myelin_identity::id::{IdError, TrustDomain};
+use myelin_identity::seal::SealError;
 
-use crate::journal::{CURRENT, FederationEpochRecord, FederationRecord, Journal, JournalError};
+use crate::journal::JournalError;
 
 mod entry;
 mod fetch;
 mod judge;
 mod keeper;
 mod refresh;
+mod roll;
 mod schedule;
+mod seal;
 
 #[cfg(test)]
 mod tests;
 
-pub use entry::{AddRequest, add, find, list, remove};
+pub use entry::{AddRequest, add, find, remove};
 pub use fetch::{FetchError, system_roots};
 pub use judge::{Unfit, bundle};
 pub use keeper::Keeper;
 pub use refresh::{Outcome, RefreshError, refresh};
+pub use roll::{PASSED_OVER_WORDS, PassedOver, Roll, View};
 pub use schedule::{DEFAULT_REFRESH, MAX_REFRESH, MIN_REFRESH};
 
 /// Attempts at one commit: another replica, or an operator, may write the same record meanwhile.
 const COMMIT_ATTEMPTS: usize = 5;
 
-/// Readings of epoch and records until both fit together: a commit between them costs one more.
+/// Readings of roll and records until both fit together: a commit between them costs one more.
 const READ_ATTEMPTS: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -59,31 +65,19 @@ pub enum FederationError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Foreign(#[from] ForeignError),
+    #[error(
+        "the store's record of {name} is not believed ({word}): {why}; remove it, then add it with the bundle that its operators confirm"
+    )]
+    PassedOver { name: String, word: &'static str, why: String },
+    #[error("cannot seal the roll of foreign domains: {0}")]
+    Seal(#[from] SealError),
+    #[error("cannot use {}: {cause}; it must be ours to read and write", path.display())]
+    Pin { path: PathBuf, cause: io::Error },
+    #[error(
+        "{} is damaged, or was sealed with another seal key; restore it from a backup of this data directory, or remove it if you know that the store is genuine",
+        path.display()
+    )]
+    PinDamaged { path: PathBuf },
     #[error("too many changes at this moment; try again")]
     Contended,
-}
-
-/// What sidecars are to be told, at the epoch at which it was written.
-pub async fn read_set(journal: &Journal) -> Result<ForeignBundles, FederationError> {
-    for _ in 0..READ_ATTEMPTS {
-        let epoch = epoch(journal).await?;
-        let mut bundles = Vec::new();
-        for entry in journal.all::<FederationRecord>().await? {
-            let name = entry::name(&entry);
-            let trust_domain = entry::domain(name)?;
-            let unlogged = entry.record.unlogged;
-            let Some(held) = entry.record.bundle else { continue };
-            let bundle = Arc::new(bundle(trust_domain, &held)?);
-            bundles.push(ForeignBundle { bundle, unlogged });
-        }
-        if self::epoch(journal).await? == epoch {
-            return Ok(ForeignBundles::new(epoch, bundles)?);
-        }
-    }
-    Err(FederationError::Contended)
-}
-
-async fn epoch(journal: &Journal) -> Result<u64, FederationError> {
-    let read = journal.read::<FederationEpochRecord>(CURRENT).await?;
-    Ok(read.map_or(0, |entry| entry.record.epoch))
 }

@@ -12,10 +12,11 @@ use myelin_identity::id::{SpiffeId, TrustDomain};
 
 use super::fetch::{FetchError, Recognised};
 use super::judge::{Unfit, Verdict};
-use super::{FederationError, entry, fetch, judge};
+use super::seal::what_counts;
+use super::{FederationError, Roll, entry, fetch, judge};
 use crate::clock::Clock;
 use crate::journal::{
-    Batch, EndpointProfile, Entry, FailureRecord, FederationRecord, Journal, JournalError,
+    Batch, EndpointProfile, Entry, FailureRecord, FederationRecord, JournalError,
 };
 use crate::store::Commit;
 
@@ -75,15 +76,19 @@ impl From<JournalError> for RefreshError {
 
 /// Fetches the bundle of a domain that is federated, now.
 pub async fn refresh(
-    journal: &Journal,
+    roll: &Roll,
     trust_domain: &TrustDomain,
     clock: &Clock,
 ) -> Result<Outcome, RefreshError> {
-    let (trust_domain, held) = entry::find(journal, trust_domain.as_str()).await?;
+    let (trust_domain, held) = entry::find(roll, trust_domain.as_str()).await?;
+    let name = trust_domain.as_str();
     match fetched(&trust_domain, &held.record, clock).await {
         Ok((next, outcome)) => {
-            let changed = matches!(outcome, Outcome::Changed { .. });
-            if !write(journal, &held, &next, changed).await? {
+            let written = match outcome {
+                Outcome::Changed { .. } => change(roll, name, &held, &next).await?,
+                _ => write(roll, &held, &next).await?,
+            };
+            if !written {
                 return Ok(Outcome::Overtaken);
             }
             if let Outcome::Changed { sequence, roots } = outcome {
@@ -97,7 +102,7 @@ pub async fn refresh(
         Err(error) => {
             let next = failed(&held.record, &error, clock);
             // Overtaken by somebody who fared better, perhaps; the error is still ours to tell.
-            let _ = write(journal, &held, &next, false).await?;
+            let _ = write(roll, &held, &next).await?;
             Err(error)
         }
     }
@@ -161,26 +166,36 @@ fn failed(record: &FederationRecord, error: &RefreshError, clock: &Clock) -> Fed
     FederationRecord { failure: Some(failure), ..record.clone() }
 }
 
-/// False if the entry is no longer what it was.
+/// What nobody is told of: when it was fetched, how often that failed. False if the entry is no
+/// longer what it was.
 async fn write(
-    journal: &Journal,
+    roll: &Roll,
     held: &Entry<FederationRecord>,
     next: &FederationRecord,
-    changed: bool,
+) -> Result<bool, RefreshError> {
+    let mut batch = Batch::default();
+    batch.replace(held, next);
+    Ok(matches!(roll.journal().commit(batch).await?, Commit::Committed { .. }))
+}
+
+/// Another bundle, which counts with the next roll. False if the entry is no longer what it was.
+async fn change(
+    roll: &Roll,
+    name: &str,
+    held: &Entry<FederationRecord>,
+    next: &FederationRecord,
 ) -> Result<bool, RefreshError> {
     for _ in 0..super::COMMIT_ATTEMPTS {
-        let mut batch = Batch::default();
-        if changed {
-            entry::bump(journal, &mut batch).await?;
-        }
-        batch.replace(held, next);
-        if let Commit::Committed { .. } = journal.commit(batch).await? {
-            return Ok(true);
-        }
-        // The epoch may have moved for another domain's sake: then our entry is as it was.
-        let now = journal.read::<FederationRecord>(entry::name(held)).await?;
-        if now.is_none_or(|now| now.revision != held.revision) {
+        let view = roll.view().await?;
+        if view.member(name).is_none_or(|(_, now)| now.revision != held.revision) {
             return Ok(false);
+        }
+        let mut members = view.roll.members.clone();
+        members.insert(name.to_owned(), what_counts(name, next));
+        let mut batch = Batch::default();
+        batch.replace(held, next);
+        if roll.commit(&view, members, batch).await? {
+            return Ok(true);
         }
     }
     Err(FederationError::Contended.into())

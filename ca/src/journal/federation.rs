@@ -1,15 +1,16 @@
 //! What rests in the store about foreign trust domains: one record for each that we federate with,
-//! and the epoch of them all. `federation` reads and writes them.
+//! and the roll that names them all. `federation` reads and writes them.
 //!
-//! Never: behaviour; whether a bundle may be taken is `federation`'s to say.
+//! Never: belief; a record is only as good as the roll that names it, and the roll as its seal.
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Blob, Record};
+use super::{Blob, Hex, Record};
 use crate::clock::UnixSeconds;
 
 /// A trust domain that we federate with. `name`: the domain.
@@ -61,18 +62,25 @@ pub struct FailureRecord {
     pub why: String,
 }
 
-/// Grows with each change of what sidecars are told. `name`: `current`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FederationEpochRecord {
+/// Which of the records count, and in which words. `name`: `current`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollRecord {
+    /// Grows with each change of what sidecars are told.
     pub epoch: u64,
+    /// For each domain, the SHA-256 of what counts of its record.
+    pub members: BTreeMap<String, Hex>,
+    /// Over all of the above, by a key that is not in the store.
+    pub seal: Option<Blob>,
 }
 
 impl Record for FederationRecord {
     const PREFIX: &'static str = "federation/";
 }
 
-impl Record for FederationEpochRecord {
+impl Record for RollRecord {
     const PREFIX: &'static str = "federation-epoch/";
+    /// 1 was an epoch without a seal.
+    const VERSION: u32 = 2;
 }
 
 impl EndpointProfile {

@@ -63,6 +63,15 @@ pub struct Readable<R> {
     pub last: Option<String>,
 }
 
+/// What lies under a key, for readers that go on past what cannot be read.
+#[derive(Clone, Debug)]
+pub struct Found<R> {
+    pub key: String,
+    pub revision: u64,
+    /// Why not, otherwise.
+    pub record: Result<R, String>,
+}
+
 /// A record after a commit of any replica.
 #[derive(Clone, Debug)]
 pub struct Noticed<R> {
@@ -123,6 +132,25 @@ impl Journal {
         let (first, second) = (found.next().flatten(), found.next().flatten());
         let first = first.map(|versioned| parse(one, &versioned)).transpose()?;
         Ok((first, second.map(|versioned| parse(other, &versioned)).transpose()?))
+    }
+
+    /// What lies under `name`, readable or not.
+    pub async fn find<R: Record>(&self, name: &str) -> Result<Option<Found<R>>, JournalError> {
+        let key = format!("{}{name}", R::PREFIX);
+        Ok(self.store.read(&key).await?.map(|versioned| found(key, &versioned)))
+    }
+
+    /// All that lies under this kind's prefix, readable or not.
+    pub async fn find_all<R: Record>(&self) -> Result<Vec<Found<R>>, JournalError> {
+        let mut all: Vec<Found<R>> = Vec::new();
+        loop {
+            let after = all.last().map(|found| found.key.as_str());
+            let page = self.store.list(R::PREFIX, after, MAX_LIST).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page.into_iter().map(|(key, versioned)| found(key, &versioned)));
+        }
     }
 
     /// The records of this kind under `names` (at most the store's bound), in their order.
@@ -283,6 +311,15 @@ impl Batch {
         self.writes.push(Write::Delete(read.key.clone()));
     }
 
+    /// Writes over whatever had this revision, readable or not; without one, there must be nothing.
+    pub fn write_over<R: Record>(&mut self, name: &str, revision: Option<u64>, record: &R) {
+        match revision {
+            Some(revision) => self.unchanged_since::<R>(name, revision),
+            None => self.absent::<R>(name),
+        }
+        self.overwrite(name, record);
+    }
+
     /// Removes whatever lies under this name, also what cannot be read.
     pub fn erase<R: Record>(&mut self, name: &str) {
         self.writes.push(Write::Delete(format!("{}{name}", R::PREFIX)));
@@ -332,6 +369,15 @@ struct Incoming<R> {
 fn form<R: Record>(record: &R) -> Vec<u8> {
     serde_json::to_vec(&Outgoing { v: R::VERSION, record })
         .expect("records are plain structures with string keys, which JSON can always hold")
+}
+
+fn found<R: Record>(key: String, versioned: &Versioned) -> Found<R> {
+    let revision = versioned.revision;
+    match parse(key.clone(), versioned) {
+        Ok(Entry { record, .. }) => Found { key, revision, record: Ok(record) },
+        Err(JournalError::Unreadable { why, .. }) => Found { key, revision, record: Err(why) },
+        Err(other) => Found { key, revision, record: Err(other.to_string()) },
+    }
 }
 
 fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {

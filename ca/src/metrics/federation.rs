@@ -4,7 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use prometheus::{GaugeVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Label sets stay closed: at most 32 domains, and the words of `federation`.
 #[derive(Clone)]
@@ -13,6 +13,7 @@ pub struct Federation {
     pub requests: IntCounterVec,
     refreshes: IntCounterVec,
     fetched: GaugeVec,
+    passed_over: IntGaugeVec,
 }
 
 impl Federation {
@@ -43,11 +44,19 @@ impl Federation {
                 ),
                 &["trust_domain"],
             )?,
+            passed_over: IntGaugeVec::new(
+                Opts::new(
+                    "myelin_ca_federation_passed_over",
+                    "Federation records that lie in the store and are not believed, by reason.",
+                ),
+                &["reason"],
+            )?,
         };
         registry.register(Box::new(all.epoch.clone()))?;
         registry.register(Box::new(all.requests.clone()))?;
         registry.register(Box::new(all.refreshes.clone()))?;
         registry.register(Box::new(all.fetched.clone()))?;
+        registry.register(Box::new(all.passed_over.clone()))?;
         Ok(all)
     }
 
@@ -57,6 +66,12 @@ impl Federation {
 
     pub fn fetched(&self, trust_domain: &str, at: u64) {
         self.fetched.with_label_values(&[trust_domain]).set(at as f64);
+    }
+
+    /// The reasons of all that is passed over now.
+    pub fn passed_over(&self, reasons: impl Iterator<Item = &'static str>) {
+        self.passed_over.reset();
+        reasons.for_each(|reason| self.passed_over.with_label_values(&[reason]).inc());
     }
 
     /// A domain that is no longer federated.
@@ -69,5 +84,6 @@ impl Federation {
         self.requests.with_label_values(&["200"]);
         self.refreshed("b.example", "changed");
         self.fetched("b.example", 0);
+        self.passed_over(["unlisted"].into_iter());
     }
 }

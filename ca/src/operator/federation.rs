@@ -13,8 +13,10 @@ use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, UnixSeconds};
-use crate::federation::{self, AddRequest, FederationError, Outcome, RefreshError};
-use crate::journal::{FailureRecord, FederationRecord, Journal};
+use crate::federation::{
+    self, AddRequest, FederationError, Outcome, PassedOver, RefreshError, Roll,
+};
+use crate::journal::{FailureRecord, FederationRecord};
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,7 +38,11 @@ pub enum FederationAnswer {
         done: String,
         federation: Option<FederationLine>,
     },
-    List(Vec<FederationLine>),
+    List {
+        federations: Vec<FederationLine>,
+        /// What lies in the store and is not believed.
+        passed_over: Vec<PassedOverLine>,
+    },
     Show {
         federation: FederationLine,
         roots: Vec<String>,
@@ -62,6 +68,14 @@ pub struct FederationLine {
     pub now: UnixSeconds,
 }
 
+/// A record of the store that nobody is told of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PassedOverLine {
+    pub name: String,
+    pub reason: String,
+    pub why: String,
+}
+
 /// Why a question about federation is not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum FederationAskError {
@@ -73,21 +87,21 @@ pub enum FederationAskError {
 
 /// Answers one question.
 pub(super) async fn answer(
-    journal: &Journal,
-    own: &TrustDomain,
+    roll: &Roll,
     now: UnixSeconds,
     ask: FederationAsk,
 ) -> Result<FederationAnswer, FederationAskError> {
     match ask {
-        FederationAsk::Add(request) => add(journal, own, now, &request).await,
+        FederationAsk::Add(request) => add(roll, now, &request).await,
         FederationAsk::List => {
-            let all = federation::list(journal).await?;
-            Ok(FederationAnswer::List(
-                all.iter().map(|(domain, record)| line(domain, record, now)).collect(),
-            ))
+            let view = roll.view().await?;
+            let lines = view.members.iter().map(|(domain, it)| line(domain, &it.record, now));
+            let federations = lines.collect();
+            let passed_over = view.passed_over.into_iter().map(Into::into).collect();
+            Ok(FederationAnswer::List { federations, passed_over })
         }
         FederationAsk::Show(name) => {
-            let (domain, entry) = federation::find(journal, &name).await?;
+            let (domain, entry) = federation::find(roll, &name).await?;
             let bundle = bundle(&domain, &entry.record);
             let roots = bundle.iter().flat_map(|b| b.root_ids()).map(|id| id.to_string());
             Ok(FederationAnswer::Show {
@@ -97,50 +111,49 @@ pub(super) async fn answer(
             })
         }
         FederationAsk::Refresh(name) => {
-            let (domain, _) = federation::find(journal, &name).await?;
-            let done = match federation::refresh(journal, &domain, &clock(now)).await {
+            let (domain, _) = federation::find(roll, &name).await?;
+            let done = match federation::refresh(roll, &domain, &clock(now)).await {
                 Ok(outcome) => format!("{domain}: {}", said(outcome)),
                 Err(error) => {
                     return Err(FederationAskError::Refresh { trust_domain: domain, error });
                 }
             };
-            shown(journal, &domain, now, done).await
+            shown(roll, &domain, now, done).await
         }
         FederationAsk::Remove(name) => {
-            let domain = federation::remove(journal, &name).await?;
-            audit("federation_removed", &domain, "");
-            let done = format!("{domain} is federated no longer; its connections end in seconds");
+            federation::remove(roll, &name).await?;
+            audit("federation_removed", &name, "");
+            let done = format!("{name} is federated no longer; its connections end in seconds");
             Ok(FederationAnswer::Done { done, federation: None })
         }
     }
 }
 
 async fn add(
-    journal: &Journal,
-    own: &TrustDomain,
+    roll: &Roll,
     now: UnixSeconds,
     request: &AddRequest,
 ) -> Result<FederationAnswer, FederationAskError> {
-    let domain = federation::add(journal, own, request, now).await?;
-    audit("federation_added", &domain, &request.url);
-    let first = match federation::refresh(journal, &domain, &clock(now)).await {
+    let domain = federation::add(roll, request, now).await?;
+    audit("federation_added", domain.as_str(), &request.url);
+    let first = match federation::refresh(roll, &domain, &clock(now)).await {
         Ok(outcome) => said(outcome),
         Err(error) => format!("not fetched yet ({}), will be tried again: {error}", error.word()),
     };
-    shown(journal, &domain, now, format!("{domain} is federated; {first}")).await
+    shown(roll, &domain, now, format!("{domain} is federated; {first}")).await
 }
 
-fn audit(outcome: &str, trust_domain: &TrustDomain, url: &str) {
-    tracing::info!(target: "audit", outcome, %trust_domain, url, "federation changed");
+fn audit(outcome: &str, trust_domain: &str, url: &str) {
+    tracing::info!(target: "audit", outcome, trust_domain, url, "federation changed");
 }
 
 async fn shown(
-    journal: &Journal,
+    roll: &Roll,
     domain: &TrustDomain,
     now: UnixSeconds,
     done: String,
 ) -> Result<FederationAnswer, FederationAskError> {
-    let (domain, entry) = federation::find(journal, domain.as_str()).await?;
+    let (domain, entry) = federation::find(roll, domain.as_str()).await?;
     let federation = Some(line(&domain, &entry.record, now));
     Ok(FederationAnswer::Done { done, federation })
 }
@@ -209,11 +222,27 @@ impl fmt::Display for FederationLine {
     }
 }
 
+impl From<PassedOver> for PassedOverLine {
+    fn from(it: PassedOver) -> Self {
+        Self { name: it.name(), reason: it.word.to_owned(), why: it.why }
+    }
+}
+
+impl fmt::Display for PassedOverLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, reason, why } = self;
+        write!(f, "{name}  NOT BELIEVED ({reason}): {why}")
+    }
+}
+
 impl fmt::Display for FederationAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done { done, .. } => writeln!(f, "{done}"),
-            Self::List(lines) => lines.iter().try_for_each(|line| writeln!(f, "{line}")),
+            Self::List { federations, passed_over } => {
+                federations.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+                passed_over.iter().try_for_each(|it| writeln!(f, "{it}"))
+            }
             Self::Show { federation, roots, pem } => {
                 writeln!(f, "{federation}")?;
                 if let Some(id) = &federation.endpoint_spiffe_id {

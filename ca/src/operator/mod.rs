@@ -24,7 +24,9 @@ mod federation;
 mod issuer;
 mod revoke;
 
-pub use federation::{FederationAnswer, FederationAsk, FederationAskError, FederationLine};
+pub use federation::{
+    FederationAnswer, FederationAsk, FederationAskError, FederationLine, PassedOverLine,
+};
 pub use issuer::{
     Imported, IssuerAnswer, IssuerAsk, IssuerError, IssuerLine, IssuerStatus, Issuers, RequestLine,
     RequestMade, RootKey,
@@ -153,7 +155,7 @@ pub enum OperatorError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error(
-        "no server runs on this data directory; start it (`myelin-ca serve`), then ask again: it alone hears acknowledgements and tells the sidecars"
+        "no server runs on this data directory; start it (`myelin-ca serve`), then ask again: it alone hears the sidecars and tells them"
     )]
     NeedsServer,
 }
@@ -162,6 +164,10 @@ pub enum OperatorError {
 pub async fn answer_running(authority: &Authority, ask: Ask) -> Result<Answer, OperatorError> {
     match ask {
         Ask::Rotate(ask) => Ok(Answer::Rotated(rotate::rotate(authority, ask).await?)),
+        Ask::Federation(ask) => {
+            let now = authority.clock().seconds();
+            Ok(Answer::Federation(federation::answer(authority.roll(), now, ask).await?))
+        }
         other => {
             let now = authority.clock().seconds();
             answer(authority.journal(), &authority.bundle(), now, other).await
@@ -195,10 +201,6 @@ pub async fn answer(
         Ask::UndoRevocation(number) => {
             Ok(Answer::Undone(revoke::undo(journal, now, number).await?))
         }
-        Ask::Federation(ask) => {
-            let own = bundle.trust_domain();
-            Ok(Answer::Federation(federation::answer(journal, own, now, ask).await?))
-        }
         Ask::CreateEntry(asked) => {
             Ok(Answer::Entry(entries::create(journal, bundle, now, &asked).await?))
         }
@@ -214,7 +216,7 @@ pub async fn answer(
         Ask::Log(ask) => Ok(Answer::Log(log::answer(journal, &ask).await?)),
         Ask::ShowEntry(name) => Ok(Answer::Entry(registration::show(journal, &name).await?)),
         Ask::DeleteEntry(name) => Ok(Answer::Entry(entries::delete(journal, &name).await?)),
-        Ask::Rotate(_) => Err(OperatorError::NeedsServer),
+        Ask::Rotate(_) | Ask::Federation(_) => Err(OperatorError::NeedsServer),
         Ask::ShowBundle => Ok(Answer::Bundle(BundleShown {
             trust_domain: bundle.trust_domain().to_string(),
             generation: bundle.generation(),

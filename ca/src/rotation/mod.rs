@@ -11,6 +11,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -163,6 +164,11 @@ impl Rotation {
 
     pub fn replica(&self) -> &ReplicaId {
         &self.home.replica
+    }
+
+    /// Where another file lies beside the pin of this replica.
+    pub fn beside_pin(&self, name: &str) -> PathBuf {
+        self.home.pin.path().with_file_name(name)
     }
 
     /// Where the ladder stands.

@@ -5,14 +5,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use myelin_identity::bundle::SignedStep;
 
 use super::RotationError;
+use crate::datadir;
 use crate::journal::BundleRecord;
 
 /// Where the anchor lies.
@@ -47,22 +47,7 @@ impl Pin {
     pub(super) fn write(&self, step: &SignedStep) -> Result<(), RotationError> {
         let bytes = serde_json::to_vec(&BundleRecord::from(step))
             .expect("a record is a plain structure, which JSON can always hold");
-        let fresh = self.path.with_extension("new");
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &self.path)?;
-            match self.path.parent() {
-                Some(parent) => File::open(parent)?.sync_all(),
-                None => Ok(()),
-            }
-        })();
-        written.map_err(|cause| RotationError::Pin { path: self.path.clone(), cause })
+        datadir::replace(&self.path, &bytes)
+            .map_err(|cause| RotationError::Pin { path: self.path.clone(), cause })
     }
 }

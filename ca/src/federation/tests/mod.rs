@@ -5,16 +5,19 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod forged;
+
 use std::sync::Arc;
 
-use myelin_identity::bundle::{MAX_FOREIGN, TrustBundle};
+use myelin_identity::bundle::{ForeignBundles, MAX_FOREIGN, TrustBundle};
 use myelin_identity::id::TrustDomain;
+use myelin_identity::seal::SealKey;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 
 use super::judge::{Verdict, judge, record};
 use super::*;
-use crate::journal::{EndpointProfile, ForeignRecord};
+use crate::journal::{EndpointProfile, ForeignRecord, Journal};
 use crate::store::embedded::Embedded;
 
 /// 2027-01-15T08:00:00Z
@@ -64,10 +67,22 @@ fn request() -> AddRequest {
     }
 }
 
-fn journal() -> (tempfile::TempDir, Journal) {
+/// A replica of our CA on a store of its own.
+fn replica() -> (tempfile::TempDir, Roll) {
     let directory = tempfile::tempdir().unwrap();
     let store = Embedded::open(&directory.path().join("store.redb")).unwrap();
-    (directory, Journal::new(Arc::new(store)))
+    let roll = at(&directory, &Journal::new(Arc::new(store)), "federation.pin");
+    (directory, roll)
+}
+
+/// One on a store that is there, with its own pin.
+fn at(directory: &tempfile::TempDir, journal: &Journal, pin: &str) -> Roll {
+    let key = SealKey::from_bytes([7; 32]);
+    Roll::open(journal.clone(), own(), key, directory.path().join(pin)).unwrap()
+}
+
+async fn told(roll: &Roll) -> ForeignBundles {
+    roll.view().await.unwrap().set().unwrap()
 }
 
 #[test]
@@ -164,10 +179,10 @@ fn a_document_is_taken_only_if_it_goes_forward() {
 
 #[tokio::test]
 async fn set_and_epoch_move_together_and_only_with_a_change() {
-    let (_directory, journal) = journal();
-    assert_eq!(read_set(&journal).await.unwrap().epoch(), 0);
-    add(&journal, &own(), &request(), NOW).await.unwrap();
-    let set = read_set(&journal).await.unwrap();
+    let (_directory, roll) = replica();
+    assert_eq!(told(&roll).await.epoch(), 0);
+    add(&roll, &request(), NOW).await.unwrap();
+    let set = told(&roll).await;
     assert_eq!((set.epoch(), set.bundles().len()), (1, 1));
     assert_eq!(set.bundles()[0].bundle.generation(), 4);
     // A failed fetch touches neither set nor epoch.
@@ -179,36 +194,36 @@ async fn set_and_epoch_move_together_and_only_with_a_change() {
         url: "https://127.0.0.1:1/".to_owned(),
         ..request()
     };
-    let domain = add(&journal, &own(), &closed, NOW).await.unwrap();
-    let failed = refresh(&journal, &domain, &clock).await.unwrap_err();
+    let domain = add(&roll, &closed, NOW).await.unwrap();
+    let failed = refresh(&roll, &domain, &clock).await.unwrap_err();
     assert_eq!(failed.word(), "unreachable");
-    let (_, entry) = find(&journal, "c.example").await.unwrap();
+    let (_, entry) = find(&roll, "c.example").await.unwrap();
     assert_eq!(entry.record.failure.unwrap().attempts, 1);
-    let set = read_set(&journal).await.unwrap();
+    let set = told(&roll).await;
     assert_eq!((set.epoch(), set.bundles().len()), (2, 2));
     // Removal is a change, and final.
-    remove(&journal, "b.example").await.unwrap();
-    let set = read_set(&journal).await.unwrap();
+    remove(&roll, "b.example").await.unwrap();
+    let set = told(&roll).await;
     assert_eq!((set.epoch(), set.bundles().len()), (3, 1));
-    assert!(matches!(remove(&journal, "b.example").await, Err(FederationError::Unknown(_))));
+    assert!(matches!(remove(&roll, "b.example").await, Err(FederationError::Unknown(_))));
 }
 
 #[tokio::test]
 async fn our_own_domain_one_twice_and_one_too_many_are_refused() {
-    let (_directory, journal) = journal();
+    let (_directory, roll) = replica();
     let ours = AddRequest { trust_domain: "a.example".to_owned(), ..request() };
-    let refused = add(&journal, &own(), &ours, NOW).await;
+    let refused = add(&roll, &ours, NOW).await;
     assert!(matches!(refused, Err(FederationError::OwnDomain(_))), "{refused:?}");
     let nameless = AddRequest { trust_domain: "B.example".to_owned(), ..request() };
-    let refused = add(&journal, &own(), &nameless, NOW).await;
+    let refused = add(&roll, &nameless, NOW).await;
     assert!(matches!(refused, Err(FederationError::Name { .. })), "{refused:?}");
     for n in 0..MAX_FOREIGN {
         let one = AddRequest { trust_domain: format!("d{n}.example"), ..request() };
-        add(&journal, &own(), &one, NOW).await.unwrap();
+        add(&roll, &one, NOW).await.unwrap();
     }
     let twice = AddRequest { trust_domain: "d0.example".to_owned(), ..request() };
-    let refused = add(&journal, &own(), &twice, NOW).await;
+    let refused = add(&roll, &twice, NOW).await;
     assert!(matches!(refused, Err(FederationError::Known(_))), "{refused:?}");
-    let refused = add(&journal, &own(), &request(), NOW).await;
+    let refused = add(&roll, &request(), NOW).await;
     assert!(matches!(refused, Err(FederationError::Flag { .. })), "{refused:?}");
 }
