@@ -124,7 +124,7 @@ impl Callers {
     }
 
     fn note_refusal(&self, caller: Caller) {
-        if let Some(left_out) = self.refused.now() {
+        if let Some(left_out) = self.refused.now(caller.uid) {
             tracing::warn!(
                 uid = caller.uid,
                 gid = caller.gid,

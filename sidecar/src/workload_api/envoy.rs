@@ -1,17 +1,24 @@
 //! Envoy's secret discovery (SDS v3, state of the world): the workload's certificate under
 //! `default` or its SPIFFE ID, the roots under `ROOTCA` or the trust domain's ID, those of a foreign
-//! domain under that one's ID, and all of them, each for its own names, under `ALL`. Called by the
-//! gRPC server through `door`.
+//! domain under that one's ID, and all of them, each for its own names, under `ALL`. A foreign domain
+//! that is not federated, or is no longer, has the root of nobody: its stream goes on with the
+//! rest. Called by the gRPC server through `door`.
 //!
-//! Never: sends what was not asked for, or sends again what a proxy has refused before there is
-//! something else to send.
+//! Never: sends what was not asked for, leaves a proxy with roots that no longer count, or sends
+//! again what it has refused before there is something else to send.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
+use myelin_identity::id::TrustDomain;
 use myelin_identity::pem;
 use prost::Message as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,6 +79,7 @@ impl Secrets {
         &self,
         mut requests: Streaming<DiscoveryRequest>,
         sender: &mpsc::Sender<Result<DiscoveryResponse, Status>>,
+        uid: u32,
     ) -> Result<(), Status> {
         let mut changes = self.desk.sources.changes();
         let mut conversation = Conversation::default();
@@ -80,6 +88,7 @@ impl Secrets {
                 && let Some(offer) = self.desk.news(&mut conversation.told, Offer::version)?
             {
                 let answer = conversation.answer(&offer)?;
+                self.say_strangers(&conversation, &offer, uid);
                 self.desk.metrics.workload_answer(WorkloadCall::Sds, "served");
                 if sender.send(Ok(answer)).await.is_err() {
                     return Ok(());
@@ -89,7 +98,7 @@ impl Secrets {
                 request = requests.next() => match request {
                     Some(request) => {
                         if let Some(said) = conversation.note(request?)? {
-                            self.complained(&said);
+                            self.complained(&said, uid);
                         }
                     }
                     None => return Ok(()),
@@ -101,10 +110,27 @@ impl Secrets {
         }
     }
 
-    fn complained(&self, said: &str) {
-        self.desk.metrics.workload_answer(WorkloadCall::Sds, "nack");
-        if let Some(left_out) = self.desk.said.complaints.now() {
+    /// Otherwise a mistyped domain would look like one whose peers are all refused.
+    fn say_strangers(&self, conversation: &Conversation, offer: &Offer, uid: u32) {
+        let mut strangers = conversation.names.iter().filter_map(|name| stranger(name, offer));
+        if let Some(first) = strangers.next()
+            && let Some(left_out) = self.desk.said.strangers.now(uid)
+        {
             tracing::warn!(
+                uid,
+                trust_domain = %first,
+                left_out,
+                "workload API: a proxy asks for the roots of a domain with which there is no \
+                 federation; it is given the root of nobody"
+            );
+        }
+    }
+
+    fn complained(&self, said: &str, uid: u32) {
+        self.desk.metrics.workload_answer(WorkloadCall::Sds, "nack");
+        if let Some(left_out) = self.desk.said.complaints.now(uid) {
+            tracing::warn!(
+                uid,
                 said,
                 left_out,
                 "workload API: a proxy did not take over its certificate"
@@ -167,12 +193,13 @@ impl SecretDiscoveryService for Secrets {
         let (sender, answers) = mpsc::channel(ANSWERS_QUEUED);
         let secrets = self.clone();
         tokio::spawn(async move {
-            let _place = place;
-            if let Err(status) = secrets.converse(request.into_inner(), &sender).await {
+            let uid = place.uid;
+            if let Err(status) = secrets.converse(request.into_inner(), &sender, uid).await {
                 secrets.desk.metrics.workload_answer(WorkloadCall::Sds, word(&status));
                 // A proxy that has left does not need to know.
                 let _ = sender.send(Err(status)).await;
             }
+            drop(place);
         });
         Ok(Response::new(ReceiverStream::new(answers)))
     }
@@ -210,6 +237,13 @@ fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
             trusted_ca,
             custom_validator_config: None,
         })
+    } else if stranger(name, offer).is_some() {
+        let nobody = NOBODY.clone();
+        let pem = nobody.ok_or_else(|| Status::internal("no root of nobody could be made"))?;
+        Type::ValidationContext(CertificateValidationContext {
+            trusted_ca: inline(pem),
+            custom_validator_config: None,
+        })
     } else {
         let id = svid.id();
         let domains: Vec<String> = all().map(|roots| format!("`{}`", roots.name())).collect();
@@ -222,6 +256,25 @@ fn secret(name: &str, offer: &Offer) -> Result<Any, Status> {
     let secret = Secret { name: name.to_owned(), r#type: Some(r#type) };
     Ok(Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() })
 }
+
+/// The trust domain of a name that is one's, if its roots are not offered.
+fn stranger(name: &str, offer: &Offer) -> Option<TrustDomain> {
+    let domain = TrustDomain::parse(name.strip_prefix("spiffe://")?).ok()?;
+    let held = |roots: &Roots| roots.trust_domain == domain;
+    let is_offered = held(&offer.own()) || offer.foreign.iter().any(held);
+    (!is_offered).then_some(domain)
+}
+
+/// A root whose key was dropped when it was made. A proxy takes over no context without a root, and
+/// would go on with those that it has.
+static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "nobody: there is no federation");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).ok()?;
+    Some(pem::encode("CERTIFICATE", params.self_signed(&key).ok()?.der()))
+});
 
 fn inline(text: String) -> Option<DataSource> {
     Some(DataSource { inline_bytes: text.into_bytes() })

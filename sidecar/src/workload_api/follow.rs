@@ -40,10 +40,13 @@ pub(super) struct Desk {
 pub(super) struct SaidSeldom {
     served: Seldom,
     pub(super) complaints: Seldom,
+    pub(super) strangers: Seldom,
 }
 
 /// A running stream: counted while it lives.
 pub(super) struct Place {
+    /// Whose it is.
+    pub(super) uid: u32,
     metrics: Arc<Metrics>,
     call: WorkloadCall,
     _permit: OwnedSemaphorePermit,
@@ -69,7 +72,7 @@ impl Desk {
             Ok((caller, permit))
         });
         let (caller, permit) = admitted.inspect_err(|status| self.refused(call, status))?;
-        if let Some(left_out) = self.said.served.now() {
+        if let Some(left_out) = self.said.served.now(caller.uid) {
             tracing::info!(
                 uid = caller.uid,
                 gid = caller.gid,
@@ -80,7 +83,8 @@ impl Desk {
             );
         }
         self.metrics.workload_streams(call, 1);
-        Ok(Place { metrics: Arc::clone(&self.metrics), call, _permit: permit })
+        let metrics = Arc::clone(&self.metrics);
+        Ok(Place { uid: caller.uid, metrics, call, _permit: permit })
     }
 
     pub(super) fn refused(&self, call: WorkloadCall, status: &Status) {

@@ -5,10 +5,12 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt;
+use myelin_lab::{Proc, Stream};
 use myelin_tests::ca::Ca;
 use myelin_tests::federation::{federate, flags};
 use myelin_tests::forge::Forge;
@@ -17,7 +19,7 @@ use myelin_tests::{Mesh, Options, Spec, Workload};
 use spiffe::{TrustDomain, X509Context};
 
 use crate::envoy::{CLIENT_ID, PARTNER_ID, PORT, SOON, behind_envoy, envoy, served_to};
-use crate::stage::{connect, offering, python, socket};
+use crate::stage::{LIFETIME_SECONDS, connect, offering, python, socket};
 
 const B: &str = "b.test";
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -31,7 +33,11 @@ struct Stage {
 impl Stage {
     /// The sidecar's file names the other domain; its CA does not know it yet.
     async fn set(shape: impl FnOnce(Spec) -> Spec) -> Result<Option<Self>> {
-        let options = Options { ca_flags: flags(), ..Options::default() };
+        Self::set_for(Options::default(), shape).await
+    }
+
+    async fn set_for(options: Options, shape: impl FnOnce(Spec) -> Spec) -> Result<Option<Self>> {
+        let options = Options { ca_flags: flags(), ..options };
         let Some(mesh) = Mesh::start(options).await? else { return Ok(None) };
         let b_ca = Ca::start_with(mesh.pod_of_ca("b-ca")?, B, mesh.dir(), HOUR, &flags()).await?;
         let mut spec = shape(offering(&mesh, "web", &[], "sds = true"));
@@ -138,5 +144,67 @@ async fn an_envoy_that_asks_for_one_foreign_domain_lets_in_nobody_else() -> Resu
     .await
     .with_context(|| process.last_words())?;
     ensure!(served_to(&client, &ours, &pod, at).await.is_err(), "roots that were not asked for");
+    stage.part().await?;
+    eventually("the partner is out", SOON, async || {
+        Ok(served_to(&partner, &ours, &pod, at).await.is_err())
+    })
+    .await?;
+    let metrics = stage.web.metrics().await?;
+    let nack = [("call", "sds"), ("outcome", "nack")];
+    ensure!(metrics.sum("myelin_workload_api_answers_total", &nack) == 0.0, "Envoy complained");
+    Ok(())
+}
+
+/// The SHA-256 of certificate and foreign root, in each answer so far.
+fn answers(client: &Proc) -> Result<Vec<(String, String)>> {
+    let said = client.text(Stream::Out);
+    let lines = said.lines().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["answer", "default", leaf, "spiffe://b.test", root] = words[..] else {
+            bail!("{line}: not what was asked for")
+        };
+        Ok((leaf.to_owned(), root.to_owned()))
+    });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn a_stream_whose_foreign_domain_is_gone_loses_its_roots_and_goes_on_rotating() -> Result<()>
+{
+    let options = Options::lifetime(LIFETIME_SECONDS);
+    let Some(stage) = Stage::set_for(options, |spec| spec).await? else { return Ok(()) };
+    stage.federate().await?;
+    eventually("the bundle is held", SOON, async || {
+        Ok(stage.web.metrics().await?.sum("myelin_foreign_bundles", &[]) > 0.5)
+    })
+    .await?;
+    let socket = socket(&stage.mesh, "web");
+    let names = ["sds", "default", "spiffe://b.test"];
+    let client = python(&stage.web.pod, &stage.mesh, &names, &socket)?.spawn()?;
+    let genuine = Forge::of(&stage.b_ca).await?.bundle()?;
+    let genuine = genuine.root_ids().next().context("a root")?.to_string();
+    eventually("an answer", SOON, async || Ok(!answers(&client)?.is_empty()))
+        .await
+        .with_context(|| client.last_words())?;
+    ensure!(answers(&client)?.iter().all(|(_, root)| *root == genuine), "other roots than its own");
+    stage.part().await?;
+    // Two rotations after the end, on the same stream.
+    eventually("it goes on rotating without them", SOON, async || {
+        ensure!(client.is_running(), "the stream has ended");
+        let after = answers(&client)?.into_iter().skip_while(|(_, root)| *root == genuine);
+        let leaves: Result<BTreeSet<String>> = after
+            .map(|(leaf, root)| {
+                ensure!(root != genuine, "the roots of a domain that is gone came back");
+                Ok(leaf)
+            })
+            .collect();
+        Ok(leaves?.len() >= 3)
+    })
+    .await
+    .with_context(|| client.last_words())?;
+    let metrics = stage.web.metrics().await?;
+    let refused = [("call", "sds"), ("outcome", "invalid_argument")];
+    ensure!(metrics.sum("myelin_workload_api_answers_total", &refused) == 0.0);
+    ensure!(stage.web.log()?.contains("it is given the root of nobody"), "nobody said so");
     Ok(())
 }
