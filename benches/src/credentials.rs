@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
+use myelin_identity::log::{LOG_OID, LogKey, named_log_extension};
 use myelin_sidecar::addr::Clock;
 use myelin_sidecar::tls::Configs;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    SanType,
 };
 use rustls::NamedGroup;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -50,14 +52,28 @@ pub struct Sides {
 }
 
 impl Domain {
+    /// Without logs: what a peer shows of them is not asked for.
     pub fn new() -> Self {
+        Self::naming(None)
+    }
+
+    /// Its intermediate names the first log, its root the second.
+    pub fn logged(issuing: &LogKey, root: &LogKey) -> Self {
+        Self::naming(Some((issuing, root)))
+    }
+
+    fn naming(logs: Option<(&LogKey, &LogKey)>) -> Self {
+        let names =
+            |log: &LogKey| CustomExtension::from_oid_content(&LOG_OID, named_log_extension(log));
         let root_key = key();
-        let root_params = authority("root", IsCa::Ca(BasicConstraints::Unconstrained));
+        let mut root_params = authority("root", IsCa::Ca(BasicConstraints::Unconstrained));
+        root_params.custom_extensions.extend(logs.map(|(_, root)| names(root)));
         let root = root_params.self_signed(&root_key).expect(RCGEN).into();
         let root_issuer = Issuer::new(root_params, root_key);
 
         let issuing_key = key();
-        let params = authority("issuing", IsCa::Ca(BasicConstraints::Constrained(0)));
+        let mut params = authority("issuing", IsCa::Ca(BasicConstraints::Constrained(0)));
+        params.custom_extensions.extend(logs.map(|(issuing, _)| names(issuing)));
         let intermediate = params.signed_by(&issuing_key, &root_issuer).expect(RCGEN).into();
         let issuer = Issuer::new(params, issuing_key);
 

@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod handshake;
 pub mod issuance;
 pub mod mesh;
+pub mod proofs;
 pub mod traffic;
 
 /// Benches run on the allocator that the sidecar runs on.

@@ -19,6 +19,7 @@ use myelin_benches::ROUNDS;
 use myelin_benches::credentials::{Domain, NOW, Sides};
 use myelin_benches::handshake as in_memory;
 use myelin_benches::mesh::Crossing;
+use myelin_benches::proofs::{Court, Logged, Proven};
 use myelin_benches::traffic::Traffic;
 use myelin_identity::UnixTime;
 use myelin_identity::bundle::TrustBundle;
@@ -87,6 +88,34 @@ fn remembered(presented: Presented) -> Presented {
     presented
 }
 
+/// As many judges as rounds, none of which has seen the peer; or one that has.
+fn proven(cosignatures: u8, known: bool) -> (Logged, Proven, Vec<Court>) {
+    let logged = Logged::new(cosignatures);
+    let peer = logged.svid("web");
+    // What the crypto library sets up at its first use is not the judge's.
+    logged.judged(&logged.court(), &peer);
+    let courts: Vec<Court> = match known {
+        false => (0..ROUNDS).map(|_| logged.court()).collect(),
+        true => vec![logged.court()],
+    };
+    if known {
+        logged.judged(&courts[0], &peer);
+    }
+    (logged, peer, courts)
+}
+
+#[library_benchmark]
+#[bench::first_sight(args = (0, false), setup = proven)]
+#[bench::first_sight_2_witnesses(args = (2, false), setup = proven)]
+#[bench::remembered(args = (2, true), setup = proven)]
+fn proof(set: (Logged, Proven, Vec<Court>)) -> (Logged, Proven, Vec<Court>) {
+    let (logged, peer, courts) = &set;
+    for court in courts.iter().cycle().take(ROUNDS) {
+        black_box(logged.judged(court, peer));
+    }
+    set
+}
+
 /// Warm: buffers have grown and both workloads have been polled once.
 fn traffic(bytes: usize) -> Traffic {
     let mut traffic = Traffic::new(bytes);
@@ -132,7 +161,7 @@ fn recycle(mut crossing: Crossing) -> Crossing {
 
 library_benchmark_group!(
     name = hot_path;
-    benchmarks = handshake, verifier, remembered, relay, relay_bulk, connect, recycle
+    benchmarks = handshake, verifier, remembered, proof, relay, relay_bulk, connect, recycle
 );
 
 main!(

@@ -24,7 +24,7 @@ use super::{Fork, NotLogged};
 use crate::metrics::{Direction, Metrics};
 
 /// How many verified SVIDs are remembered: as many peers as `tls` remembers. An entry is about
-/// 150 bytes. When it is full it starts afresh: a peer that comes again is verified again.
+/// 360 bytes. When it is full it starts afresh: a peer that comes again is verified again.
 const REMEMBERED: usize = 1024;
 
 /// Checkpoints that wait to be compared with others of their log. A process that meets more new
