@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::TrustBundle;
+use myelin_identity::bundle::{SuccessionError, TrustBundle};
 use myelin_identity::issuance::{IssueResponse, Lineage};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,7 +23,7 @@ use super::issue::{Attempt, IssueError, Reason};
 use super::renew::{self, Schedule};
 use super::start::{Start, StartError};
 use super::store::{Issued, NoIdentity, Rejected, Snapshot, Store};
-use super::succession;
+use super::succession::{self, Unproven};
 use super::workload::Vouching;
 use crate::addr::Endpoint;
 use crate::metrics::Metrics;
@@ -193,6 +193,10 @@ impl<'a> Keeper<'a> {
                 }
                 self.learned = Some(found);
             }
+            Err(error @ Unproven::Succession(SuccessionError::Older { .. })) => tracing::warn!(
+                "{error}; if the CA was restored from a backup of before, remove the first line of \
+                 bundle.pem in the state directory and start again"
+            ),
             Err(error) => tracing::debug!("no way to other roots: {error}"),
         }
     }

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use myelin_identity::bundle::{BundleHash, SignedStep, SuccessionError, TrustBundle, follow};
+use myelin_identity::bundle::{
+    BundleHash, SignedStep, SuccessionError, TrustBundle, came_back, follow,
+};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{IssuanceError, proto, read_succession};
 use tokio::time::timeout;
@@ -44,12 +46,34 @@ pub(super) async fn confirm(
     held: &TrustBundle,
     announced: TrustBundle,
 ) -> Result<TrustBundle, Unproven> {
+    if only_rises(held, &announced) {
+        let generation = announced.generation();
+        if came_back(&ask(stub).await?, held, generation) {
+            return Ok(announced);
+        }
+        tracing::warn!(
+            generation,
+            held = held.generation(),
+            "the CA says a later generation of the roots that we hold, and its trust records do not \
+             lead there; the one that we hold stays"
+        );
+        return Ok(held.clone());
+    }
     if needs_no_vouching(held, &announced) {
         return Ok(announced);
     }
     let steps = ask(stub).await?;
     let found = follow(&steps, held.trust_domain(), held.hash(), held.generation())?;
     found.ok_or(Unproven::NotVouchedFor)
+}
+
+/// The roots are those that we hold, and only the generation is a later one: by the CA's word alone that
+/// would make each true bundle to come an older one, in the file as well. Where none is known (0), what
+/// the CA says is where it begins.
+fn only_rises(held: &TrustBundle, announced: &TrustBundle) -> bool {
+    announced.hash() == held.hash()
+        && held.generation() > 0
+        && announced.generation() > held.generation()
 }
 
 /// Nothing new is to be believed; what is older is passed over by whoever holds the newer. Or what we
@@ -104,6 +128,21 @@ mod tests {
 
     use super::*;
     use crate::credentials::testing::Root;
+
+    #[test]
+    fn a_later_generation_of_the_same_roots_is_looked_into_unless_none_is_known() {
+        let [root, other] = [Root::new(), Root::new()];
+        for (held, announced, expected) in [
+            (root.bundle(1), root.bundle(2), true),
+            (root.bundle(1), root.bundle(u64::MAX), true),
+            (root.bundle(0), root.bundle(7), false),
+            (root.bundle(2), root.bundle(2), false),
+            (root.bundle(2), root.bundle(1), false),
+            (root.bundle(1), root.bundle_with(&other, 2), false),
+        ] {
+            assert_eq!(only_rises(&held, &announced), expected, "{held:?} {announced:?}");
+        }
+    }
 
     #[test]
     fn a_root_s_log_is_added_on_the_ca_s_word_and_never_taken_back_on_it() {

@@ -24,7 +24,9 @@ pub use foreign::{
     TrustBundles,
 };
 pub use forms::{MAX_FORM_BYTES, SpiffeDocument};
-pub use succession::{MAX_STEPS, Rung, SignedStep, StepError, SuccessionError, TrustStep, follow};
+pub use succession::{
+    MAX_STEPS, Rung, SignedStep, StepError, SuccessionError, TrustStep, came_back, follow,
+};
 
 use std::fmt;
 use std::str::FromStr;

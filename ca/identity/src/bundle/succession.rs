@@ -201,6 +201,23 @@ pub fn follow(
     Ok((start + 1 < steps.len()).then(|| last.step.bundle.clone()))
 }
 
+/// Whether `steps` lead from `held`, by its very generation, to the same roots with this later one: a
+/// rotation was gone back from while nobody listened. A generation that nobody vouches for would make
+/// all true ones older than itself.
+pub fn came_back(steps: &[SignedStep], held: &TrustBundle, generation: u64) -> bool {
+    let is = |step: &SignedStep, generation| {
+        let bundle = &step.step.bundle;
+        bundle.generation() == generation
+            && bundle.hash() == held.hash()
+            && bundle.trust_domain() == held.trust_domain()
+    };
+    let start = steps.iter().position(|step| is(step, held.generation()));
+    let Some(way) = start.and_then(|start| steps.get(start..)) else { return false };
+    steps.len() <= MAX_STEPS
+        && way.windows(2).all(|pair| pair[1].follows(&pair[0].step).is_ok())
+        && way.last().is_some_and(|last| is(last, generation))
+}
+
 fn put(out: &mut Vec<u8>, part: &[u8]) {
     out.extend((part.len() as u64).to_be_bytes());
     out.extend(part);

@@ -94,6 +94,30 @@ fn whoever_holds_roots_that_came_back_is_not_led_to_those_that_were_given_up() {
 }
 
 #[test]
+fn generation_rises_over_roots_that_came_back_only_if_each_step_is_vouched_for() {
+    let (old, new, thief) = (root("old"), root("new"), root("thief"));
+    let first = next(None, &[&old], &old, Rung::Settled, &old);
+    let prepared = next(Some(&first), &[&old, &new], &old, Rung::Prepared, &old);
+    let aborted = next(Some(&prepared), &[&old], &old, Rung::Settled, &old);
+    let by_a_thief = next(Some(&prepared), &[&old], &old, Rung::Settled, &thief);
+    let mut higher = aborted.clone();
+    higher.step.bundle = TrustBundle::new(domain(), u64::MAX, vec![old.der.clone()]).unwrap();
+    let held = first.step.bundle.clone();
+    let rises = |steps: &[&SignedStep], generation| {
+        let steps: Vec<SignedStep> = steps.iter().map(|step| (*step).clone()).collect();
+        came_back(&steps, &held, generation)
+    };
+    assert!(rises(&[&first, &prepared, &aborted], 3));
+    assert!(!rises(&[&first, &prepared, &aborted], u64::MAX), "said, and not in the steps");
+    assert!(!rises(&[&first, &prepared, &higher], u64::MAX), "changed after it was signed");
+    assert!(!rises(&[&first, &prepared, &by_a_thief], 3));
+    assert!(!rises(&[&prepared, &aborted], 3), "they do not know what is held");
+    assert!(!rises(&[&first, &aborted], 3), "a step was left out");
+    assert!(!rises(&[&first, &prepared], 2), "other roots");
+    assert!(!rises(&[], 3));
+}
+
+#[test]
 fn forged_replayed_and_reordered_steps_are_refused() {
     let (old, new, thief) = (root("old"), root("new"), root("thief"));
     let steps = ladder(&old, &new);
