@@ -29,6 +29,8 @@ use crate::store::Commit;
 
 /// How much of a stranger's name is shown.
 const MAX_NAME_CHARACTERS: usize = 80;
+/// How much of what is wrong with a stranger's record is shown.
+const MAX_WHY_CHARACTERS: usize = 300;
 
 /// The foreign domains of one CA process. Cheap to clone.
 #[derive(Clone)]
@@ -165,7 +167,7 @@ impl Roll {
             return Judged { roll: held, wrong, lost };
         };
         match found.record {
-            Err(why) => Judged { roll: held, wrong: wrong("unreadable", why), lost },
+            Err(why) => Judged { roll: held, wrong: wrong("unreadable", shown(&why)), lost },
             Ok(roll) if !is_sealed(key, own, &roll) => {
                 let why = "the roll has no seal of this CA".to_owned();
                 Judged { roll: held, wrong: wrong("unsealed", why), lost }
@@ -231,8 +233,8 @@ impl View {
         let counts = self.roll.members.get(&name);
         let verdict = match (record, counts, entry::domain(&name)) {
             (_, None, _) => Err(("unlisted", "it is on no roll that this CA sealed".to_owned())),
-            (Err(why), ..) => Err(("unreadable", why)),
-            (_, _, Err(why)) => Err(("unreadable", why.to_string())),
+            (Err(why), ..) => Err(("unreadable", shown(&why))),
+            (_, _, Err(why)) => Err(("unreadable", shown(&why.to_string()))),
             (Ok(record), Some(counts), Ok(domain)) if what_counts(&name, &record) == *counts => {
                 Ok((domain, record))
             }
@@ -267,6 +269,11 @@ impl View {
         }
         Ok(ForeignBundles::new(self.roll.epoch, bundles)?)
     }
+}
+
+/// What a library says of bytes that a stranger wrote, which may repeat them: bounded, and in one line.
+pub(super) fn shown(why: &str) -> String {
+    why.chars().take(MAX_WHY_CHARACTERS).collect::<String>().escape_debug().to_string()
 }
 
 impl PassedOver {

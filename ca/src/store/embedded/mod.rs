@@ -161,7 +161,7 @@ impl Embedded {
     fn write_all(&self) {
         let mut alone = true;
         loop {
-            if !alone {
+            if !alone && !self.file.queue.fills_a_group() {
                 std::thread::sleep(GATHERING);
             }
             let Some(group) = self.file.queue.next_group() else { return };

@@ -63,6 +63,11 @@ impl Queue {
         (size > 0).then(|| line.waiting.drain(..size).collect())
     }
 
+    /// Whether as many wait as are written together.
+    pub(super) fn fills_a_group(&self) -> bool {
+        self.line().waiting.len() >= MAX_GROUP
+    }
+
     // Nothing in here panics halfway: each change is one push or drain.
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
@@ -87,9 +92,10 @@ mod tests {
         }
         assert!(matches!(queue.enter(waiting().0), Err(StoreError::Busy(MAX_WAITING))));
         for _ in 0..MAX_WAITING / MAX_GROUP {
+            assert!(queue.fills_a_group());
             assert_eq!(queue.next_group().unwrap().len(), MAX_GROUP);
         }
-        assert!(queue.next_group().is_none());
+        assert!(!queue.fills_a_group() && queue.next_group().is_none());
         assert_eq!(queue.enter(waiting().0).unwrap(), Place::First, "the writer had left");
     }
 }
