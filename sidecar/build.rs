@@ -2,8 +2,7 @@
 //! share (its messages live in `myelin-identity`), and the servers of the Workload API and of
 //! Envoy's secret discovery; and has the binary's relocations packed. Called by cargo.
 //!
-//! Never: generates a server of the CA, needs a `protoc` (or anything else that may be missing), writes
-//! outside `OUT_DIR`.
+//! Never: generates a server of the CA, needs a `protoc`, writes outside `OUT_DIR`.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -33,28 +33,25 @@ pub fn perform() -> Result<()> {
     // Thousands of connections at once, here and in the CA, which inherits it.
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let (options, show) = (&args.options, Show::new(args.options.json));
-    let mut figures = Vec::new();
-    if matches!(args.command, Command::Issuing | Command::All) {
-        figures.extend(issuing::measure(options, &show)?);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.context("no runtime")?;
-    figures.extend(runtime.block_on(measure(args.command, options, &show))?);
+    let figures = measure(args.command, options, &show)?;
     show.figures(&figures);
     Ok(())
 }
 
-async fn measure(command: Command, options: &Options, show: &Show) -> Result<Vec<Figure>> {
+/// `issuing` has a runtime of its own, on a CPU of its own; the others share one.
+fn measure(command: Command, options: &Options, show: &Show) -> Result<Vec<Figure>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("no runtime")?;
     match command {
-        // Done before, in a runtime of its own.
-        Command::Issuing => Ok(Vec::new()),
-        Command::Restart => restart::measure(options, show).await,
-        Command::Watches => watches::measure(options, show).await,
-        Command::Storm => storm::measure(options, show).await,
+        Command::Issuing => issuing::measure(options, show),
+        Command::Restart => runtime.block_on(restart::measure(options, show)),
+        Command::Watches => runtime.block_on(watches::measure(options, show)),
+        Command::Storm => runtime.block_on(storm::measure(options, show)),
         Command::All => {
-            let mut figures = watches::measure(options, show).await?;
-            figures.extend(storm::measure(options, show).await?);
-            figures.extend(restart::measure(options, show).await?);
+            let mut figures = issuing::measure(options, show)?;
+            figures.extend(runtime.block_on(watches::measure(options, show))?);
+            figures.extend(runtime.block_on(storm::measure(options, show))?);
+            figures.extend(runtime.block_on(restart::measure(options, show))?);
             Ok(figures)
         }
     }

@@ -126,8 +126,7 @@ impl Authority {
         let step = self.rotation.step();
         let generation = step.step.bundle.generation();
         let active = Hex(step.step.active.as_bytes().to_vec());
-        let Readable { entries, unreadable, .. } =
-            self.journal.all_readable::<AckRecord>("").await?;
+        let Readable { entries, unreadable } = self.journal.find_all::<AckRecord>("").await?.into();
         let stored: HashMap<String, AckRecord> =
             entries.into_iter().map(|entry| (entry.key, entry.record)).collect();
         let now = self.clock.seconds();

@@ -2,7 +2,8 @@
 //! anything: the gates of the root ladder open by time when all of that has ended, whatever the
 //! setting is today.
 //!
-//! Never: makes a gate open earlier because a record is missing or cannot be read.
+//! Never: makes a gate open earlier because a record cannot be read, or because a store in which
+//! somebody has issued says nothing of lives at all.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use super::Authority;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord,
+    Batch, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord, Readable,
     Record as _,
 };
 use crate::replica::ReplicaId;
@@ -53,11 +54,10 @@ pub(super) async fn state_lives(
 
 /// Whether somebody has issued from this store who stated nothing: a version of before this record.
 async fn whoever_was_before(journal: &Journal) -> Result<bool, JournalError> {
-    let stated = journal.page_readable::<LivesRecord>("", None).await?;
-    if stated.last.is_some() {
+    if !journal.page_found::<LivesRecord>("", None).await?.is_empty() {
         return Ok(false);
     }
-    Ok(journal.page_readable::<IssuedRecord>("", None).await?.last.is_some())
+    Ok(!journal.page_found::<IssuedRecord>("", None).await?.is_empty())
 }
 
 /// Whether an SVID may end before one that was issued earlier to the same host.
@@ -81,10 +81,11 @@ impl Authority {
             return Ok(found);
         }
         loop {
-            let page = self.journal.page_readable::<HeldRecord>("", after.as_deref()).await?;
-            let Some(last) = page.last else { return Ok(found) };
-            after = Some(last);
-            for held in page.entries.iter().filter(|held| held.record.not_after > now) {
+            let page = self.journal.page_found::<HeldRecord>("", after.as_deref()).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some(last.key.clone());
+            let Readable { entries, .. } = page.into();
+            for held in entries.iter().filter(|held| held.record.not_after > now) {
                 let name = held.key.trim_start_matches(HeldRecord::PREFIX);
                 let name = name.split('/').next().unwrap_or(name);
                 let host: Hex = name.parse().unwrap_or_else(|()| Hex::empty());
@@ -103,7 +104,7 @@ impl Authority {
 
     /// Of every replica that this store has known.
     pub(super) async fn lives(&self) -> Result<Vec<LivesRecord>, JournalError> {
-        let stated = self.journal.all_readable::<LivesRecord>("").await?;
+        let stated: Readable<LivesRecord> = self.journal.find_all("").await?.into();
         let own = LivesRecord::new(self.settings.lifetimes.longest.as_secs());
         let unknown = stated.unreadable.iter().map(|_| LivesRecord::new(MAX_LIFETIME.as_secs()));
         let read = stated.entries.into_iter().map(|entry| entry.record);

@@ -11,7 +11,7 @@ use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
     AckRecord, AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord,
-    Hex, HostRecord, IssuedRecord, JournalError, LineageRecord, Record, TokenRecord,
+    Hex, HostRecord, IssuedRecord, JournalError, LineageRecord, Readable, Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -146,10 +146,11 @@ impl Authority {
         let (mut gone, mut after) = (0, None::<String>);
         loop {
             // What cannot be read stays where it is, and keeps nothing else from going.
-            let page = self.journal.page_readable::<R>("", after.as_deref()).await?;
-            let Some(last) = page.last else { return Ok(gone) };
-            after = Some(last);
-            let read = page.entries.iter();
+            let page = self.journal.page_found::<R>("", after.as_deref()).await?;
+            let Some(last) = page.last() else { return Ok(gone) };
+            after = Some(last.key.clone());
+            let Readable { entries, .. } = page.into();
+            let read = entries.iter();
             let over: Vec<&Entry<R>> = read.filter(|entry| ended(&entry.record)).collect();
             for over in over.chunks(BATCH) {
                 gone += self.remove(over.iter().copied()).await?;

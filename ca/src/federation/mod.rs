@@ -5,8 +5,9 @@
 //! Every change of that set and its epoch are one commit, so that all replicas tell the same; what
 //! counts of it is under a seal, so that whoever can write the store adds nobody (`roll`).
 //!
-//! Never: believes a record that no CA of this store put on the roll, trusts a bundle for another domain than the one it was fetched for, takes a sequence that
-//! goes back, or drops the last good bundle because an endpoint fails.
+//! Never: believes a record that no CA of this store put on the roll, trusts a bundle for another
+//! domain than the one it was fetched for, takes a sequence that goes back, or drops the last good
+//! bundle because an endpoint fails.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -23,14 +23,12 @@ use super::seal::{is_sealed, sealed, what_counts};
 use super::{FederationError, READ_ATTEMPTS, entry, judge};
 use crate::datadir;
 use crate::journal::{
-    Batch, CURRENT, Entry, FederationRecord, Found, Hex, Journal, Record as _, RollRecord,
+    Batch, CURRENT, Entry, FederationRecord, Found, Hex, Journal, Record as _, RollRecord, shown,
 };
 use crate::store::Commit;
 
 /// How much of a stranger's name is shown.
 const MAX_NAME_CHARACTERS: usize = 80;
-/// How much of what is wrong with a stranger's record is shown.
-const MAX_WHY_CHARACTERS: usize = 300;
 
 /// The foreign domains of one CA process. Cheap to clone.
 #[derive(Clone)]
@@ -115,7 +113,7 @@ impl Roll {
             let held = self.believed().clone();
             let found = self.journal().find::<RollRecord>(CURRENT).await?;
             let place = found.as_ref().map(|found| found.revision);
-            let lying = self.journal().find_all::<FederationRecord>().await?;
+            let lying = self.journal().find_all::<FederationRecord>("").await?;
             if self.place().await? != place {
                 continue;
             }
@@ -269,11 +267,6 @@ impl View {
         }
         Ok(ForeignBundles::new(self.roll.epoch, bundles)?)
     }
-}
-
-/// What a library says of bytes that a stranger wrote, which may repeat them: bounded, and in one line.
-pub(super) fn shown(why: &str) -> String {
-    why.chars().take(MAX_WHY_CHARACTERS).collect::<String>().escape_debug().to_string()
 }
 
 impl PassedOver {

@@ -23,6 +23,7 @@ use crate::store::{Change, Commit, Expect, Lease, MAX_LIST, Store, StoreError, V
 mod companion;
 mod denials;
 mod federation;
+mod found;
 mod lives;
 mod log;
 mod records;
@@ -32,6 +33,7 @@ mod trust;
 pub use companion::CompanionRecord;
 pub use denials::*;
 pub use federation::*;
+pub use found::{Found, Readable, shown};
 pub use lives::*;
 pub use log::*;
 pub use records::*;
@@ -51,25 +53,6 @@ pub struct Entry<R> {
     pub key: String,
     pub revision: u64,
     pub record: R,
-}
-
-/// Records of which some may be damaged: for whoever must not be stopped by one of those.
-#[derive(Clone, Debug)]
-pub struct Readable<R> {
-    pub entries: Vec<Entry<R>>,
-    /// The keys of those that cannot be read.
-    pub unreadable: Vec<String>,
-    /// The last key, readable or not; none where there are no records.
-    pub last: Option<String>,
-}
-
-/// What lies under a key, for readers that go on past what cannot be read.
-#[derive(Clone, Debug)]
-pub struct Found<R> {
-    pub key: String,
-    pub revision: u64,
-    /// Why not, otherwise.
-    pub record: Result<R, String>,
 }
 
 /// A record after a commit of any replica.
@@ -134,25 +117,6 @@ impl Journal {
         Ok((first, second.map(|versioned| parse(other, &versioned)).transpose()?))
     }
 
-    /// What lies under `name`, readable or not.
-    pub async fn find<R: Record>(&self, name: &str) -> Result<Option<Found<R>>, JournalError> {
-        let key = format!("{}{name}", R::PREFIX);
-        Ok(self.store.read(&key).await?.map(|versioned| found(key, &versioned)))
-    }
-
-    /// All that lies under this kind's prefix, readable or not.
-    pub async fn find_all<R: Record>(&self) -> Result<Vec<Found<R>>, JournalError> {
-        let mut all: Vec<Found<R>> = Vec::new();
-        loop {
-            let after = all.last().map(|found| found.key.as_str());
-            let page = self.store.list(R::PREFIX, after, MAX_LIST).await?;
-            if page.is_empty() {
-                return Ok(all);
-            }
-            all.extend(page.into_iter().map(|(key, versioned)| found(key, &versioned)));
-        }
-    }
-
     /// The records of this kind under `names` (at most the store's bound), in their order.
     pub async fn read_many<R: Record>(
         &self,
@@ -186,38 +150,6 @@ impl Journal {
             }
             all.extend(page);
         }
-    }
-
-    /// One page as [`Self::page`] has it, with what cannot be read named beside the rest.
-    pub async fn page_readable<R: Record>(
-        &self,
-        within: &str,
-        after: Option<&str>,
-    ) -> Result<Readable<R>, JournalError> {
-        let prefix = format!("{}{within}", R::PREFIX);
-        let listed = self.store.list(&prefix, after, MAX_LIST).await?;
-        let last = listed.last().map(|(key, _)| key.clone());
-        let mut page = Readable { entries: Vec::new(), unreadable: Vec::new(), last };
-        for (key, versioned) in listed {
-            match parse(key.clone(), &versioned) {
-                Ok(entry) => page.entries.push(entry),
-                Err(_) => page.unreadable.push(key),
-            }
-        }
-        Ok(page)
-    }
-
-    /// All records whose name starts with `within`, page after page, in the same way.
-    pub async fn all_readable<R: Record>(&self, within: &str) -> Result<Readable<R>, JournalError> {
-        let mut all = self.page_readable::<R>(within, None).await?;
-        let mut after = all.last.clone();
-        while after.is_some() {
-            let page = self.page_readable(within, after.as_deref()).await?;
-            all.entries.extend(page.entries);
-            all.unreadable.extend(page.unreadable);
-            after = page.last;
-        }
-        Ok(all)
     }
 
     pub async fn commit(&self, batch: Batch) -> Result<Commit, JournalError> {
@@ -369,15 +301,6 @@ struct Incoming<R> {
 fn form<R: Record>(record: &R) -> Vec<u8> {
     serde_json::to_vec(&Outgoing { v: R::VERSION, record })
         .expect("records are plain structures with string keys, which JSON can always hold")
-}
-
-fn found<R: Record>(key: String, versioned: &Versioned) -> Found<R> {
-    let revision = versioned.revision;
-    match parse(key.clone(), versioned) {
-        Ok(Entry { record, .. }) => Found { key, revision, record: Ok(record) },
-        Err(JournalError::Unreadable { why, .. }) => Found { key, revision, record: Err(why) },
-        Err(other) => Found { key, revision, record: Err(other.to_string()) },
-    }
 }
 
 fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {

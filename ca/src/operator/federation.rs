@@ -16,7 +16,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::federation::{
     self, AddRequest, FederationError, Outcome, PassedOver, RefreshError, Roll,
 };
-use crate::journal::{FailureRecord, FederationRecord};
+use crate::journal::{FailureRecord, FederationRecord, shown as shown_text};
 
 /// A question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -215,7 +215,9 @@ impl fmt::Display for FederationLine {
             write!(
                 f,
                 "  FAILING ({}, {} in a row): {}",
-                failure.word, failure.attempts, failure.why
+                failure.word,
+                failure.attempts,
+                shown_text(&failure.why)
             )?;
         }
         Ok(())

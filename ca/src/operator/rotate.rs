@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{Authority, AuthorityError, LadderShown, Moved};
 use crate::clock::UnixSeconds;
-use crate::journal::RungName;
+use crate::journal::{RungName, shown};
 use crate::rotation::ladder::Move;
 
 /// What is asked of the ladder.
@@ -96,6 +96,7 @@ impl fmt::Display for Picture<'_> {
             writeln!(f, "ALARM: the store's trust record is not believed: {why}")?;
         }
         for key in &ladder.unreadable {
+            let key = shown(key);
             writeln!(f, "ALARM: the store's record {key} cannot be read, and counts for nothing")?;
         }
         if let Some(every) = ladder.every_seconds {

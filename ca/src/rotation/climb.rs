@@ -15,7 +15,8 @@ use super::make::{from_record, make_root, names, to_record};
 use super::{Rotation, RotationError, bind};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, JournalError, Record, root_name, step_name,
+    Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, JournalError, Readable, Record, root_name,
+    step_name,
 };
 use crate::log::Which;
 use crate::signer::{Signer, validity_of};
@@ -106,7 +107,7 @@ impl Rotation {
     pub async fn lagging(&self, now: UnixSeconds) -> Result<Lagging, RotationError> {
         let trust = self.trust.load_full();
         let active = trust.step.step.active;
-        let found = self.journal.all_readable::<IssuerRecord>(ISSUING).await?;
+        let found = Readable::from(self.journal.find_all::<IssuerRecord>(ISSUING).await?);
         let mut lagging = Lagging { replicas: Vec::new(), unreadable: found.unreadable };
         for entry in found.entries {
             let certificate = CertificateDer::from(entry.record.certificate_der.0);

@@ -15,7 +15,7 @@ use super::trust::{self, Trust};
 use super::{Home, RotationError, open_root};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, Journal, root_name, step_name,
+    Batch, BundleRecord, CURRENT, ISSUING, IssuerRecord, Journal, Readable, root_name, step_name,
 };
 use crate::log::Which;
 use crate::replica::ReplicaId;
@@ -116,7 +116,7 @@ async fn has_sealed_intermediate(
     found: &SignedStep,
     vault: &Vault,
 ) -> Result<bool, RotationError> {
-    for entry in journal.all_readable::<IssuerRecord>(ISSUING).await?.entries {
+    for entry in Readable::from(journal.find_all::<IssuerRecord>(ISSUING).await?).entries {
         let Ok(issuing) = Signer::open(&from_record(&entry.record), vault) else { continue };
         let bundle = &found.step.bundle;
         // The root has signed which log counts below it: the record may not say another, or none.

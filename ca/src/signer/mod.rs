@@ -247,7 +247,6 @@ pub fn validity_of(certificate_der: &[u8]) -> Result<Validity, SignerError> {
     read(&CertificateDer::from(certificate_der)).map(|read| read.validity)
 }
 
-/// A CA certificate's validity and public point.
 /// What is read of an issuer's certificate.
 struct Read {
     subject: Vec<u8>,

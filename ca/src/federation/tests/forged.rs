@@ -236,7 +236,7 @@ fn a_pin_that_another_seal_key_sealed_is_named_and_not_used() {
 
 #[test]
 fn what_is_wrong_with_a_strangers_record_is_said_in_one_short_line() {
-    let said = roll::shown("unknown variant `x\n2026 audit\u{1b}[0m`");
+    let said = crate::journal::shown("unknown variant `x\n2026 audit\u{1b}[0m`");
     assert_eq!(said, "unknown variant `x\\n2026 audit\\u{1b}[0m`");
-    assert!(roll::shown(&"x".repeat(5_000)).len() < 1_000);
+    assert!(crate::journal::shown(&"x".repeat(5_000)).len() < 1_000);
 }

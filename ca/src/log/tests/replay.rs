@@ -99,6 +99,32 @@ async fn replay_compares_the_journal_with_the_log() {
     }
 }
 
+/// Whoever writes one record that nobody can read must not hide what else he did.
+#[tokio::test]
+async fn record_that_cannot_be_read_is_named_and_stops_no_replay() {
+    let place = Place::new();
+    let log = place.log().await;
+    fill(&log, 0..4).await;
+    drop(log);
+    let ours = replica().to_string();
+    for (serial, certified) in [("01", 1), ("03", 0)] {
+        place
+            .record(serial, &record(&certificate(certified), 1 + 2 * (certified ^ 1), &ours))
+            .await;
+    }
+    let garbage = |key: &str| crate::store::Write::Put(key.to_owned(), b"{\"v\":1,".to_vec());
+    let writes = vec![garbage("issued/02"), garbage("address/10.0.0.9\n")];
+    let _ = place.journal.raw().commit(vec![], writes).await.unwrap();
+    let found = place.replay().await;
+    assert_eq!(found.certificates, 1, "{found:?}");
+    let expected = [
+        "journal, issued/02: it cannot be read",
+        "journal, certificate 03: entry 3 is another certificate",
+        "journal, address/10.0.0.9\\n: it cannot be read",
+    ];
+    assert_eq!(found.damages, expected);
+}
+
 /// Questions: the head, the certificates, the end of their list, the head again.
 #[tokio::test]
 async fn replay_beside_a_log_that_grows_misses_nothing_and_makes_nothing_up() {

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::super::key::{Key, Which};
 use super::super::{LogError, hex, root};
 use crate::clock::UnixSeconds;
-use crate::journal::{AddressRecord, Entry, Hex, IssuedRecord, Journal, LogHeadRecord};
+use crate::journal::{
+    AddressRecord, Entry, Found, Hex, IssuedRecord, Journal, LogHeadRecord, Readable, Record as _,
+    shown,
+};
 use crate::replica::ReplicaId;
 use crate::store::MAX_WRITES;
 
@@ -64,6 +67,9 @@ pub struct Page<T> {
     pub found: Vec<T>,
     /// After which key to go on; none: this was the end.
     pub next: Option<String>,
+    /// The keys, for people, of records that cannot be read.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
 }
 
 /// A certificate that the journal knows, and its place in the log.
@@ -95,15 +101,17 @@ pub async fn answer(journal: &Journal, ask: &LogAsk) -> Result<LogAnswer, LogErr
     Ok(match &ask.about {
         About::Head => LogAnswer::Head(head(journal, &replica).await?),
         About::Certificates(after) => {
-            let page = journal.page::<IssuedRecord>("", after.as_deref()).await?;
-            let next = page.last().map(|issued| issued.key.clone());
-            let found = page.into_iter().filter_map(|issued| claim(issued, &replica)).collect();
-            LogAnswer::Certificates(Page { found, next })
+            let page = journal.page_found::<IssuedRecord>("", after.as_deref()).await?;
+            let (entries, next, unreadable) = apart(page);
+            let found = entries.into_iter().filter_map(|issued| claim(issued, &replica)).collect();
+            LogAnswer::Certificates(Page { found, next, unreadable })
         }
         About::Serials(serials) => {
-            let found = issued(journal, serials).await?.into_iter().flatten();
-            let found = found.filter_map(|issued| claim(issued, &replica)).collect();
-            LogAnswer::Certificates(Page { found, next: None })
+            let found = issued(journal, serials).await?.into_iter().flatten().collect();
+            // What cannot be read is named where all are listed.
+            let (entries, ..) = apart(found);
+            let found = entries.into_iter().filter_map(|issued| claim(issued, &replica)).collect();
+            LogAnswer::Certificates(Page { found, next: None, unreadable: Vec::new() })
         }
         About::Unrecorded { after, now } => {
             LogAnswer::Unrecorded(unrecorded(journal, after.as_deref(), *now).await?)
@@ -130,19 +138,26 @@ async fn head(journal: &Journal, replica: &ReplicaId) -> Result<Option<Head>, Lo
 }
 
 fn claim(issued: Entry<IssuedRecord>, replica: &ReplicaId) -> Option<Claim> {
-    let serial = issued.key.trim_start_matches("issued/").to_owned();
+    let serial = issued.key.strip_prefix(IssuedRecord::PREFIX)?.to_owned();
     let place = issued.record.logged.filter(|place| place.replica == replica.to_string())?;
     Some(Claim { serial, index: place.index, leaf_sha256: issued.record.leaf_sha256 })
+}
+
+/// What can be read of a page, after which key to go on, and what cannot be read.
+fn apart<R>(page: Vec<Found<R>>) -> (Vec<Entry<R>>, Option<String>, Vec<String>) {
+    let next = page.last().map(|found| found.key.clone());
+    let Readable { entries, unreadable } = page.into();
+    (entries, next, unreadable.iter().map(|key| shown(key)).collect())
 }
 
 async fn issued(
     journal: &Journal,
     serials: &[String],
-) -> Result<Vec<Option<Entry<IssuedRecord>>>, LogError> {
+) -> Result<Vec<Option<Found<IssuedRecord>>>, LogError> {
     let mut all = Vec::with_capacity(serials.len());
     for some in serials.chunks(MAX_WRITES) {
         let names: Vec<&str> = some.iter().map(String::as_str).collect();
-        all.extend(journal.read_many::<IssuedRecord>(&names).await?);
+        all.extend(journal.find_many::<IssuedRecord>(&names).await?);
     }
     Ok(all)
 }
@@ -154,11 +169,10 @@ async fn unrecorded(
     after: Option<&str>,
     now: UnixSeconds,
 ) -> Result<Page<Unrecorded>, LogError> {
-    let page = journal.page::<AddressRecord>("", after).await?;
-    let next = page.last().map(|entry| entry.key.clone());
+    let (entries, next, unreadable) = apart(journal.page_found::<AddressRecord>("", after).await?);
     let mut live = Vec::new();
-    for entry in page {
-        let address = entry.key.trim_start_matches("address/");
+    for entry in entries {
+        let address = entry.key.strip_prefix(AddressRecord::PREFIX).unwrap_or(&entry.key);
         let claims = entry.record.claims.iter().filter(|claim| claim.not_after > now);
         live.extend(claims.map(|claim| (claim.serial.to_string(), address.to_owned())));
     }
@@ -168,5 +182,5 @@ async fn unrecorded(
     let known = issued(journal, &serials).await?;
     let missing = live.into_iter().zip(known).filter(|(_, known)| known.is_none());
     let found = missing.map(|((serial, address), _)| Unrecorded { serial, address }).collect();
-    Ok(Page { found, next })
+    Ok(Page { found, next, unreadable })
 }

@@ -77,6 +77,10 @@ impl Findings {
         }
     }
 
+    fn unreadable(&mut self, keys: &[String]) {
+        keys.iter().for_each(|key| self.damage(format!("journal, {key}"), "it cannot be read"));
+    }
+
     fn damaged_certificate(&mut self, serial: &str, why: impl fmt::Display) {
         self.damage(format!("journal, certificate {serial}"), why);
     }
@@ -205,7 +209,8 @@ where
         let (mut claims, mut beyond) = (HashMap::new(), Vec::new());
         let mut after = None;
         loop {
-            let Page { found, next } = self.page(About::Certificates(after)).await?;
+            let Page { found, next, unreadable } = self.page(About::Certificates(after)).await?;
+            findings.unreadable(&unreadable);
             for claim in found {
                 if claim.index >= size {
                     beyond.push(claim);
@@ -284,6 +289,7 @@ where
         loop {
             let answered = self.about(About::Unrecorded { after, now }).await?;
             let LogAnswer::Unrecorded(page) = answered else { return Err(other()) };
+            findings.unreadable(&page.unreadable);
             for Unrecorded { serial, address } in page.found {
                 let why = format!("it is in force at {address}, and its record is not there");
                 findings.damaged_certificate(&serial, why);
