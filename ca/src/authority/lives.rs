@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use super::Authority;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord, Readable,
-    Record as _,
+    Batch, Found, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord,
+    Readable, Record as _,
 };
 use crate::replica::ReplicaId;
 use crate::template::MAX_LIFETIME;
@@ -102,9 +102,12 @@ impl Authority {
         }
     }
 
-    /// Of every replica that this store has known.
+    /// Of every replica that this store has known, as long as anything that it issued may be in use.
     pub(super) async fn lives(&self) -> Result<Vec<LivesRecord>, JournalError> {
-        let stated: Readable<LivesRecord> = self.journal.find_all("").await?.into();
+        let gone = self.rotation.gone(self.clock.seconds()).await?;
+        let mut stated: Vec<Found<LivesRecord>> = self.journal.find_all("").await?;
+        stated.retain(|found| !gone.contains(found.key.trim_start_matches(LivesRecord::PREFIX)));
+        let stated = Readable::from(stated);
         let own = LivesRecord::new(self.settings.lifetimes.longest.as_secs());
         let unknown = stated.unreadable.iter().map(|_| LivesRecord::new(MAX_LIFETIME.as_secs()));
         let read = stated.entries.into_iter().map(|entry| entry.record);

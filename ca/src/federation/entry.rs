@@ -65,7 +65,7 @@ pub async fn add(
             return Err(FederationError::Flag { flag, why });
         }
         let mut batch = Batch::default();
-        batch.write_over(name, view.lies(name), &record);
+        batch.write_over(name, roll.lies(name).await?, &record);
         if roll.commit(&view, members, batch).await? {
             return Ok(trust_domain);
         }
@@ -80,7 +80,7 @@ pub async fn remove(roll: &Roll, name: &str) -> Result<(), FederationError> {
         let view = roll.view().await?;
         let mut members = view.roll.members.clone();
         let listed = members.remove(name).is_some();
-        let lies = view.lies(name);
+        let lies = roll.lies(name).await?;
         if !listed && lies.is_none() {
             return Err(FederationError::Unknown(domain(name)?));
         }

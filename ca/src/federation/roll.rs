@@ -10,12 +10,12 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io};
 
-use myelin_identity::bundle::{ForeignBundle, ForeignBundles};
+use myelin_identity::bundle::{ForeignBundle, ForeignBundles, MAX_FOREIGN};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::seal::SealKey;
 
@@ -27,6 +27,9 @@ use crate::journal::{
 };
 use crate::store::Commit;
 
+/// Records that are looked at wherever they lie, beside those that the roll names: twice as many as it
+/// may name. Whoever can write the store could fill our memory with more.
+pub(super) const MAX_LYING: usize = 2 * MAX_FOREIGN;
 /// How much of a stranger's name is shown.
 const MAX_NAME_CHARACTERS: usize = 80;
 
@@ -53,10 +56,15 @@ pub struct View {
     /// What counts, in the order of names.
     pub members: Vec<(TrustDomain, Entry<FederationRecord>)>,
     pub passed_over: Vec<PassedOver>,
-    /// The revisions of all that lies there, believed or not.
-    lying: BTreeMap<String, u64>,
     /// The store has lost the roll that we believe.
     lost: bool,
+}
+
+/// What lies in the store, as far as it is looked at.
+struct Lying {
+    records: Vec<Found<FederationRecord>>,
+    /// There is more.
+    more: bool,
 }
 
 /// The roll to go by, and what the store has in its place.
@@ -113,15 +121,33 @@ impl Roll {
             let held = self.believed().clone();
             let found = self.journal().find::<RollRecord>(CURRENT).await?;
             let place = found.as_ref().map(|found| found.revision);
-            let lying = self.journal().find_all::<FederationRecord>("").await?;
+            let judged = self.judge(held, found);
+            let lying = self.lying(&judged.roll).await?;
             if self.place().await? != place {
                 continue;
             }
-            let judged = self.judge(held, found);
             self.believe(&judged.roll)?;
             return Ok(View::new(judged, place, lying));
         }
         Err(FederationError::Contended)
+    }
+
+    /// What the roll names, and the first few of whatever else lies there.
+    async fn lying(&self, roll: &RollRecord) -> Result<Lying, FederationError> {
+        let names: Vec<&str> = roll.members.keys().map(String::as_str).collect();
+        let mut records: Vec<_> =
+            self.journal().find_many(&names).await?.into_iter().flatten().collect();
+        let mut first = self.journal().first_found::<FederationRecord>(MAX_LYING + 1).await?;
+        let more = first.len() > MAX_LYING;
+        first.truncate(MAX_LYING);
+        records.extend(first.into_iter().filter(|found| !names.contains(&name_of(&found.key))));
+        Ok(Lying { records, more })
+    }
+
+    /// The revision of what lies under a name, believed or not.
+    pub(super) async fn lies(&self, name: &str) -> Result<Option<u64>, FederationError> {
+        let found = self.journal().find::<FederationRecord>(name).await?;
+        Ok(found.map(|found| found.revision))
     }
 
     /// The next roll, and what goes with it, in one commit. False if what the view saw has changed.
@@ -203,20 +229,26 @@ impl Roll {
 }
 
 impl View {
-    fn new(judged: Judged, place: Option<u64>, found: Vec<Found<FederationRecord>>) -> Self {
+    fn new(judged: Judged, place: Option<u64>, lying: Lying) -> Self {
         let Judged { roll, wrong, lost } = judged;
         let mut view = Self {
             roll,
             place,
             members: Vec::new(),
             passed_over: wrong.into_iter().collect(),
-            lying: BTreeMap::new(),
             lost,
         };
-        for found in found {
+        let lie: BTreeSet<String> =
+            lying.records.iter().map(|found| name_of(&found.key).to_owned()).collect();
+        for found in lying.records {
             view.take(found);
         }
-        for name in view.roll.members.keys().filter(|name| !view.lying.contains_key(*name)) {
+        if lying.more {
+            let key = FederationRecord::PREFIX.to_owned();
+            let why = format!("more than {MAX_LYING} records lie there; the first are named");
+            view.passed_over.push(PassedOver { key, word: "unlisted", why });
+        }
+        for name in view.roll.members.keys().filter(|name| !lie.contains(*name)) {
             let key = format!("{}{name}", FederationRecord::PREFIX);
             let why = "it is on the roll, and the store has lost it".to_owned();
             view.passed_over.push(PassedOver { key, word: "missing", why });
@@ -226,8 +258,7 @@ impl View {
 
     fn take(&mut self, found: Found<FederationRecord>) {
         let Found { key, revision, record } = found;
-        let name = key.strip_prefix(FederationRecord::PREFIX).unwrap_or(&key).to_owned();
-        self.lying.insert(name.clone(), revision);
+        let name = name_of(&key).to_owned();
         let counts = self.roll.members.get(&name);
         let verdict = match (record, counts, entry::domain(&name)) {
             (_, None, _) => Err(("unlisted", "it is on no roll that this CA sealed".to_owned())),
@@ -252,11 +283,6 @@ impl View {
         self.members.iter().find(|(domain, _)| domain.as_str() == name)
     }
 
-    /// The revision of what lies under a name, believed or not.
-    pub(super) fn lies(&self, name: &str) -> Option<u64> {
-        self.lying.get(name).copied()
-    }
-
     /// What sidecars are to be told, at the epoch at which it was written.
     pub fn set(&self) -> Result<ForeignBundles, FederationError> {
         let mut bundles = Vec::new();
@@ -272,10 +298,13 @@ impl View {
 impl PassedOver {
     /// Whose record it is, for people; the store's writer chose it.
     pub fn name(&self) -> String {
-        let name = self.key.strip_prefix(FederationRecord::PREFIX).unwrap_or(&self.key);
-        let shown: String = name.chars().take(MAX_NAME_CHARACTERS).collect();
+        let shown: String = name_of(&self.key).chars().take(MAX_NAME_CHARACTERS).collect();
         shown.escape_debug().to_string()
     }
+}
+
+fn name_of(key: &str) -> &str {
+    key.strip_prefix(FederationRecord::PREFIX).unwrap_or(key)
 }
 
 fn pinned(

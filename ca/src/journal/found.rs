@@ -46,6 +46,15 @@ impl Journal {
         Ok(listed.into_iter().map(|(key, versioned)| found(key, &versioned)).collect())
     }
 
+    /// The first of a kind, at most `bound`, readable or not.
+    pub async fn first_found<R: Record>(
+        &self,
+        bound: usize,
+    ) -> Result<Vec<Found<R>>, JournalError> {
+        let listed = self.store.list(R::PREFIX, None, bound).await?;
+        Ok(listed.into_iter().map(|(key, versioned)| found(key, &versioned)).collect())
+    }
+
     /// All whose name starts with `within`, page after page, readable or not.
     pub async fn find_all<R: Record>(&self, within: &str) -> Result<Vec<Found<R>>, JournalError> {
         let mut all: Vec<Found<R>> = Vec::new();

@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use myelin_identity::bundle::{RootId, Rung, SignedStep, TrustBundle, TrustStep};
@@ -21,6 +22,7 @@ use crate::journal::{
 use crate::log::Which;
 use crate::signer::{Signer, validity_of};
 use crate::store::Commit;
+use crate::template::MAX_LIFETIME;
 
 impl Rotation {
     /// Moves the ladder. `step` is the one on which the permit was given.
@@ -122,6 +124,18 @@ impl Rotation {
         Ok(lagging)
     }
 
+    /// Replicas of whose certificates none is in use any more: a certificate ends with the intermediate
+    /// that signed it, or, if another took that one's place since, a life after that at most. By name.
+    pub async fn gone(&self, now: UnixSeconds) -> Result<BTreeSet<String>, JournalError> {
+        let over = |record: &IssuerRecord| {
+            validity_of(&record.certificate_der.0)
+                .is_ok_and(|validity| validity.not_after + MAX_LIFETIME.as_secs() <= now)
+        };
+        let found = Readable::from(self.journal.find_all::<IssuerRecord>(ISSUING).await?);
+        let over = found.entries.iter().filter(|entry| over(&entry.record));
+        Ok(over.map(|entry| place_of(&entry.key).trim_start_matches('/').to_owned()).collect())
+    }
+
     /// The step under its two names, over whatever somebody may have put there: only a step that
     /// is believed too would stop it.
     async fn write(&self, batch: &mut Batch, signed: &SignedStep) -> Result<(), RotationError> {
@@ -146,8 +160,12 @@ pub struct Lagging {
 }
 
 fn replica_of(key: &str) -> String {
-    let replica = key.trim_start_matches(IssuerRecord::PREFIX).trim_start_matches(ISSUING);
-    format!("ca-replica{replica}")
+    format!("ca-replica{}", place_of(key))
+}
+
+/// The key without what all of its kind begin with: a slash and the replica's name.
+fn place_of(key: &str) -> &str {
+    key.trim_start_matches(IssuerRecord::PREFIX).trim_start_matches(ISSUING)
 }
 
 /// What the next step says, apart from when and after what.

@@ -119,6 +119,35 @@ async fn a_store_that_says_nothing_of_lives_counts_the_longest_and_a_new_one_doe
 }
 
 #[tokio::test]
+async fn the_lives_of_a_replica_that_is_gone_count_until_all_that_it_issued_has_ended() {
+    let time = Arc::new(AtomicU64::new(NOW));
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(&dir.path().join("store.redb")).unwrap();
+    let journal = Journal::new(Arc::new(store));
+    let one = giving(MIN_LIFETIME, dir.path(), journal.clone(), 1, &time).await;
+    let leaving = replica(dir.path(), journal.clone(), 2, &time).await;
+    let name = leaving.replica().to_string();
+    let last = leaving.rotation.signer().validity().not_after + MAX_LIFETIME.as_secs();
+    drop(leaving);
+    let long = LivesRecord::new(MAX_LIFETIME.as_secs());
+    for (at, counts) in [(NOW, true), (last - 1, true), (last, false), (last + 9, false)] {
+        time.store(at, Ordering::SeqCst);
+        assert_eq!(one.lives().await.unwrap().contains(&long), counts, "at {at}");
+    }
+    // One that cannot be read counts as little, and its twin as much, as one that can.
+    damage(&one, &format!("{}{name}", LivesRecord::PREFIX)).await;
+    assert!(!one.lives().await.unwrap().contains(&long));
+    time.store(last - 1, Ordering::SeqCst);
+    assert!(one.lives().await.unwrap().contains(&long));
+    // It was not gone: with its next intermediate it counts again.
+    time.store(last, Ordering::SeqCst);
+    let back = replica(dir.path(), journal, 2, &time).await;
+    back.rotation.tick(last).await.unwrap();
+    assert!(one.lives().await.unwrap().contains(&long));
+    drop(back);
+}
+
+#[tokio::test]
 async fn an_acknowledgement_that_cannot_be_read_is_a_straggler_and_stops_no_move() {
     let time = Arc::new(AtomicU64::new(NOW));
     let (_dir, one) = authority(&time).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::Clock;
+use crate::federation::roll::MAX_LYING;
 use crate::federation::seal::{sealed, what_counts};
 use crate::journal::{Blob, CURRENT, Entry, FederationRecord, Hex, RollRecord};
 use crate::metrics::Metrics;
@@ -216,6 +217,36 @@ async fn who_runs_goes_on_with_what_was_told_and_tells_nothing_of_what_was_writt
     tokio::time::timeout(Duration::from_secs(10), more).await.expect("told in time").unwrap();
     stop.send(true).unwrap();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_full_of_strangers_is_read_as_far_as_the_bound_and_hides_nobody() {
+    let (_directory, roll, genuine_roll, _) = one().await;
+    let (record, _) = rogue(&genuine_roll);
+    // In the order of keys before the genuine one.
+    let names: Vec<String> = (0..3 * MAX_LYING).map(|at| format!("a{at:03}.example")).collect();
+    let keys: Vec<String> = names.iter().map(|name| format!("federation/{name}")).collect();
+    for keys in keys.chunks(100) {
+        write(&roll, keys.iter().map(|key| (key.as_str(), form(1, &record))).collect()).await;
+    }
+    let view = roll.view().await.unwrap();
+    assert_eq!(domains(&view.set().unwrap()), [B]);
+    assert_eq!(view.passed_over.len(), MAX_LYING + 1);
+    let last = view.passed_over.last().unwrap();
+    assert_eq!((last.key.as_str(), last.word), ("federation/", "unlisted"));
+    // What lies beyond the bound can be removed, and written over by whom the operator adds.
+    let [.., removed, added] = &names[..] else { panic!() };
+    remove(&roll, removed).await.unwrap();
+    assert_eq!(roll.lies(removed).await.unwrap(), None);
+    add(&roll, &AddRequest { trust_domain: added.clone(), ..request() }, NOW).await.unwrap();
+    assert_eq!(domains(&told(&roll).await), [added.as_str(), B]);
+    for name in &names[..2 * MAX_LYING] {
+        remove(&roll, name).await.unwrap();
+    }
+    // The twin: as many as the bound, with the genuine one and the one that was added.
+    let view = roll.view().await.unwrap();
+    assert_eq!(view.passed_over.len(), MAX_LYING - 2, "all of them are named");
+    assert!(view.passed_over.iter().all(|it| !it.name().is_empty()));
 }
 
 #[test]
