@@ -7,6 +7,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod acknowledge;
 mod ca_client;
 mod desk;
 mod evidence;

@@ -15,12 +15,13 @@ use futures_util::StreamExt;
 use myelin_identity::UnixTime;
 use myelin_identity::bundle::{DenyError, ForeignBundles, SignedDenyList, TrustBundle};
 use myelin_identity::issuance::{
-    BundleAck, BundleUpdate, DirectoryAnswer, DirectoryQuestion, IssuanceError, proto,
+    BundleUpdate, DirectoryAnswer, DirectoryQuestion, IssuanceError, proto,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::acknowledge::acknowledge;
 use super::ca_client::{CaStub, ConnectError, Connector, Trust};
 use super::desk::{Desk, Question};
 use super::issue::{REASON_TRAILER, quoted};
@@ -194,7 +195,7 @@ impl Watch<'_> {
         heard: &AtomicBool,
     ) -> Result<Infallible, Broken> {
         let (acks, outgoing) = mpsc::channel(MAX_ACKS_QUEUED);
-        self.acknowledge(&acks);
+        acknowledge(self.store, self.workload, self.connector.clock.unix(), &acks);
         let mut silence = FIRST_UPDATE_WITHIN;
         let opening = stub.watch_bundle(ReceiverStream::new(outgoing));
         let opened = timeout(silence, opening).await;
@@ -227,7 +228,7 @@ impl Watch<'_> {
             if let Some(foreign) = update.foreign {
                 self.take_foreign(foreign);
             }
-            self.acknowledge(&acks);
+            acknowledge(self.store, self.workload, self.connector.clock.unix(), &acks);
         }
     }
 
@@ -318,23 +319,6 @@ impl Watch<'_> {
         let now = Duration::from_secs(self.connector.clock.unix());
         let list = signed.verify(&bundle, UnixTime::since_unix_epoch(now))?;
         Ok(self.store.publish_deny(list)?.is_some())
-    }
-
-    /// Says which bundle we trust, under the SVID of this connection. We also speak for the workload
-    /// that holds an SVID of its own: not before that one hangs under the same root as ours, or
-    /// has ended. Its streams have the bundle at the instant at which we have it.
-    fn acknowledge(&self, acks: &mpsc::Sender<proto::BundleAck>) {
-        if let Some(snapshot) = self.store.load() {
-            let (root, now) = (snapshot.root(), self.connector.clock.unix());
-            if self.workload.is_some_and(|workload| !workload.stands_under(root, now)) {
-                return;
-            }
-            let generation = snapshot.bundle.generation();
-            let ack = BundleAck { generation, deny_epoch: snapshot.deny.epoch() };
-            // A full queue says what is as good: the CA has not read the last ones either, and the
-            // next heartbeat brings another.
-            let _ = acks.try_send(ack.into());
-        }
     }
 
     /// Carries the desk's questions to the CA and its answers back.

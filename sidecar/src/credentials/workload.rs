@@ -35,7 +35,7 @@ pub struct WorkloadSvid {
     pub svid: Svid,
     /// What its chain verifies to, as a peer would see it.
     pub peer: Peer,
-    key: Arc<PrivateKeyDer<'static>>,
+    pub(super) key: Arc<PrivateKeyDer<'static>>,
 }
 
 /// What the workload may have, as far as the CA has said.
@@ -60,6 +60,10 @@ pub struct WorkloadIdentity(watch::Sender<Standing>);
 impl WorkloadIdentity {
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
+    }
+
+    pub(super) fn hold(&self, svid: WorkloadSvid) {
+        self.0.send_replace(Standing::Held(Arc::new(svid)));
     }
 
     /// The CA gives no SVID, in these words.
@@ -225,7 +229,7 @@ impl Companion<'_> {
             not_after = svid.peer.path_not_after,
             "the workload's own SVID taken over"
         );
-        identity.0.send_replace(Standing::Held(Arc::new(svid)));
+        identity.hold(svid);
     }
 }
 
