@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -38,6 +39,11 @@ impl Netns {
                 .map_err(|errno| anyhow!("cannot enter a network namespace ({errno})"))?;
             Ok(work())
         })
+    }
+
+    /// By which any process may enter it, as long as one of us holds it.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.raw_fd()).into()
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {

@@ -174,18 +174,7 @@ pub(super) fn rules(config: &Config) -> Result<Option<Plan>, intercept::Intercep
     if !config.intercept.verify {
         return Ok(None);
     }
-    let wanted = intercept::Config {
-        proxy_uid: config.intercept.proxy_uid,
-        mark: config.intercept.mark,
-        outbound_port: config.listen.outbound.port(),
-        inbound_port: config.listen.inbound.port(),
-        ops_port: config.listen.ops.port(),
-        exclude_outbound_ports: config.intercept.exclude_outbound_ports.clone(),
-        exclude_inbound_ports: config.intercept.exclude_inbound_ports.clone(),
-        exclude_cidrs: config.intercept.exclude_cidrs.clone(),
-        exclude_uids: config.intercept.exclude_uids.clone(),
-    };
-    Plan::new(wanted).map(Some)
+    Plan::new(config.interception()).map(Some)
 }
 
 /// Every ALPN that configuration declares for peers without `myelin/1`, in both directions.

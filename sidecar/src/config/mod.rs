@@ -11,6 +11,7 @@ mod date;
 mod error;
 mod field;
 mod inbound;
+mod interception;
 mod limits;
 mod load;
 mod outbound;
@@ -41,6 +42,7 @@ use crate::proofs::Witnesses;
 use crate::{directory, policy, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
+pub use self::interception::interception;
 pub use self::limits::Limits;
 pub use self::load::{MAX_FILE_BYTES, load};
 

@@ -28,7 +28,12 @@ impl<'t> Section<'t> {
         table: &'t DeTable<'t>,
         known: &[&str],
     ) -> Result<Self, ConfigError> {
-        Self { source, table: Some(table), span: 0..0, path: String::new() }.checked(known)
+        Self::of_somebody(source, table).checked(known)
+    }
+
+    /// The root for whoever reads a part of it: other keys are somebody else's.
+    pub(super) fn of_somebody(source: &'t Source<'t>, table: &'t DeTable<'t>) -> Self {
+        Self { source, table: Some(table), span: 0..0, path: String::new() }
     }
 
     /// The table under `key`; one that is absent has no keys.
