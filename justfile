@@ -4,7 +4,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything, in the order of what fails fastest.
-check: lint doc budget demo metrics test
+check: lint doc budget metrics dashboards test
 
 # Formatting, lints, and what may be in the dependency tree.
 lint:
@@ -24,6 +24,10 @@ budget:
 # One demo, to its verdict.
 demo:
     cargo run --release -- demo --quick --json
+
+# The same demo with a Prometheus beside it: each query of the dashboards and alerts finds data.
+dashboards:
+    .ci/dashboards
 
 # promtool has nothing to say about the metrics of a running CA and a running sidecar.
 metrics:

@@ -11,9 +11,10 @@ use myelin_identity::bundle::{RootId, Rung};
 use tokio::time::Instant;
 
 use super::AppError;
-use crate::authority::Authority;
+use crate::authority::{Authority, Heard};
 use crate::metrics::Metrics;
-use crate::rotation::Ignored;
+use crate::rotation::ladder::Move;
+use crate::rotation::{IGNORED_WORDS, Ignored};
 
 /// How often everybody's acknowledgements are counted while a rotation is under way: each count
 /// reads them all.
@@ -28,7 +29,8 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
-    pub(super) fn new(authority: &Authority) -> Self {
+    pub(super) fn new(authority: &Authority, metrics: &Metrics) -> Self {
+        from_zero(metrics);
         Self { dressed: authority.dress(), counted: None, ignored: None, alarms: (None, None) }
     }
 
@@ -84,5 +86,20 @@ impl Ladder {
             }
         }
         self.alarms = alarms;
+    }
+}
+
+/// Every word is shown before it is counted for the first time: Prometheus sees no increase in a
+/// series that begins at 1, and the first record that is not believed is the one to tell of.
+fn from_zero(metrics: &Metrics) {
+    for word in IGNORED_WORDS {
+        metrics.ladder.ignored.with_label_values(&[word]);
+    }
+    // Only an operator aborts.
+    for made in Move::ALL.into_iter().filter(|made| *made != Move::Abort) {
+        metrics.ladder.steps.with_label_values(&[made.word()]);
+    }
+    for heard in Heard::ALL {
+        metrics.ladder.acks.with_label_values(&[heard.word()]);
     }
 }

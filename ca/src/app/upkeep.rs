@@ -56,7 +56,7 @@ impl Upkeep {
         renew_at: UnixSeconds,
         (ready, said): (watch::Sender<Said>, watch::Receiver<Said>),
     ) -> Self {
-        let ladder = Ladder::new(&authority);
+        let ladder = Ladder::new(&authority, &metrics);
         Self { authority, metrics, tls, endpoint, renew_at, ready, said, ladder }
     }
 

@@ -46,6 +46,9 @@ struct Ears {
 }
 
 impl Heard {
+    pub const ALL: [Self; 5] =
+        [Self::Noted, Self::Unneeded, Self::Behind, Self::NoSuchGeneration, Self::NotCurrent];
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Noted => "noted",

@@ -131,6 +131,11 @@ pub(crate) struct DemoArgs {
     #[arg(long, conflicts_with = "json")]
     pub(crate) keep: bool,
 
+    /// Start the installed Prometheus beside it: it scrapes the demo's processes, evaluates the chart's
+    /// alerts, and lives as long as the demo (see --keep)
+    #[arg(long)]
+    pub(crate) prometheus: bool,
+
     /// Only the demo's own two services, even where nginx, PostgreSQL or Redis are installed
     #[arg(long)]
     pub(crate) own_services_only: bool,

@@ -26,7 +26,7 @@ use super::store::{Issued, NoIdentity, Rejected, Snapshot, Store};
 use super::succession::{self, Unproven};
 use super::workload::Vouching;
 use crate::addr::Endpoint;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TrustUpdate};
 use crate::proofs;
 
 /// How often the wall clock is compared with the SVID's end: a machine that was suspended has an
@@ -171,7 +171,7 @@ impl<'a> Keeper<'a> {
             Ok(None) => {}
             Ok(Some(found)) if self.takes_duty_back(&found) => {
                 let why = Rejected::DutyTakenBack { generation: found.generation() };
-                self.metrics.trust_update(why.word());
+                self.metrics.trust_update(TrustUpdate::DutyTakenBack);
                 tracing::warn!("{why}");
             }
             // History that is true and old: a root that was gone back from may be in other hands.

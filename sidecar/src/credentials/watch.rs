@@ -32,7 +32,7 @@ use super::succession;
 use super::workload::WorkloadIdentity;
 use crate::addr::Endpoint;
 use crate::directory::{Answer, Protocol};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TrustUpdate};
 
 /// A new stream begins with the present state; a CA that does not send it is not well.
 const FIRST_UPDATE_WITHIN: Duration = Duration::from_secs(10);
@@ -242,7 +242,7 @@ impl Watch<'_> {
             Ok(Some(snapshot)) => {
                 let generation = snapshot.bundle.generation();
                 self.metrics.bundle_generation(generation);
-                self.metrics.trust_update("bundle_taken");
+                self.metrics.trust_update(TrustUpdate::BundleTaken);
                 tracing::info!(generation, "trust bundle taken over");
                 if let Err(error) = self.file.save(&snapshot.bundle) {
                     tracing::error!("the trust bundle was not kept for the next start: {error}");
@@ -252,11 +252,10 @@ impl Watch<'_> {
                 if matches!(rejected, Rejected::RootRetired { .. }) {
                     self.renew_now.notify_one();
                 }
-                let word = match rejected {
-                    Rejected::DutyTakenBack { .. } => rejected.word(),
-                    _ => "bundle_rejected",
-                };
-                self.metrics.trust_update(word);
+                self.metrics.trust_update(match rejected {
+                    Rejected::DutyTakenBack { .. } => TrustUpdate::DutyTakenBack,
+                    _ => TrustUpdate::BundleRejected,
+                });
                 tracing::warn!("{rejected}");
             }
         }
@@ -269,13 +268,13 @@ impl Watch<'_> {
             Ok(Some(snapshot)) => {
                 let held = snapshot.trust.foreign().bundles();
                 self.metrics.foreign_bundles(held.len());
-                self.metrics.trust_update("foreign_taken");
+                self.metrics.trust_update(TrustUpdate::ForeignTaken);
                 let domains: Vec<&str> =
                     held.iter().map(|foreign| foreign.trust_domain().as_str()).collect();
                 tracing::info!(epoch, ?domains, "bundles of foreign trust domains taken over");
             }
             Err(rejected) => {
-                self.metrics.trust_update("foreign_rejected");
+                self.metrics.trust_update(TrustUpdate::ForeignRejected);
                 tracing::warn!("{rejected}");
             }
         }
@@ -298,7 +297,7 @@ impl Watch<'_> {
             Ok(news) => {
                 if news {
                     let epoch = signed.list.epoch();
-                    self.metrics.trust_update("deny_list_taken");
+                    self.metrics.trust_update(TrustUpdate::DenyListTaken);
                     self.metrics.deny_list_epoch(epoch);
                     tracing::info!(epoch, "deny list taken over");
                 }
@@ -308,7 +307,7 @@ impl Watch<'_> {
                 }
             }
             Err(passed_over) => {
-                self.metrics.trust_update("deny_list_rejected");
+                self.metrics.trust_update(TrustUpdate::DenyListRejected);
                 tracing::warn!("{passed_over}");
             }
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Guest, Inbound, Stage};
 use crate::addr::{Endpoint, OrigDst, PeerAddr};
 use crate::drain::Closing;
-use crate::metrics::Direction;
+use crate::metrics::Verdict;
 use crate::policy::Authorized;
 use crate::proofs::NotLogged;
 use crate::report::Outcome;
@@ -59,8 +59,7 @@ impl Inbound {
             return Err(NotTaken::peer(refusal));
         }
         let verdict = self.policy.load().authorize(&peer.id, to.port());
-        let word = if verdict.is_ok() { "allowed" } else { "denied" };
-        self.metrics.verdict(Direction::Inbound, word);
+        self.metrics.verdict(if verdict.is_ok() { Verdict::Allowed } else { Verdict::Denied });
         verdict.map_err(|denied| NotTaken::new(Outcome::PolicyDenied, Refuse::PolicyDenied, denied))
     }
 

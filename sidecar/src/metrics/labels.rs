@@ -98,6 +98,93 @@ impl Security {
     }
 }
 
+/// What policy answered a peer, or the directory the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Policy admits the peer.
+    Allowed,
+    /// It does not.
+    Denied,
+    /// The destination is in the mesh.
+    Mesh,
+    /// It is a named exception.
+    Exception,
+    OutsideMesh,
+    /// Inside the mesh ranges, and nobody known lives there.
+    Unbound,
+    /// Inside the mesh ranges, and the CA could not be asked who lives there.
+    Unavailable,
+}
+
+impl Verdict {
+    pub const ALL: [Self; 7] = [
+        Self::Allowed,
+        Self::Denied,
+        Self::Mesh,
+        Self::Exception,
+        Self::OutsideMesh,
+        Self::Unbound,
+        Self::Unavailable,
+    ];
+
+    /// Policy judges who comes in, the directory where the workload goes.
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::Allowed | Self::Denied => Direction::Inbound,
+            _ => Direction::Outbound,
+        }
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Mesh => "mesh",
+            Self::Exception => "exception",
+            Self::OutsideMesh => "outside_mesh",
+            Self::Unbound => "unbound",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What became of a bundle (our own or a foreign one) or a deny list that the CA sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrustUpdate {
+    BundleTaken,
+    BundleRejected,
+    ForeignTaken,
+    ForeignRejected,
+    DenyListTaken,
+    DenyListRejected,
+    /// A bundle that would make the logs of a root optional: an alarm.
+    DutyTakenBack,
+}
+
+impl TrustUpdate {
+    pub const ALL: [Self; 7] = [
+        Self::BundleTaken,
+        Self::BundleRejected,
+        Self::ForeignTaken,
+        Self::ForeignRejected,
+        Self::DenyListTaken,
+        Self::DenyListRejected,
+        Self::DutyTakenBack,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::BundleTaken => "bundle_taken",
+            Self::BundleRejected => "bundle_rejected",
+            Self::ForeignTaken => "foreign_taken",
+            Self::ForeignRejected => "foreign_rejected",
+            Self::DenyListTaken => "deny_list_taken",
+            Self::DenyListRejected => "deny_list_rejected",
+            Self::DutyTakenBack => "duty_taken_back",
+        }
+    }
+}
+
 /// Where the mesh connection of an outbound use came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MeshUse {

@@ -23,7 +23,7 @@ use prometheus::{
 
 pub use self::labels::{
     Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, MeshUse, PeerLabel, Retired, Security,
-    WorkloadCall,
+    TrustUpdate, Verdict, WorkloadCall,
 };
 pub use self::table::{Kind, Row};
 
@@ -68,9 +68,11 @@ pub struct Metrics {
     mesh_idle: IntGauge,
     /// Indexed by `Retired as usize`.
     mesh_retired: [IntCounter; Retired::ALL.len()],
-    verdicts: IntCounterVec,
+    /// Indexed by `Verdict as usize`.
+    verdicts: [IntCounter; Verdict::ALL.len()],
     renewals: IntCounterVec,
-    trust_updates: IntCounterVec,
+    /// Indexed by `TrustUpdate as usize`.
+    trust_updates: [IntCounter; TrustUpdate::ALL.len()],
     workload_renewals: IntCounterVec,
     workload_not_after: IntGauge,
     workload_streams: IntGaugeVec,
@@ -121,6 +123,8 @@ impl Metrics {
         });
         let uses = int_counter_vec(&registry, table::MESH_USES);
         let retired = int_counter_vec(&registry, table::MESH_RETIRED);
+        let updates = int_counter_vec(&registry, table::TRUST_UPDATES);
+        let verdicts = int_counter_vec(&registry, table::VERDICTS);
         int_gauge_vec(&registry, table::BUILD)
             .with_label_values(&[env!("CARGO_PKG_VERSION"), profile()])
             .set(1);
@@ -131,9 +135,11 @@ impl Metrics {
             mesh_uses: MeshUse::ALL.map(|kind| uses.with_label_values(&[kind.word()])),
             mesh_idle: int_gauge(&registry, table::MESH_IDLE),
             mesh_retired: Retired::ALL.map(|why| retired.with_label_values(&[why.word()])),
-            verdicts: int_counter_vec(&registry, table::VERDICTS),
+            verdicts: Verdict::ALL.map(|verdict| {
+                verdicts.with_label_values(&[verdict.direction().word(), verdict.word()])
+            }),
             renewals: int_counter_vec(&registry, table::RENEWALS),
-            trust_updates: int_counter_vec(&registry, table::TRUST_UPDATES),
+            trust_updates: TrustUpdate::ALL.map(|what| updates.with_label_values(&[what.word()])),
             workload_renewals: int_counter_vec(&registry, table::WORKLOAD_RENEWALS),
             workload_not_after: int_gauge(&registry, table::WORKLOAD_NOT_AFTER),
             workload_streams: int_gauge_vec(&registry, table::WORKLOAD_STREAMS),
@@ -205,8 +211,8 @@ impl Metrics {
         self.mesh_retired[why as usize].inc();
     }
 
-    pub fn verdict(&self, direction: Direction, verdict: &'static str) {
-        self.verdicts.with_label_values(&[direction.word(), verdict]).inc();
+    pub fn verdict(&self, verdict: Verdict) {
+        self.verdicts[verdict as usize].inc();
     }
 
     pub fn plaintext_refused(&self, direction: Direction) {
@@ -242,8 +248,8 @@ impl Metrics {
     }
 
     /// A trust bundle or deny list that the CA sent.
-    pub fn trust_update(&self, outcome: &'static str) {
-        self.trust_updates.with_label_values(&[outcome]).inc();
+    pub fn trust_update(&self, outcome: TrustUpdate) {
+        self.trust_updates[outcome as usize].inc();
     }
 
     pub fn bundle_generation(&self, generation: u64) {

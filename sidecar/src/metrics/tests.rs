@@ -21,9 +21,9 @@ fn touched() -> Arc<Metrics> {
     metrics.handshake(Direction::Inbound, "ok", "X25519MLKEM768", "aes256", false, 0.001);
     let label = metrics.peer_label(&peer(1));
     metrics.connection(Direction::Inbound).closed("done", Security::Mesh, &label, 1.0);
-    metrics.verdict(Direction::Outbound, "mesh");
+    metrics.verdict(Verdict::Mesh);
     metrics.renewal("ok");
-    metrics.trust_update("taken");
+    metrics.trust_update(TrustUpdate::BundleTaken);
     metrics.log_proof(Direction::Inbound, "verified");
     metrics.log_checkpoint("consistent");
     metrics.log_roots(1, 0);
@@ -240,4 +240,32 @@ fn promtool_finds_nothing_to_say() {
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn every_trust_update_is_counted_under_its_own_word_and_shown_before_its_first() {
+    let metrics = Metrics::new();
+    assert_eq!(series(&metrics.render(), "myelin_trust_updates_total"), TrustUpdate::ALL.len());
+    for (index, what) in TrustUpdate::ALL.into_iter().enumerate() {
+        assert_eq!(what as usize, index);
+        metrics.trust_update(what);
+        let line = format!("myelin_trust_updates_total{{outcome=\"{}\"}} 1", what.word());
+        assert!(metrics.render().lines().any(|shown| shown == line), "{line}");
+    }
+}
+
+#[test]
+fn every_verdict_is_counted_under_its_own_word_and_shown_before_its_first() {
+    let metrics = Metrics::new();
+    assert_eq!(series(&metrics.render(), "myelin_policy_verdicts_total"), Verdict::ALL.len());
+    for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
+        assert_eq!(verdict as usize, index);
+        metrics.verdict(verdict);
+        let line = format!(
+            "myelin_policy_verdicts_total{{direction=\"{}\",verdict=\"{}\"}} 1",
+            verdict.direction().word(),
+            verdict.word()
+        );
+        assert!(metrics.render().lines().any(|shown| shown == line), "{line}");
+    }
 }

@@ -9,6 +9,7 @@ use super::{Call, Outbound};
 use crate::addr::OrigDst;
 use crate::credentials::Answer;
 use crate::directory::{Otherwise, Plain, Route, Target};
+use crate::metrics::Verdict;
 use crate::report::Outcome;
 
 /// Where the workload's bytes go.
@@ -19,6 +20,18 @@ pub(super) enum Way {
 
 impl Outbound {
     pub(super) async fn way(&self, to: OrigDst, spin: u32) -> Result<Way, (Outcome, String)> {
+        let way = self.find_way(to, spin).await;
+        self.metrics.verdict(match &way {
+            Ok(Way::Mesh(_)) => Verdict::Mesh,
+            Ok(Way::Plain(Plain::Exception(_))) => Verdict::Exception,
+            Ok(Way::Plain(Plain::OutsideMesh)) => Verdict::OutsideMesh,
+            Err((Outcome::Unbound, _)) => Verdict::Unbound,
+            Err(_) => Verdict::Unavailable,
+        });
+        way
+    }
+
+    async fn find_way(&self, to: OrigDst, spin: u32) -> Result<Way, (Outcome, String)> {
         let route = self.directory.load().route(to, &self.learned.load(), spin);
         let otherwise = match route {
             Route::Mesh(target) => return Ok(Way::Mesh(target)),

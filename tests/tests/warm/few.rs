@@ -35,10 +35,13 @@ async fn many_connections_one_after_the_other_share_few_handshakes() -> Result<(
     ensure!(recycled + ready + new == f64::from(MANY), "{recycled} + {ready} + {new}");
     ensure!(recycled >= f64::from(MANY) - FEW, "{recycled} of {MANY} on recycled connections");
     // What lies idle is nobody's use, on either side.
-    for (workload, direction) in [(&stage.client, "outbound"), (&stage.server, "inbound")] {
+    let sides = [(&stage.client, "outbound", "mesh"), (&stage.server, "inbound", "allowed")];
+    for (workload, direction, verdict) in sides {
         let closed = [("direction", direction), ("outcome", "completed")];
         let metrics = workload.metrics().await?;
         ensure!(metrics.sum("myelin_connections_closed_total", &closed) == f64::from(MANY));
+        let verdicts = [("direction", direction), ("verdict", verdict)];
+        ensure!(metrics.sum("myelin_policy_verdicts_total", &verdicts) == f64::from(MANY));
     }
     stage.mesh.demand_clean_wire().await.map(drop)
 }

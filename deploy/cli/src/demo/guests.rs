@@ -109,6 +109,10 @@ impl Stage {
             .env("LC_ALL", "C")
             .current_dir("/");
         self.add_guest(command, POSTGRES_PORT).await?;
+        // It takes connections before it takes questions.
+        if let Some(postgres) = self.services.last() {
+            postgres.wait_line("ready to accept connections", START_LIMIT).await?;
+        }
         let script = self.make_dir("pgbench", None)?.join("letters.sql");
         let text = format!("INSERT INTO letters (body) VALUES ('{canary}') RETURNING body;\n");
         fs::write(&script, text).context("cannot write the script of pgbench")?;

@@ -10,6 +10,7 @@ mod claims;
 mod guests;
 mod mesh;
 mod outsider;
+mod prometheus;
 mod sample;
 mod scrape;
 mod stage;
@@ -56,6 +57,7 @@ pub(crate) fn perform(options: DemoArgs) -> ExitCode {
 }
 
 fn play(options: &DemoArgs, ground: Ground) -> Result<End> {
+    let prometheus = if options.prometheus { Some(prometheus::installed()?) } else { None };
     let mut view = View::new(options.json);
     let binaries = Binaries::locate(options, &mut view)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -66,7 +68,7 @@ fn play(options: &DemoArgs, ground: Ground) -> Result<End> {
         let mut signals = Signals::catch()?;
         let mut stage = Stage::new(ground, binaries)?;
         let told = tokio::select! {
-            told = Story::new(options, &mut stage, &mut view).tell() => told,
+            told = Story::new(options, &mut stage, &mut view).tell(prometheus.as_deref()) => told,
             () = signals.caught() => return Ok(End::Interrupted),
         };
         let claims = match told {

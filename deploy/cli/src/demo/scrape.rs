@@ -114,7 +114,7 @@ async fn ops(pod: &Pod, port: u16, path: &str) -> Result<(StatusCode, String)> {
     get(stream, path).await
 }
 
-async fn get(
+pub(super) async fn get(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
 ) -> Result<(StatusCode, String)> {

@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid, chown};
 use tempfile::TempDir;
 
 use super::binaries::Binaries;
+use super::prometheus::Prometheus;
 use crate::play::{READY, Tally};
 
 /// Any process of the demo starts within this, also on a busy machine.
@@ -26,6 +27,7 @@ const QUOTED_LINES: usize = 6;
 
 /// The pods, processes and files. Fields drop from the top: processes first, files last.
 pub(super) struct Stage {
+    pub(super) prometheus: Option<Prometheus>,
     pub(super) loads: Vec<Load>,
     pub(super) services: Vec<Proc>,
     pub(super) sidecars: Vec<Sidecar>,
@@ -83,8 +85,19 @@ impl Stage {
             .context("cannot draw a run number")?;
         let run = uuid.chars().take(8).collect();
         let (loads, services, sidecars) = (Vec::new(), Vec::new(), Vec::new());
-        let stage =
-            Self { loads, services, sidecars, ca: None, pods, lab, ground, binaries, run, dir };
+        let stage = Self {
+            prometheus: None,
+            loads,
+            services,
+            sidecars,
+            ca: None,
+            pods,
+            lab,
+            ground,
+            binaries,
+            run,
+            dir,
+        };
         stage.make_dir("logs", None)?;
         Ok(stage)
     }

@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -68,8 +69,12 @@ impl<'a> Story<'a> {
     }
 
     /// Tells everything and returns what was claimed and measured.
-    pub(super) async fn tell(mut self) -> Result<Vec<Claim>> {
+    pub(super) async fn tell(mut self, prometheus: Option<&Path>) -> Result<Vec<Claim>> {
         self.introduce();
+        if let Some(program) = prometheus {
+            let address = self.stage.start_prometheus(program).await?;
+            self.view.note(&format!("Prometheus: http://{address}"));
+        }
         self.plaintext().await?;
         self.traffic().await?;
         self.rotation().await?;

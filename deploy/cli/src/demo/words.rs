@@ -26,6 +26,9 @@ pub(super) fn where_to_look(stage: &Stage) {
         line(&format!("{name:<8}metrics       {inside} curl -s http://127.0.0.1:{port}/metrics"));
         line(&format!("        admin socket  {}", admin.display()));
     }
+    if let Some(prometheus) = &stage.prometheus {
+        line(&format!("Prometheus          http://{}", prometheus.address));
+    }
     let [(_, in_ca, ..), (_, in_client, ..), (.., server_admin)] = pods.as_slice() else { return };
     let web = format!("http://{}:8080/", stage.pods.server.v4());
     let (admin, ca) = (server_admin.display(), stage.binaries.ca.display());
