@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -28,9 +29,15 @@ const PAGE: usize = 50;
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Pods of one node: a kubelet allows 110 by default, and the largest clusters some hundreds.
 const MAX_PODS: usize = 2048;
+/// Causes of one error that are told.
+const MAX_CAUSES: usize = 8;
 
 /// The text of a sidecar's configuration, as the webhook rendered it into the pod.
 const CONFIGURATION: &str = "myelin.dev/sidecar-config";
+/// A pod that asks to be injected.
+const INJECT: (&str, &str) = ("myelin.dev/inject", "enabled");
+/// The API's image of a static pod has a UID of its own, and here the one that the kubelet calls it by.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
@@ -39,7 +46,7 @@ pub(crate) enum ClusterError {
     #[error("the API server did not answer within {0:?}")]
     Silent(Duration),
     #[error("the API server cannot be asked: {0}")]
-    Unreachable(kube::Error),
+    Unreachable(String),
     #[error("the API server answered {path} with {status}: {said}")]
     Refused { path: String, status: StatusCode, said: String },
     #[error("the API server's answer to {path} cannot be read: {why}")]
@@ -68,6 +75,8 @@ struct Metadata {
     uid: String,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -179,7 +188,11 @@ impl Cluster {
         let request = Request::get(path.as_str()).body(kube::client::Body::empty());
         let request = request.map_err(|why| unreadable(why.to_string()))?;
         let answered = within(async {
-            let answer = self.0.send(request).await.map_err(ClusterError::Unreachable)?;
+            let answer = self
+                .0
+                .send(request)
+                .await
+                .map_err(|why| ClusterError::Unreachable(with_causes(&why)))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, bound).collect().await;
             let body = body.map_err(|why| unreadable(why.to_string()))?;
@@ -200,8 +213,16 @@ impl PodView {
         format!("{}/{}", self.metadata.namespace, self.metadata.name)
     }
 
-    pub(crate) fn uid(&self) -> &str {
-        &self.metadata.uid
+    /// Whether it is the pod that a kubelet calls by this UID.
+    pub(crate) fn is(&self, uid: &str) -> bool {
+        let mirrors = self.metadata.annotations.get(MIRROR).is_some_and(|of| of == uid);
+        self.metadata.uid == uid || mirrors
+    }
+
+    /// It asks for a sidecar and has none: it was made while nobody injected.
+    pub(crate) fn was_passed_over(&self) -> bool {
+        let asks = self.metadata.labels.get(INJECT.0).is_some_and(|value| value == INJECT.1);
+        asks && !self.spec.host_network && !self.metadata.annotations.contains_key(CONFIGURATION)
     }
 
     /// What its sidecar was told; absent: it has none. A pod in the node's own network is never injected.
@@ -220,6 +241,21 @@ impl PodView {
 async fn within<T>(work: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
     let ended = tokio::time::timeout(ANSWER_WITHIN, work).await;
     ended.unwrap_or(Err(ClusterError::Silent(ANSWER_WITHIN)))
+}
+
+/// What a client says of a failed connection has its reason (a certificate, a refusal) further down.
+fn with_causes(error: &dyn Error) -> String {
+    let (mut said, mut cause) = (error.to_string(), error.source());
+    for _ in 0..MAX_CAUSES {
+        let Some(error) = cause else { break };
+        let words = error.to_string();
+        // Some repeat in their own words what they were caused by.
+        if !said.contains(&words) {
+            said = format!("{said}: {words}");
+        }
+        cause = error.source();
+    }
+    said
 }
 
 /// A continue token is base64, of which three characters mean something in a query.

@@ -116,7 +116,7 @@ fn wanted(call: &Call, network: &Network) -> Result<Option<Plan>, Refusal> {
     let Some(found) = found else {
         return Err(later(pod, "the API server does not know it (yet)"));
     };
-    if pod.uid.as_deref().is_some_and(|uid| uid != found.uid()) {
+    if pod.uid.as_deref().is_some_and(|uid| !found.is(uid)) {
         return Err(later(pod, "the API server knows another pod under that name"));
     }
     plan(&found)
@@ -124,10 +124,15 @@ fn wanted(call: &Call, network: &Network) -> Result<Option<Plan>, Refusal> {
 
 /// What is in the pod's annotation, as rules.
 pub(crate) fn plan(pod: &PodView) -> Result<Option<Plan>, Refusal> {
-    let Some(text) = pod.configuration() else { return Ok(None) };
     let invalid = |why: String| {
         Refusal::new(Code::InvalidPod, format!("pod {}: rules cannot be made", pod.name()), why)
     };
+    if pod.was_passed_over() {
+        let why =
+            "its label asks for a sidecar and it has none; delete it when the webhook answers";
+        return Err(invalid(why.to_owned()));
+    }
+    let Some(text) = pod.configuration() else { return Ok(None) };
     let wanted = interception(CONFIGURATION, text).map_err(|why| invalid(why.to_string()))?;
     Plan::new(wanted).map(Some).map_err(|why| invalid(why.to_string()))
 }

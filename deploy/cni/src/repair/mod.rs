@@ -43,7 +43,7 @@ async fn look(args: &RepairArgs) -> Result<bool, String> {
     let processes = Processes::read(&args.proc_dir)
         .map_err(|why| format!("{} cannot be read: {why}", args.proc_dir.display()))?;
     let mut all_well = true;
-    for pod in pods.iter().filter(|pod| pod.configuration().is_some()) {
+    for pod in pods.iter().filter(|pod| concerns_us(pod)) {
         let Found { well, line } = examined(pod, &processes, args.apply);
         all_well &= well;
         if let Some(line) = line {
@@ -51,6 +51,10 @@ async fn look(args: &RepairArgs) -> Result<bool, String> {
         }
     }
     Ok(all_well)
+}
+
+fn concerns_us(pod: &PodView) -> bool {
+    pod.configuration().is_some() || pod.was_passed_over()
 }
 
 /// What was found of a pod: whether it has its rules now, and what there is to say.

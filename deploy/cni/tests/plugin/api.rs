@@ -41,8 +41,13 @@ async fn what_is_not_known_for_certain_is_asked_again_and_never_lets_a_pod_start
     // A StatefulSet's pod of before: the kubelet speaks of another one.
     let mut pod = node.api.read(&Resource::core("pods"), "shop", "web").unwrap();
     pod["metadata"]["uid"] = "uid-0".into();
-    node.api.put(&Resource::core("pods"), pod);
+    node.api.put(&Resource::core("pods"), pod.clone());
     demand_later(&node, "another pod").await?;
+    // The image of a static pod is another object, and says whose image it is.
+    pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "uid-1".into();
+    node.api.put(&Resource::core("pods"), pod);
+    ensure!(node.call("ADD").await?.success && node.call("CHECK").await?.success);
+    node.intercept(&["remove"])?;
     // The twin.
     node.injected(CONFIGURATION);
     ensure!(node.call("ADD").await?.success && node.call("CHECK").await?.success);

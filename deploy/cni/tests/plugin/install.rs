@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::front::Front;
 use crate::stage::{CONFIGURATION, Node, PREVIOUS, Said, program};
 
 const FLANNEL: &str = r#"{"name":"cbr0","cniVersion":"1.0.0","plugins":[
@@ -26,6 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// The directories of a node, with a network plugin on it.
 struct Host {
     dir: PathBuf,
+    server: String,
     _held: tempfile::TempDir,
 }
 
@@ -38,7 +40,7 @@ impl Host {
         }
         fs::write(dir.join("account/token"), "token-1")?;
         fs::write(dir.join("account/ca.crt"), "PEM")?;
-        let host = Self { dir, _held: held };
+        let host = Self { dir, server: "https://127.0.0.1:1".to_owned(), _held: held };
         fs::write(host.list(), FLANNEL)?;
         fs::set_permissions(host.list(), fs::Permissions::from_mode(0o640))?;
         Ok(host)
@@ -60,7 +62,7 @@ impl Host {
             format!("--conf-dir={}", at("net.d")),
             format!("--node-conf-dir={}", at("net.d")),
             format!("--account-dir={}", at("account")),
-            "--api-server=http://127.0.0.1:1".to_owned(),
+            format!("--api-server={}", self.server),
         ];
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         args
@@ -70,6 +72,26 @@ impl Host {
         let args = self.args(&["--once"]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         program(env!("CARGO_BIN_EXE_myelin-cni"), &args, Vec::new(), "").await
+    }
+
+    /// ADD as libcni does it: the installed program, the chain's entry with the list's name and version
+    /// and the last result.
+    async fn add(&self, node: &Node) -> Result<Said> {
+        let mut entry = self.plugins()?.pop().context("an empty chain")?;
+        entry["name"] = "cbr0".into();
+        entry["cniVersion"] = "1.0.0".into();
+        entry["prevResult"] = serde_json::from_str(PREVIOUS)?;
+        let netns = node.netns.path().display().to_string();
+        let variables = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "abc"),
+            ("CNI_NETNS", netns.as_str()),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        program(self.dir.join("bin/myelin-cni"), &[], variables.into(), &entry.to_string()).await
     }
 
     fn keeping(&self, more: &[&str]) -> Result<Keeping> {
@@ -149,33 +171,32 @@ async fn install_chains_the_program_last_and_a_second_time_changes_nothing() -> 
     Ok(())
 }
 
+/// From the installer to a pod's rules: TLS by the account's roots, its token, the chain's own entry.
 #[tokio::test]
 async fn what_the_installer_left_on_the_node_answers_a_runtime() -> Result<()> {
     let Some(node) = Node::start().await? else { return Ok(()) };
-    let host = Host::new()?;
+    let front = Front::before(&node.api, "token-1").await?;
+    let mut host = Host::new()?;
+    host.server = format!("https://{}", front.address);
+    fs::write(host.dir.join("account/ca.crt"), &front.root_pem)?;
     ensure!(host.once().await?.success);
     node.injected(CONFIGURATION);
-    // The token's file says where the API server is: here, the fake.
-    fs::write(host.kubeconfig(), node.api.kubeconfig())?;
-    // As libcni does it: the plugin's entry, with the list's name and version and the last result.
-    let mut entry = host.plugins()?.pop().unwrap();
-    entry["name"] = "cbr0".into();
-    entry["cniVersion"] = "1.0.0".into();
-    entry["prevResult"] = serde_json::from_str(PREVIOUS)?;
-    let netns = node.netns.path().display().to_string();
-    let variables = [
-        ("CNI_COMMAND", "ADD"),
-        ("CNI_CONTAINERID", "abc"),
-        ("CNI_NETNS", netns.as_str()),
-        ("CNI_IFNAME", "eth0"),
-        ("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"),
-        ("CNI_PATH", "/opt/cni/bin"),
-    ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let path = host.dir.join("bin/myelin-cni");
-    let said = program(path, &[], variables.into(), &entry.to_string()).await?;
-    ensure!(said.success, "{said:?}");
+    ensure!(host.add(&node).await?.success);
     ensure!(node.call("CHECK").await?.success);
+    // A token that has ended, and roots that are others: nothing starts.
+    node.intercept(&["remove"])?;
+    *front.token.lock().unwrap() = "token-2".to_owned();
+    let (code, text) = host.add(&node).await?.refusal()?;
+    ensure!(code == 11 && text.contains("401"), "{code} {text}");
+    fs::write(host.dir.join("account/token"), "token-2\n")?;
+    ensure!(host.once().await?.success && host.add(&node).await?.success, "the twin");
+    node.intercept(&["remove"])?;
+    let other = Front::before(&node.api, "token-2").await?;
+    fs::write(host.dir.join("account/ca.crt"), &other.root_pem)?;
+    ensure!(host.once().await?.success);
+    let (code, text) = host.add(&node).await?.refusal()?;
+    ensure!(code == 11 && text.contains("certificate"), "{code} {text}");
+    ensure!(node.has_no_rules()?);
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 
 mod api;
 mod calls;
+mod front;
 mod install;
 mod refusals;
 mod repair;

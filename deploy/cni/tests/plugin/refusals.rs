@@ -119,3 +119,18 @@ async fn a_pod_whose_configuration_cannot_be_meant_does_not_start() -> Result<()
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_pod_that_asks_for_a_sidecar_and_was_given_none_does_not_start() -> Result<()> {
+    let Some(node) = Node::start().await? else { return Ok(()) };
+    let labelled = |value: &str| json!({ "labels": { "myelin.dev/inject": value } });
+    node.pod(labelled("enabled"), json!({}));
+    let (code, text) = node.call("ADD").await?.refusal()?;
+    ensure!(code == 101 && text.contains("has none"), "{code} {text}");
+    // Twins: one that asks to be left alone, and one in the node's own network.
+    node.pod(labelled("disabled"), json!({}));
+    ensure!(node.call("ADD").await?.success);
+    node.pod(labelled("enabled"), json!({ "hostNetwork": true }));
+    ensure!(node.call("ADD").await?.success && node.has_no_rules()?);
+    Ok(())
+}

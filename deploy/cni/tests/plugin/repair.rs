@@ -109,6 +109,14 @@ async fn what_cannot_be_looked_at_is_said_and_is_no_success() -> Result<()> {
     pod(&node, "wrong", "node-1", wrong, 1, Some(&netns))?;
     let said = repair(&node, &["--apply"]).await?;
     ensure!(!said.success && said.out.contains("shop/wrong: "), "{said:?}");
+    // One that asks for a sidecar and was given none cannot be helped by rules.
+    pod(&node, "vain", "node-1", json!({}), 2, Some(&netns))?;
+    let mut vain = node.api.read(&Resource::core("pods"), "shop", "vain").unwrap();
+    vain["metadata"]["labels"] = json!({ "myelin.dev/inject": "enabled" });
+    node.api.put(&Resource::core("pods"), vain);
+    let said = repair(&node, &["--apply"]).await?;
+    ensure!(!said.success && said.out.contains("shop/vain: "), "{said:?}");
+    ensure!(!has_rules(&netns)?);
     // A process that shows the node's own network is none of a pod.
     let link = node.dir.path().join("proc/1001/ns/net");
     fs::remove_file(&link)?;
