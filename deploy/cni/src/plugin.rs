@@ -21,7 +21,7 @@ use tokio::runtime;
 
 use crate::cluster::{Cluster, ClusterError, PodView};
 use crate::netns::{Netns, NetnsError};
-use crate::spec::{Call, Code, Command, Network, Pod, Refusal, VERSIONS};
+use crate::spec::{Call, Code, Command, NEWEST, Network, Pod, Refusal, VERSIONS, asked_version};
 
 /// What a pod's sidecar says of its rules, in errors.
 const CONFIGURATION: &str = "the pod's sidecar-config";
@@ -43,9 +43,11 @@ pub(crate) fn answer(call: &Call, input: &[u8]) -> Result<String, (Refusal, Stri
     asked.map_err(|refusal| (refusal, network.version))
 }
 
+/// A runtime asks in the newest version that it knows itself, which may be later than ours: that is what
+/// the question is for.
 fn version(input: &[u8]) -> Result<String, (Refusal, String)> {
-    let asked = if input.is_empty() { None } else { Some(Network::read(input)?.version) };
-    let version = asked.as_deref().unwrap_or(crate::spec::NEWEST);
+    let version = asked_version(input).map_err(|refusal| (refusal, NEWEST.to_owned()))?;
+    let version = version.as_deref().unwrap_or(NEWEST);
     Ok(json!({ "cniVersion": version, "supportedVersions": VERSIONS }).to_string())
 }
 

@@ -10,7 +10,7 @@ mod network;
 mod refusal;
 
 pub(crate) use call::{Call, Command, Pod};
-pub(crate) use network::{MAX_BYTES as MAX_NETWORK_BYTES, Network};
+pub(crate) use network::{MAX_BYTES as MAX_NETWORK_BYTES, Network, asked_version};
 pub(crate) use refusal::{Code, Refusal};
 
 /// The versions that we speak, oldest first. Their results are the same to us, since we pass them through.

@@ -48,12 +48,7 @@ impl Network {
     /// With the version that the answer is to be in, as far as there is one.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, (Refusal, String)> {
         let newest = |refusal| (refusal, NEWEST.to_owned());
-        let undecodable = |why: serde_json::Error| {
-            let msg = "the network configuration on standard input cannot be read";
-            Refusal::new(Code::Undecodable, msg, why.to_string())
-        };
-        let mut keys: BTreeMap<String, Box<RawValue>> =
-            serde_json::from_slice(bytes).map_err(|why| newest(undecodable(why)))?;
+        let mut keys = keys(bytes).map_err(newest)?;
         let version: String =
             take(&mut keys, "cniVersion").map_err(newest)?.unwrap_or_else(|| "0.1.0".to_owned());
         if !VERSIONS.contains(&version.as_str()) {
@@ -108,6 +103,18 @@ impl Network {
             Refusal::new(Code::InvalidNetwork, msg, details)
         })
     }
+}
+
+/// What VERSION is asked with: any version, or none.
+pub(crate) fn asked_version(bytes: &[u8]) -> Result<Option<String>, Refusal> {
+    if bytes.is_empty() { Ok(None) } else { take(&mut keys(bytes)?, "cniVersion") }
+}
+
+fn keys(bytes: &[u8]) -> Result<BTreeMap<String, Box<RawValue>>, Refusal> {
+    serde_json::from_slice(bytes).map_err(|why| {
+        let msg = "the network configuration on standard input cannot be read";
+        Refusal::new(Code::Undecodable, msg, why.to_string())
+    })
 }
 
 fn take<T: DeserializeOwned>(
