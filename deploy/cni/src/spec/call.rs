@@ -110,7 +110,8 @@ fn check_ifname(name: &str) -> Result<(), Refusal> {
     Err(invalid("CNI_IFNAME", "must be an interface's name of 1 to 15 bytes"))
 }
 
-/// `K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;...`; other pairs are other plugins'.
+/// `K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;...`; other pairs are other plugins'. Whoever gives a name
+/// alone (podman and buildah do) runs no pod of Kubernetes, whose names are of a namespace.
 fn pod(args: &str) -> Result<Option<Pod>, Refusal> {
     if args.len() > MAX_ARGS_BYTES {
         return Err(invalid("CNI_ARGS", "has more than 4096 bytes"));
@@ -128,14 +129,14 @@ fn pod(args: &str) -> Result<Option<Pod>, Refusal> {
         }
     }
     match (namespace, name) {
-        (None, None) => Ok(None),
+        (None, _) => Ok(None),
         (Some(namespace), Some(name)) => {
             check_name("K8S_POD_NAMESPACE", namespace, MAX_NAMESPACE_BYTES, false)?;
             check_name("K8S_POD_NAME", name, MAX_POD_NAME_BYTES, true)?;
             let uid = uid.map(str::to_owned);
             Ok(Some(Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid }))
         }
-        _ => Err(invalid("CNI_ARGS", "has one of K8S_POD_NAME and K8S_POD_NAMESPACE, not both")),
+        (Some(_), None) => Err(invalid("CNI_ARGS", "has K8S_POD_NAMESPACE and no K8S_POD_NAME")),
     }
 }
 
@@ -183,7 +184,9 @@ mod tests {
         let pod = call.pod.unwrap();
         assert_eq!((pod.namespace.as_str(), pod.name.as_str()), ("shop", "web-0.a"));
         assert_eq!(pod.uid.as_deref(), Some("u"));
-        assert_eq!(read(&[("CNI_ARGS", "-")]).unwrap().pod, None, "no pod");
+        for args in ["-", "", "IgnoreUnknown=1;K8S_POD_NAME=buildah-Buildah123"] {
+            assert_eq!(read(&[("CNI_ARGS", args)]).unwrap().pod, None, "{args}");
+        }
         let gone = read(&[("CNI_COMMAND", "DEL"), ("CNI_NETNS", "-")]).unwrap();
         assert_eq!(gone.netns, None);
         for command in ["GC", "STATUS", "VERSION"] {
@@ -207,7 +210,7 @@ mod tests {
             ("CNI_NETNS", "-"),
             ("CNI_NETNS", "relative"),
             ("CNI_ARGS", "K8S_POD_NAME"),
-            ("CNI_ARGS", "K8S_POD_NAME=x"),
+            ("CNI_ARGS", "K8S_POD_NAMESPACE=x"),
             ("CNI_ARGS", "K8S_POD_NAME=x/../y;K8S_POD_NAMESPACE=shop"),
             ("CNI_ARGS", "K8S_POD_NAME=x;K8S_POD_NAMESPACE=a.b"),
             ("CNI_ARGS", "K8S_POD_NAME=;K8S_POD_NAMESPACE=shop"),

@@ -52,7 +52,7 @@ async fn whoever_is_not_injected_only_gets_the_result_back() -> Result<()> {
     let annotated = json!({ "annotations": { "myelin.dev/sidecar-config": CONFIGURATION } });
     let asked = |node: &Node| node.api.requests().len();
     // No annotation; the node's own network; no pod at all; a namespace that is never injected.
-    let bare = "IgnoreUnknown=1";
+    let bare = "IgnoreUnknown=1;K8S_POD_NAME=of-podman";
     let system = "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=dns";
     for (metadata, spec, args, asks) in [
         (json!({}), json!({}), None, 1),

@@ -74,7 +74,7 @@ async fn an_environment_that_cannot_be_meant_is_refused_and_its_variable_named()
         ("CHECK", "CNI_NETNS", "", 4),
         // The runtime need not clean up after a container that is gone.
         ("CHECK", "CNI_NETNS", "/run/netns/gone", 3),
-        ("ADD", "CNI_ARGS", "K8S_POD_NAME=web", 4),
+        ("ADD", "CNI_ARGS", "K8S_POD_NAMESPACE=shop", 4),
         ("ADD", "CNI_ARGS", "K8S_POD_NAME=../secrets/x;K8S_POD_NAMESPACE=shop", 4),
     ] {
         let said = node.call_with(command, &node.input(), &[(name, value)]).await?;
