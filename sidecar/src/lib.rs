@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod net;
 pub mod outbound;
 pub mod policy;
+pub mod probes;
 pub mod proofs;
 pub mod relay;
 pub mod report;

@@ -1,5 +1,5 @@
 //! The HTTP/1.1 of both servers: one bounded request per connection, small answers from memory.
-//! Called by `ops` and `socket`.
+//! Called by `port` and `socket`.
 //!
 //! Never: keep-alive, upgrades, more than one request in flight on a connection, or a request body
 //! that nobody asked for.
@@ -20,15 +20,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 /// A request's head comes in one segment; a client that needs longer than this is no operator and
 /// no kubelet.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whole life of a connection. Prometheus gives up on a scrape after 10 s by default, and a list
 /// of connections is written within that too.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The least that hyper takes: heads of kubelet, curl and Prometheus are under 1 KiB.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
@@ -40,8 +40,9 @@ const MAX_HEADERS: usize = 32;
 /// probe's timeout of one second.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves one request and closes.
-pub(super) async fn serve_one<S, F, A>(stream: S, answer: F)
+/// Serves one request and closes: its head within the first of the times, all of it within the
+/// second.
+pub(super) async fn serve_one<S, F, A>(stream: S, (head, whole): (Duration, Duration), answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Fn(Request<Incoming>) -> A,
@@ -53,16 +54,21 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(head)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+    match tokio::time::timeout(whole, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(why)) => tracing::debug!(%why, "an admin or ops connection ended early"),
         Err(_) => tracing::debug!("an admin or ops connection took too long and was closed"),
     }
+}
+
+/// A status and nothing else.
+pub fn bare(status: StatusCode) -> Answer {
+    answer(status, "text/plain", String::new())
 }
 
 pub(super) fn json(status: StatusCode, value: &Value) -> Answer {

@@ -9,6 +9,7 @@
 
 mod http;
 mod ops;
+mod port;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,9 @@ use serde_json::Value;
 
 use crate::unix_socket::SocketError;
 
+pub use self::http::{Answer, bare};
 pub use self::ops::OpsPort;
+pub use self::port::{Bounds, Port};
 pub use self::socket::{AdminSocket, AllowedUids};
 
 /// An answer that may have to be collected from other cores.

@@ -7,72 +7,49 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use hyper::{Method, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
 use serde_json::json;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use super::http::{self, Answer};
+use super::port::{Bounds, Port};
 use super::{AdminError, Condition, Health};
 use crate::addr::ListenAddr;
 
 /// Connections served at once: a kubelet and a few scrapers, with room. More wait in the backlog.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Connections that wait to be served.
-const BACKLOG: i32 = 128;
-
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The bound port. Bound before it is served, so that a taken port is an error at the start.
 pub struct OpsPort {
-    listener: TcpListener,
+    port: Port,
 }
 
 impl OpsPort {
-    /// Binds. `[::]` serves both families, or IPv4 alone where the kernel has no IPv6. Must be
-    /// called within the runtime that will serve it.
+    /// Must be called within the runtime that will serve it.
     pub fn bind(address: ListenAddr) -> Result<Self, AdminError> {
-        let bound = bind(address.0).or_else(|why| {
-            let any_v6 = address.0.is_ipv6() && address.ip().is_unspecified();
-            if any_v6 && no_ipv6(&why) {
-                return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
-            }
-            Err(why)
-        });
-        let listener = bound
-            .and_then(TcpListener::from_std)
-            .map_err(|source| AdminError::Ops { address: address.0, source })?;
-        Ok(Self { listener })
+        let failed = |source| AdminError::Ops { address: address.0, source };
+        Port::bind(address).map(|port| Self { port }).map_err(failed)
     }
 
     pub fn local_address(&self) -> io::Result<ListenAddr> {
-        self.listener.local_addr().map(ListenAddr)
+        self.port.local_address()
     }
 
     /// Serves until the future is dropped.
     pub async fn serve(self, health: Arc<dyn Health>) -> Infallible {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            let Ok((stream, _)) = self.listener.accept().await else {
-                tokio::time::sleep(http::ACCEPT_PAUSE).await;
-                continue;
-            };
-            let health = Arc::clone(&health);
-            tokio::spawn(async move {
-                http::serve_one(stream, |request| {
-                    let (method, path) = (request.method(), request.uri().path());
-                    std::future::ready(answer(method, path, &*health))
-                })
-                .await;
-                drop(permit);
-            });
-        }
+        let bounds = Bounds {
+            connections: MAX_CONNECTIONS,
+            head: http::HEAD_TIMEOUT,
+            whole: http::CONNECTION_TIMEOUT,
+        };
+        let answer = move |request: Request<Incoming>, _| {
+            std::future::ready(answer(request.method(), request.uri().path(), &*health))
+        };
+        self.port.serve(bounds, answer).await
     }
 }
 
@@ -114,22 +91,4 @@ fn ready(health: &dyn Health) -> Answer {
 
 fn status(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn no_ipv6(why: &io::Error) -> bool {
-    use nix::errno::Errno;
-    let known = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL];
-    known.iter().any(|errno| why.raw_os_error() == Some(*errno as i32))
 }

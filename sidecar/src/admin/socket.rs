@@ -114,7 +114,8 @@ impl AdminSocket {
             };
             let view = Arc::clone(&view);
             tokio::spawn(async move {
-                http::serve_one(stream, |request| answer(request, uid, &*view)).await;
+                let bounds = (http::HEAD_TIMEOUT, http::CONNECTION_TIMEOUT);
+                http::serve_one(stream, bounds, |request| answer(request, uid, &*view)).await;
                 drop(permit);
             });
         }

@@ -35,6 +35,7 @@ use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
+use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::{Duty, Judge, Seen};
 use crate::unix_socket::SocketError;
 use crate::workload_api::WorkloadApi;
@@ -72,6 +73,8 @@ pub enum AppError {
     OwnAddress(#[from] OwnAddressError),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    #[error(transparent)]
+    Probes(#[from] ProbeError),
     #[error(transparent)]
     WorkloadApi(#[from] SocketError),
     #[error(transparent)]
@@ -118,6 +121,7 @@ async fn serve(
         AllowedUids::with_own(config.listen.admin_uids.iter().copied()),
     )?;
     let ops = OpsPort::bind(shared.listen.ops)?;
+    let probes = wiring::probes(&config, &shared.metrics)?;
     let (workload, workload_api) = wiring::workload_api(&config, &shared)?;
     let workers = (0..wiring::workers(&config))
         .map(|index| worker::start(index, &shared))
@@ -139,6 +143,7 @@ async fn serve(
         never = socket.serve(Arc::<Operator>::clone(&operator)) => match never {},
         never = serve_workload(workload_api) => match never {},
         never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
+        never = serve_probes(probes) => match never {},
         never = Box::pin(audit(&shared, &config, seen)) => match never {},
         never = follow_changes(&shared) => match never {},
         never = follow_addresses(&shared, &config) => match never {},
@@ -152,6 +157,13 @@ async fn serve(
 async fn serve_workload(api: Option<WorkloadApi>) -> Infallible {
     match api {
         Some(api) => Box::pin(api.serve()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve_probes(port: Option<ProbePort>) -> Infallible {
+    match port {
+        Some(port) => Box::pin(port.serve()).await,
         None => std::future::pending().await,
     }
 }
@@ -214,6 +226,7 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
             inbound: config.listen.inbound,
             outbound: config.listen.outbound,
             ops: config.listen.ops,
+            probes: (!config.probes.is_empty()).then_some(config.listen.probes),
         },
         inbound_config: wiring::inbound(config),
         outbound_config: wiring::outbound(config),

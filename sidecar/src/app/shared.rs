@@ -29,6 +29,8 @@ pub(super) struct Listen {
     pub(super) inbound: ListenAddr,
     pub(super) outbound: ListenAddr,
     pub(super) ops: ListenAddr,
+    /// Absent: nothing is probed through us.
+    pub(super) probes: Option<ListenAddr>,
 }
 
 pub(super) struct Shared {
@@ -109,6 +111,7 @@ impl Shared {
     }
 
     fn own_ports(&self) -> Vec<u16> {
-        [self.listen.inbound, self.listen.outbound, self.listen.ops].map(ListenAddr::port).to_vec()
+        let Listen { inbound, outbound, ops, probes } = self.listen;
+        [inbound, outbound, ops].into_iter().chain(probes).map(ListenAddr::port).collect()
     }
 }

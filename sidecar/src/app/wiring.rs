@@ -22,8 +22,10 @@ use crate::credentials::{self, Store, WorkloadIdentity};
 use crate::directory::Protocol;
 use crate::inbound;
 use crate::intercept::{self, Plan};
+use crate::metrics::Metrics;
 use crate::net::Dialer;
 use crate::outbound;
+use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::Judge;
 use crate::unix_socket::SocketError;
 use crate::wire::Budget;
@@ -81,6 +83,18 @@ fn bounded(path: &Path, most: u64) -> io::Result<Option<String>> {
         return Ok(None);
     }
     std::fs::read_to_string(path).map(Some)
+}
+
+/// The port of the workload's probes, where the file has any.
+pub(super) fn probes(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<ProbePort>, ProbeError> {
+    if config.probes.is_empty() {
+        return Ok(None);
+    }
+    let (address, probes) = (config.listen.probes, config.probes.clone());
+    ProbePort::bind(address, probes, Arc::clone(metrics)).map(Some)
 }
 
 /// The identity room's part. A token file that is gone is no error: it is needed only once.

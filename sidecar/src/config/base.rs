@@ -49,6 +49,7 @@ const DEFAULT_ADMIN: &str = "/run/myelin/admin.sock";
 const DEFAULT_OUTBOUND: u16 = 15_001;
 const DEFAULT_INBOUND: u16 = 15_006;
 const DEFAULT_OPS: u16 = 15_020;
+const DEFAULT_PROBES: u16 = 15_021;
 const DEFAULT_PROXY_UID: u32 = 1_337;
 const DEFAULT_MARK: u32 = 0x6d79;
 
@@ -63,7 +64,7 @@ pub(super) const CA_KEYS: &[&str] = &[
     "allow_short_lifetimes",
 ];
 pub(super) const LISTEN_KEYS: &[&str] =
-    &["outbound", "inbound", "ops", "admin", "admin_uids", "workers"];
+    &["outbound", "inbound", "ops", "probes", "admin", "admin_uids", "workers"];
 pub(super) const INTERCEPT_KEYS: &[&str] = &[
     "proxy_uid",
     "mark",
@@ -177,6 +178,7 @@ pub(super) fn listen(root: &Section<'_>) -> Result<Listen, ConfigError> {
         outbound: listener(&section, "outbound", DEFAULT_OUTBOUND)?,
         inbound: listener(&section, "inbound", DEFAULT_INBOUND)?,
         ops: listener(&section, "ops", DEFAULT_OPS)?,
+        probes: listener(&section, "probes", DEFAULT_PROBES)?,
         admin,
         admin_uids: uids.iter().flatten().map(Field::uid).collect::<Result<_, _>>()?,
         workers: workers.and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?)),
@@ -336,9 +338,14 @@ fn listener(section: &Section<'_>, key: &str, port: u16) -> Result<ListenAddr, C
     })
 }
 
-/// Interception steers by port alone, so three ports must differ even on different addresses.
+/// Interception steers by port alone, so the ports must differ even on different addresses.
 fn distinct_ports(section: &Section<'_>, listen: &Listen) -> Result<(), ConfigError> {
-    let ports = [("outbound", listen.outbound), ("inbound", listen.inbound), ("ops", listen.ops)];
+    let ports = [
+        ("outbound", listen.outbound),
+        ("inbound", listen.inbound),
+        ("ops", listen.ops),
+        ("probes", listen.probes),
+    ];
     for (index, (key, address)) in ports.iter().enumerate() {
         let clash = ports
             .iter()

@@ -15,6 +15,7 @@ mod interception;
 mod limits;
 mod load;
 mod outbound;
+mod probe;
 mod proofs;
 mod section;
 mod show;
@@ -38,8 +39,9 @@ use self::section::Section;
 use self::source::Source;
 use crate::addr::{Endpoint, ListenAddr};
 use crate::credentials::Evidence;
+use crate::probes::Probe;
 use crate::proofs::Witnesses;
-use crate::{directory, policy, workload_api as socket};
+use crate::{directory, intercept, policy, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
 pub use self::interception::interception;
@@ -66,6 +68,8 @@ pub struct Config {
     pub directory: directory::Config,
     /// Absent: there is no such socket.
     pub workload_api: Option<socket::Config>,
+    /// What the kubelet asks of the workload, run by us. Empty: there is no such port.
+    pub probes: Vec<Probe>,
     pub limits: Limits,
     pub log: Log,
     pub proofs: Proofs,
@@ -91,6 +95,8 @@ pub struct Listen {
     pub outbound: ListenAddr,
     pub inbound: ListenAddr,
     pub ops: ListenAddr,
+    /// Bound only where there are probes.
+    pub probes: ListenAddr,
     pub admin: PathBuf,
     pub admin_uids: Vec<u32>,
     /// Absent: one for each core.
@@ -141,6 +147,25 @@ pub enum LogFormat {
     Json,
 }
 
+impl Config {
+    /// The interception rules that belong to this file: what `intercept apply` must have been told,
+    /// and what a chained CNI plugin applies.
+    pub fn interception(&self) -> intercept::Config {
+        intercept::Config {
+            proxy_uid: self.intercept.proxy_uid,
+            mark: self.intercept.mark,
+            outbound_port: self.listen.outbound.port(),
+            inbound_port: self.listen.inbound.port(),
+            ops_port: self.listen.ops.port(),
+            probe_port: (!self.probes.is_empty()).then(|| self.listen.probes.port()),
+            exclude_outbound_ports: self.intercept.exclude_outbound_ports.clone(),
+            exclude_inbound_ports: self.intercept.exclude_inbound_ports.clone(),
+            exclude_cidrs: self.intercept.exclude_cidrs.clone(),
+            exclude_uids: self.intercept.exclude_uids.clone(),
+        }
+    }
+}
+
 impl LogLevel {
     pub fn word(self) -> &'static str {
         match self {
@@ -176,6 +201,7 @@ const KEYS: &[&str] = &[
     "inbound",
     "outbound",
     "workload_api",
+    "probe",
     "limits",
     "log",
 ];
@@ -201,6 +227,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         policy: inbound::read(&inbound, named, &listen)?,
         directory: outbound::read(&outbound, named, mesh)?,
         workload_api: workload_api::read(&root)?,
+        probes: probe::read(&root)?,
         limits: limits::read(&root)?,
         log: base::log(&root)?,
         proofs: proofs::read(&root, &ca)?,

@@ -15,6 +15,7 @@ use super::Config;
 use crate::credentials::Evidence;
 use crate::directory::{Place, Protocol};
 use crate::policy::{self, Mode, Ports, Rule};
+use crate::probes::Probe;
 
 impl Config {
     pub fn show(&self) -> Value {
@@ -45,6 +46,7 @@ impl Config {
                 "outbound": self.listen.outbound.to_string(),
                 "inbound": self.listen.inbound.to_string(),
                 "ops": self.listen.ops.to_string(),
+                "probes": self.listen.probes.to_string(),
                 "admin": self.listen.admin,
                 "admin_uids": self.listen.admin_uids,
                 "workers": self.listen.workers,
@@ -66,6 +68,7 @@ impl Config {
                 "allowed_gids": socket.allowed.gids,
                 "sds": socket.sds,
             })),
+            "probe": self.probes.iter().map(Probe::show).collect::<Vec<_>>(),
             "limits": {
                 "max_connections": limits.max_connections,
                 "handshake_timeout": words(limits.handshake_timeout),

@@ -76,6 +76,10 @@ pub struct ApplyArgs {
         value_parser = clap::value_parser!(u16).range(1..))]
     pub ops_port: u16,
 
+    /// Port of the workload's probes, if the sidecar's file has any; then it is never captured
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub probe_port: Option<u16>,
+
     /// Destination port that the workload reaches directly, unprotected (repeat, or use commas)
     #[arg(long = "exclude-outbound-port", value_name = "PORT", value_delimiter = ',',
         value_parser = clap::value_parser!(u16).range(1..))]
@@ -121,6 +125,7 @@ impl ApplyArgs {
             outbound_port: self.outbound_port,
             inbound_port: self.inbound_port,
             ops_port: self.ops_port,
+            probe_port: self.probe_port,
             exclude_outbound_ports: self.exclude_outbound_ports.clone(),
             exclude_inbound_ports: self.exclude_inbound_ports.clone(),
             exclude_cidrs: self.exclude_cidrs.clone(),

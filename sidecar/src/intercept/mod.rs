@@ -6,7 +6,7 @@
 //!
 //! - chain `outbound` (nat, output, dstnat): the sidecar's own traffic, loopback and the named
 //!   exclusions return; every other TCP connection is redirected to the outbound listener.
-//! - chain `inbound` (nat, prerouting, dstnat): loopback and the named ports return; every other
+//! - chain `inbound` (nat, prerouting, dstnat): loopback, the named ports, the ops port and a probe port return; every other
 //!   port, the sidecar's own listeners included, is redirected to the inbound listener, which sees
 //!   the original port and refuses its own as a loop.
 //! - chains `outbound_guard` and `inbound_guard` (filter, output and input): drop what should have
@@ -83,6 +83,8 @@ pub mod defaults {
     pub const INBOUND_PORT: u16 = 15006;
     /// `/live`, `/ready` and `/metrics`: never captured inbound.
     pub const OPS_PORT: u16 = 15020;
+    /// The workload's probes, where the sidecar runs any: then never captured inbound.
+    pub const PROBE_PORT: u16 = 15021;
 }
 
 /// Another process may change nf_tables between two of our reads, which then do not fit together.

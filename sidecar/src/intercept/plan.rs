@@ -1,7 +1,8 @@
 //! The plan: which connections are captured and which are not, validated once. Built from this
 //! room's [`Config`] by `run` and by `app`; `ruleset` turns it into rules.
 //!
-//! Never: I/O; an exclusion that was not named, except `fe80::/10` and the ops port.
+//! Never: I/O; an exclusion that was not named, except `fe80::/10`, the ops port and a probe port
+//! that the sidecar itself serves.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -33,6 +34,9 @@ pub struct Config {
     pub inbound_port: u16,
     /// Port of `/live`, `/ready` and `/metrics`.
     pub ops_port: u16,
+    /// Port of the workload's probes, where the sidecar serves any. `None`: whoever listens there is
+    /// a workload like any other, and captured.
+    pub probe_port: Option<u16>,
     /// Destination ports that the workload reaches directly.
     pub exclude_outbound_ports: Vec<u16>,
     /// Ports of this pod that are reached directly.
@@ -51,6 +55,7 @@ impl Default for Config {
             outbound_port: defaults::OUTBOUND_PORT,
             inbound_port: defaults::INBOUND_PORT,
             ops_port: defaults::OPS_PORT,
+            probe_port: None,
             exclude_outbound_ports: Vec::new(),
             exclude_inbound_ports: Vec::new(),
             exclude_cidrs: Vec::new(),
@@ -101,7 +106,8 @@ impl Plan {
         let (direct_v4, direct_v6) = (merge(&v4), merge(&v6));
         refuse_everything(&direct_v4, u32::MAX.into(), "IPv4")?;
         refuse_everything(&direct_v6, u128::MAX, "IPv6")?;
-        let inbound = config.exclude_inbound_ports.into_iter().chain([config.ops_port]);
+        let own = [config.ops_port].into_iter().chain(config.probe_port);
+        let inbound = config.exclude_inbound_ports.into_iter().chain(own);
         Ok(Self {
             proxy_uid: config.proxy_uid,
             mark: NonZeroU32::new(config.mark),
@@ -146,11 +152,14 @@ fn check_cidr(range: &IpNet) -> Result<(), InterceptError> {
 }
 
 fn check_ports(config: &Config) -> Result<(), InterceptError> {
-    let own = [
+    let own: Vec<_> = [
         ("the outbound port", config.outbound_port),
         ("the inbound port", config.inbound_port),
         ("the ops port", config.ops_port),
-    ];
+    ]
+    .into_iter()
+    .chain(config.probe_port.map(|port| ("the probe port", port)))
+    .collect();
     for (i, &(first, port)) in own.iter().enumerate() {
         if port == 0 {
             return Err(InterceptError::ZeroPort(first));

@@ -53,6 +53,11 @@ fn ports_that_cannot_be_meant_are_refused() {
             Config { ops_port: 15006, ..base() },
             "the inbound port and the ops port are both port 15006",
         ),
+        (
+            Config { probe_port: Some(15020), ..base() },
+            "the ops port and the probe port are both port 15020",
+        ),
+        (Config { probe_port: Some(0), ..base() }, "the probe port is 0, expected"),
         (Config { exclude_outbound_ports: vec![0], ..base() }, "an excluded outbound port is 0"),
         (Config { exclude_inbound_ports: vec![0], ..base() }, "an excluded inbound port is 0"),
         (Config { exclude_inbound_ports: vec![15001], ..base() }, "excluded inbound port 15001 is"),

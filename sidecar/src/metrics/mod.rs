@@ -77,6 +77,7 @@ pub struct Metrics {
     workload_not_after: IntGauge,
     workload_streams: IntGaugeVec,
     workload_answers: IntCounterVec,
+    probes: IntCounterVec,
     not_before: IntGauge,
     not_after: IntGauge,
     bundle_generation: IntGauge,
@@ -144,6 +145,7 @@ impl Metrics {
             workload_not_after: int_gauge(&registry, table::WORKLOAD_NOT_AFTER),
             workload_streams: int_gauge_vec(&registry, table::WORKLOAD_STREAMS),
             workload_answers: int_counter_vec(&registry, table::WORKLOAD_ANSWERS),
+            probes: int_counter_vec(&registry, table::PROBES),
             not_before: int_gauge(&registry, table::NOT_BEFORE),
             not_after: int_gauge(&registry, table::NOT_AFTER),
             bundle_generation: int_gauge(&registry, table::BUNDLE_GENERATION),
@@ -245,6 +247,11 @@ impl Metrics {
 
     pub fn workload_answer(&self, call: WorkloadCall, outcome: &'static str) {
         self.workload_answers.with_label_values(&[call.word(), outcome]).inc();
+    }
+
+    /// A probe of the workload was run.
+    pub fn probe(&self, kind: &'static str, outcome: &'static str) {
+        self.probes.with_label_values(&[kind, outcome]).inc();
     }
 
     /// A trust bundle or deny list that the CA sent.

@@ -81,6 +81,8 @@ rows! {
         "Streams that are open on the workload API's socket.";
     WORKLOAD_ANSWERS = Counter "myelin_workload_api_answers_total" ["call", "outcome"]
         "Answers on the workload API's socket, refusals included.";
+    PROBES = Counter "myelin_probes_total" ["kind", "outcome"]
+        "Probes of the workload that were run for the kubelet, by how they ended.";
     TRUST_UPDATES = Counter "myelin_trust_updates_total" ["outcome"]
         "Trust bundles (own and foreign) and deny lists that the CA sent, by what became of them.";
     BUNDLE_GENERATION = Gauge "myelin_bundle_generation" []

@@ -30,6 +30,7 @@ fn touched() -> Arc<Metrics> {
     metrics.workload_renewal("ok");
     metrics.workload_streams(WorkloadCall::X509Svid, 1);
     metrics.workload_answer(WorkloadCall::X509Svid, "served");
+    metrics.probe("liveness", "passed");
     metrics.svid(1_700_000_000, 1_700_086_400);
     metrics
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::directory::Protocol;
 use crate::policy::{Demand, Mode, Policy, Ports};
+use crate::probes::{Action, Kind};
 
 const MINIMAL: &str = r#"
 trust_domain = "td.example"
@@ -27,6 +28,8 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.listen.outbound.to_string(), "[::]:15001");
     assert_eq!(config.listen.inbound.to_string(), "[::]:15006");
     assert_eq!(config.listen.ops.to_string(), "[::]:15020");
+    assert_eq!(config.listen.probes.to_string(), "[::]:15021");
+    assert!(config.probes.is_empty() && config.interception().probe_port.is_none());
     assert_eq!(config.listen.admin.to_str(), Some("/run/myelin/admin.sock"));
     assert!(config.listen.admin_uids.is_empty() && config.listen.workers.is_none());
     let Intercept { proxy_uid, mark, verify, .. } = config.intercept;
@@ -43,6 +46,7 @@ fn a_minimal_file_gets_the_documented_defaults() {
 #[test]
 fn every_key_reaches_its_room() {
     let config = parse("full.toml", include_str!("../../../examples/full.toml")).unwrap();
+    assert_eq!(config.interception().probe_port, Some(15_021));
     assert_eq!(config.id.unwrap().as_str(), "spiffe://example.org/ns/shop/sa/web");
     assert_eq!(config.addresses.len(), 2);
     assert_eq!(config.ca.addresses.len(), 2);
@@ -77,6 +81,14 @@ fn every_key_reaches_its_room() {
     assert_eq!(socket.socket.to_str(), Some("/run/myelin/workload/api.sock"));
     assert!(socket.allowed.uids.contains(&1000) && socket.allowed.gids.contains(&2000));
     assert!(socket.sds);
+    let [http, tcp, grpc] = &config.probes[..] else { panic!("three probes") };
+    let Action::Http(asked) = &http.action else { panic!("{http:?}") };
+    assert_eq!((asked.port, asked.https, asked.target.as_str()), (8443, true, "/ready?deep=1"));
+    assert_eq!(asked.headers[0].1, "yes");
+    assert_eq!((http.kind, http.timeout), (Kind::Readiness, Duration::from_secs(3)));
+    assert_eq!((tcp.kind, &tcp.action), (Kind::Liveness, &Action::Tcp { port: 8443 }));
+    let service = "shop.v1.Orders".to_owned();
+    assert_eq!(grpc.action, Action::Grpc { port: 9090, service });
     assert_eq!(config.limits.max_uses, 1);
     assert_eq!(config.limits.max_connection_age, Duration::from_secs(300));
     assert_eq!(config.limits.drain_timeout, Duration::ZERO);
@@ -188,6 +200,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("outbound.service.", outbound::SERVICE_KEYS),
     ("outbound.peer.", outbound::PEER_KEYS),
     ("workload_api.", workload_api::KEYS),
+    ("probe.", probe::KEYS),
     ("limits.", limits::KEYS),
     ("log.", base::LOG_KEYS),
 ];
