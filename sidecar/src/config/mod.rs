@@ -41,7 +41,7 @@ use crate::addr::{Endpoint, ListenAddr};
 use crate::credentials::Evidence;
 use crate::probes::Probe;
 use crate::proofs::Witnesses;
-use crate::{directory, intercept, policy, workload_api as socket};
+use crate::{directory, policy, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
 pub use self::interception::interception;
@@ -145,25 +145,6 @@ pub enum LogLevel {
 pub enum LogFormat {
     Human,
     Json,
-}
-
-impl Config {
-    /// The interception rules that belong to this file: what `intercept apply` must have been told,
-    /// and what a chained CNI plugin applies.
-    pub fn interception(&self) -> intercept::Config {
-        intercept::Config {
-            proxy_uid: self.intercept.proxy_uid,
-            mark: self.intercept.mark,
-            outbound_port: self.listen.outbound.port(),
-            inbound_port: self.listen.inbound.port(),
-            ops_port: self.listen.ops.port(),
-            probe_port: (!self.probes.is_empty()).then(|| self.listen.probes.port()),
-            exclude_outbound_ports: self.intercept.exclude_outbound_ports.clone(),
-            exclude_inbound_ports: self.intercept.exclude_inbound_ports.clone(),
-            exclude_cidrs: self.intercept.exclude_cidrs.clone(),
-            exclude_uids: self.intercept.exclude_uids.clone(),
-        }
-    }
 }
 
 impl LogLevel {

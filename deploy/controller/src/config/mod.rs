@@ -1,0 +1,53 @@
+//! One small TOML file in, every room's own settings out. Called by `app` and by
+//! `myelin-controller check`. docs/INJECTION.md lists every key; a test compares.
+//!
+//! Never: an unknown key that passes, a value outside its range, an error longer than a line, a
+//! secret (only the paths of files that hold one), a clock.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod error;
+mod load;
+mod raw;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::inject::Settings;
+
+pub use self::error::ConfigError;
+pub use self::load::{MAX_FILE_BYTES, load};
+pub use self::read::parse;
+
+/// Everything that the file says, checked and with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What pods are given; its bundle is empty until the file of it was read.
+    pub settings: Settings,
+    pub bundle_file: PathBuf,
+    pub webhook: Webhook,
+    pub ops: SocketAddr,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    pub listen: SocketAddr,
+    pub certificate: Certificate,
+}
+
+/// By what the API server knows us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// Somebody else keeps it right, and `caBundle` too.
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: String,
+    pub json: bool,
+}

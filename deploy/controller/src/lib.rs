@@ -1,0 +1,18 @@
+//! Myelin's controller as a library: every room of it, so that the binary, the operator's tool and
+//! the suites run the same code. ARCHITECTURE.md has the map.
+//!
+//! Never: holds a key of the mesh, stands in the way of a connection, or is needed by a sidecar that
+//! already has what it needs.
+
+// SPDX-License-Identifier: Apache-2.0
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod app;
+pub mod bundle;
+pub mod config;
+pub mod door;
+pub mod inject;
+pub mod metrics;
+pub mod ops;
+pub mod webhook;

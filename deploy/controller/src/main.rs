@@ -1,0 +1,53 @@
+//! The process: arguments, exit code. Everything else is in the library.
+//!
+//! Never: logic that a test could want to call.
+
+// SPDX-License-Identifier: Apache-2.0
+
+mod args;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use myelin_controller::{app, config};
+
+use args::{Args, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<String> {
+    match &args.command {
+        Command::Run { config: path } => {
+            app::run(path)?;
+            Ok(String::new())
+        }
+        Command::Check { config: path } => {
+            config::load(path)?;
+            Ok(format!("{}: every key is understood\n", path.display()))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "one line that says what failed")]
+fn complain(text: &str) {
+    eprintln!("myelin-controller: {text}");
+}
