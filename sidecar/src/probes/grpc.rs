@@ -70,7 +70,7 @@ async fn check(address: SocketAddr, service: &str) -> Result<bool, Failed> {
         return Ok(false);
     }
     let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await?;
-    let fine = body.trailers().is_some_and(|trailers| says_ok(trailers));
+    let fine = body.trailers().is_some_and(says_ok);
     Ok(fine && is_serving(&body.to_bytes()))
 }
 

@@ -31,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::addr::ListenAddr;
-use crate::admin::{Answer, Bounds, Port, bare};
+use crate::admin::{Bounds, Port, bare};
 use crate::metrics::Metrics;
 
 /// Probes of one pod: three kinds of more containers than any pod has.
@@ -197,10 +197,10 @@ impl ProbePort {
         let answer = move |request: Request<Incoming>, dialled: SocketAddr| {
             let (probes, metrics) = (Arc::clone(&probes), Arc::clone(&metrics));
             async move {
-                match asked(&request, &probes) {
-                    Ok(probe) => bare(answer(probe, dialled, &metrics).await),
+                bare(match asked(&request, &probes) {
+                    Ok(probe) => answer(probe, dialled, &metrics).await,
                     Err(refused) => refused,
-                }
+                })
             }
         };
         self.port.serve(bounds, answer).await
@@ -226,17 +226,17 @@ impl Drop for Driver {
 fn asked<'p, B>(
     request: &Request<B>,
     probes: &'p HashMap<(String, Kind), Probe>,
-) -> Result<&'p Probe, Answer> {
+) -> Result<&'p Probe, StatusCode> {
     // The kubelet's HTTP probe is a GET.
     if *request.method() != Method::GET {
-        return Err(bare(StatusCode::METHOD_NOT_ALLOWED));
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     let named = || {
         let (container, word) = request.uri().path().strip_prefix(PREFIX)?.split_once('/')?;
         let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word)?;
         probes.get(&(container.to_owned(), kind))
     };
-    named().ok_or_else(|| bare(StatusCode::NOT_FOUND))
+    named().ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn answer(probe: &Probe, dialled: SocketAddr, metrics: &Metrics) -> StatusCode {

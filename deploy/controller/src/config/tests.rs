@@ -50,80 +50,79 @@ fn every_key_reaches_its_room() {
     assert_eq!(config.log.level, "debug");
 }
 
+/// A line of the full example, what stands there instead, and what is said of it.
+const WRONG: &[(&str, &str, &str)] = &[
+    (
+        "trust_domain = \"cluster.local\"",
+        "trust_domian = \"x\"",
+        "f:2:1: unknown field `trust_domian`, expected one of `trust_domain`",
+    ),
+    ("trust_domain = \"cluster.local\"", "", "missing field `trust_domain`: add it to this table"),
+    (
+        "trust_domain = \"cluster.local\"",
+        "trust_domain = \"a b\"",
+        "f:2:16: `trust_domain` is \"a b\", expected a name of a-z",
+    ),
+    (
+        "trust_domain = \"cluster.local\"",
+        "trust_domain = 5",
+        "f:2:16: invalid type: integer `5`, expected a string: correct it there",
+    ),
+    ("trust_domain = \"cluster.local\"", "trust_domain = ", "f:2:"),
+    (
+        "mesh_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]",
+        "mesh_cidrs = []",
+        "`mesh_cidrs` is [], expected 1 to 64 entries",
+    ),
+    (
+        "mesh_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]",
+        "mesh_cidrs = [\"10.0.0.1/8\"]",
+        "f:3:15: `mesh_cidrs` is \"10.0.0.1/8\"",
+    ),
+    (
+        "namespace = \"mesh\"",
+        "namespace = \"Mesh\"",
+        "`namespace` is \"Mesh\", expected 1 to 63 of a-z",
+    ),
+    (
+        "image_pull_policy = \"Always\"",
+        "image_pull_policy = \"always\"",
+        "expected Always or IfNotPresent or Never",
+    ),
+    (
+        "cpu_limit = \"2\"",
+        "cpu_limit = \"two\"",
+        "`sidecar.resources.cpu_limit` is \"two\", expected a Kubernetes quantity",
+    ),
+    (
+        "privileges = \"refuse\"",
+        "privileges = \"deny\"",
+        "`webhook.privileges` is \"deny\", expected warn or refuse",
+    ),
+    (
+        "listen = \"[::]:9443\"",
+        "listen = \"9443\"",
+        "`webhook.listen` is \"9443\", expected an IP address",
+    ),
+    (
+        "port = 53",
+        "port = 70000",
+        "`sidecar.exception.port` is 70000, expected a port from 1 to 65535",
+    ),
+    (
+        "name = \"api\"",
+        "name = \"dns\"",
+        "`sidecar.exception.name` is \"dns\", expected each name once",
+    ),
+    ("level = \"debug\"", "level = \"all\"", "`log.level` is \"all\", expected error or warn"),
+    ("cni = true", "cni = \"yes\"", "invalid type: string \"yes\", expected a boolean"),
+];
+
 #[test]
 fn each_wrong_input_is_one_line_that_says_where_what_and_how_to_fix_it() {
     let full = include_str!("../../examples/full.toml");
-    for (line, instead, expected) in [
-        (
-            "trust_domain = \"cluster.local\"",
-            "trust_domian = \"x\"",
-            "f:2:1: unknown field `trust_domian`, expected one of `trust_domain`",
-        ),
-        (
-            "trust_domain = \"cluster.local\"",
-            "",
-            "missing field `trust_domain`: add it to this table",
-        ),
-        (
-            "trust_domain = \"cluster.local\"",
-            "trust_domain = \"a b\"",
-            "f:2:16: `trust_domain` is \"a b\", expected a name of a-z",
-        ),
-        (
-            "trust_domain = \"cluster.local\"",
-            "trust_domain = 5",
-            "f:2:16: invalid type: integer `5`, expected a string: correct it there",
-        ),
-        ("trust_domain = \"cluster.local\"", "trust_domain = ", "f:2:"),
-        (
-            "mesh_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]",
-            "mesh_cidrs = []",
-            "`mesh_cidrs` is [], expected 1 to 64 entries",
-        ),
-        (
-            "mesh_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]",
-            "mesh_cidrs = [\"10.0.0.1/8\"]",
-            "f:3:15: `mesh_cidrs` is \"10.0.0.1/8\"",
-        ),
-        (
-            "namespace = \"mesh\"",
-            "namespace = \"Mesh\"",
-            "`namespace` is \"Mesh\", expected 1 to 63 of a-z",
-        ),
-        (
-            "image_pull_policy = \"Always\"",
-            "image_pull_policy = \"always\"",
-            "expected Always or IfNotPresent or Never",
-        ),
-        (
-            "cpu_limit = \"2\"",
-            "cpu_limit = \"two\"",
-            "`sidecar.resources.cpu_limit` is \"two\", expected a Kubernetes quantity",
-        ),
-        (
-            "privileges = \"refuse\"",
-            "privileges = \"deny\"",
-            "`webhook.privileges` is \"deny\", expected warn or refuse",
-        ),
-        (
-            "listen = \"[::]:9443\"",
-            "listen = \"9443\"",
-            "`webhook.listen` is \"9443\", expected an IP address",
-        ),
-        (
-            "port = 53",
-            "port = 70000",
-            "`sidecar.exception.port` is 70000, expected a port from 1 to 65535",
-        ),
-        (
-            "name = \"api\"",
-            "name = \"dns\"",
-            "`sidecar.exception.name` is \"dns\", expected each name once",
-        ),
-        ("level = \"debug\"", "level = \"all\"", "`log.level` is \"all\", expected error or warn"),
-        ("cni = true", "cni = \"yes\"", "invalid type: string \"yes\", expected a boolean"),
-    ] {
-        assert_eq!(full.matches(line).count(), 1, "{line}");
+    for (line, instead, expected) in WRONG {
+        assert_eq!(full.matches(*line).count(), 1, "{line}");
         let complaint = parse("f", &full.replace(line, instead)).unwrap_err().to_string();
         assert!(complaint.contains(expected), "{instead}: {complaint}");
         assert!(!complaint.contains('\n') && complaint.starts_with("f:"), "{complaint}");

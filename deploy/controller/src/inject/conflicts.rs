@@ -106,7 +106,7 @@ pub(super) fn privileges(
         let added = &container.security_context.capabilities.add;
         let bare = |capability: &String| {
             let upper = capability.to_ascii_uppercase();
-            upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
+            upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
         };
         let strong = added.iter().map(bare).find(|added| CAPABILITIES.contains(&added.as_str()));
         if let Some(capability) = strong {
