@@ -11,7 +11,7 @@ use std::time::Duration;
 use myelin_identity::id::TrustDomain;
 use serde_json::{Value, json};
 
-use super::Config;
+use super::{Config, Limits};
 use crate::credentials::Evidence;
 use crate::directory::{Place, Protocol};
 use crate::policy::{self, Mode, Ports, Rule};
@@ -19,7 +19,6 @@ use crate::probes::Probe;
 
 impl Config {
     pub fn show(&self) -> Value {
-        let limits = &self.limits;
         let (token, machine) = match &self.ca.evidence {
             Evidence::None => (None, None),
             Evidence::KubernetesToken(path) => (Some(path), None),
@@ -69,17 +68,7 @@ impl Config {
                 "sds": socket.sds,
             })),
             "probe": self.probes.iter().map(Probe::show).collect::<Vec<_>>(),
-            "limits": {
-                "max_connections": limits.max_connections,
-                "handshake_timeout": words(limits.handshake_timeout),
-                "connect_timeout": words(limits.connect_timeout),
-                "idle_timeout": words(limits.idle_timeout),
-                "detect_timeout": words(limits.detect_timeout),
-                "drain_timeout": words(limits.drain_timeout),
-                "max_use_after_expiry": words(limits.max_use_after_expiry),
-                "max_uses": limits.max_uses,
-                "max_connection_age": words(limits.max_connection_age),
-            },
+            "limits": limits(&self.limits),
             "log": {
                 "level": self.log.level.word(),
                 "format": self.log.format.word(),
@@ -124,6 +113,20 @@ impl Config {
             "peer": peers.collect::<Vec<_>>(),
         })
     }
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({
+        "max_connections": limits.max_connections,
+        "handshake_timeout": words(limits.handshake_timeout),
+        "connect_timeout": words(limits.connect_timeout),
+        "idle_timeout": words(limits.idle_timeout),
+        "detect_timeout": words(limits.detect_timeout),
+        "drain_timeout": words(limits.drain_timeout),
+        "max_use_after_expiry": words(limits.max_use_after_expiry),
+        "max_uses": limits.max_uses,
+        "max_connection_age": words(limits.max_connection_age),
+    })
 }
 
 fn inbound(policy: &policy::Config) -> Value {

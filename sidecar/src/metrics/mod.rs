@@ -9,6 +9,7 @@
 
 mod labels;
 mod process;
+mod register;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use myelin_identity::id::SpiffeId;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
+
+use self::register::{counter, gauge, histogram_vec, int_counter_vec, int_gauge, int_gauge_vec};
 
 pub use self::labels::{
     Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, MeshUse, PeerLabel, Retired, Security,
@@ -370,38 +372,4 @@ fn signed(value: u64) -> i64 {
 
 fn profile() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
-}
-
-fn opts(row: Row) -> Opts {
-    Opts::new(row.name, row.help)
-}
-
-const ROW_IS_VALID: &str = "the table's names and labels are valid and unique, tests render all";
-
-macro_rules! registered {
-    ($($function:ident -> $metric:ty, $kind:ident, $make:expr;)*) => {$(
-        fn $function(registry: &Registry, row: Row) -> $metric {
-            debug_assert_eq!(row.kind, Kind::$kind, "{}", row.name);
-            let make: fn(Row) -> prometheus::Result<$metric> = $make;
-            let metric = make(row).expect(ROW_IS_VALID);
-            registry.register(Box::new(metric.clone())).expect(ROW_IS_VALID);
-            metric
-        }
-    )*};
-}
-
-registered! {
-    counter -> Counter, Counter, |row| Counter::with_opts(opts(row));
-    gauge -> Gauge, Gauge, |row| Gauge::with_opts(opts(row));
-    int_gauge -> IntGauge, Gauge, |row| IntGauge::with_opts(opts(row));
-    int_counter_vec -> IntCounterVec, Counter, |row| IntCounterVec::new(opts(row), row.labels);
-    int_gauge_vec -> IntGaugeVec, Gauge, |row| IntGaugeVec::new(opts(row), row.labels);
-}
-
-fn histogram_vec(registry: &Registry, row: Row, buckets: &[f64]) -> prometheus::HistogramVec {
-    debug_assert_eq!(row.kind, Kind::Histogram, "{}", row.name);
-    let shape = HistogramOpts::from(opts(row)).buckets(buckets.to_vec());
-    let metric = prometheus::HistogramVec::new(shape, row.labels).expect(ROW_IS_VALID);
-    registry.register(Box::new(metric.clone())).expect(ROW_IS_VALID);
-    metric
 }
