@@ -4,7 +4,7 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 # Everything, in the order of what fails fastest.
-check: lint doc budget metrics dashboards test
+check: lint doc budget metrics dashboards chart test
 
 # Formatting, lints, and what may be in the dependency tree.
 lint:
@@ -29,6 +29,10 @@ demo:
 dashboards:
     .ci/dashboards
 
+# helm, kubectl, the schemas of Kubernetes and our own programs have nothing to say about the chart.
+chart:
+    .ci/chart
+
 # promtool has nothing to say about the metrics of a running CA and a running sidecar.
 metrics:
     .ci/metrics
@@ -36,3 +40,7 @@ metrics:
 # Every suite, network namespaces included; installs the servers that they talk to.
 test:
     tests/run
+
+# The images, built with buildah and checked; not in `check`, for the static release build takes minutes.
+images:
+    deploy/images/build
