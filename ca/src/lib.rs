@@ -3,7 +3,7 @@
 //!
 //! Rooms, each importing only from those below it: `app -> config -> api -> authority -> rotation,
 //! attest, log -> signer, journal -> template, check, store, https`, and at the bottom `clock`,
-//! `random`, `replica`, `datadir`, `metrics`. Only `signer` ever holds a CA key.
+//! `random`, `replica`, `datadir`, `metrics`, `scheduling`. Only `signer` ever holds a CA key.
 //!
 //! Never: links the data plane.
 
@@ -30,6 +30,7 @@ pub mod operator;
 pub mod random;
 pub mod replica;
 pub mod rotation;
+pub mod scheduling;
 pub mod signer;
 pub mod store;
 pub mod template;

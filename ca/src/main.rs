@@ -24,9 +24,9 @@ use myelin_ca::config::{
 };
 use myelin_ca::datadir::read_bounded_text;
 use myelin_ca::federation::AddRequest;
-use myelin_ca::lockdown;
 use myelin_ca::log::Progress;
 use myelin_ca::operator::{Answer, Ask, FederationAsk, RotateAsk, Rotated};
+use myelin_ca::{lockdown, scheduling};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -46,6 +46,9 @@ const EXIT_DAMAGED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Serve(_)) {
+        scheduling::in_batches();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(perform(cli.command)),
@@ -230,7 +233,8 @@ fn about_entries(command: EntryCommand) -> Result<(OperatorArgs, Ask), String> {
 
 async fn serve(args: ServeArgs) -> Result<(), String> {
     start_logs(&args.logs)?;
-    lockdown::apply().iter().for_each(|missing| tracing::warn!("{missing}"));
+    let missing = lockdown::apply().into_iter().chain(scheduling::missing());
+    missing.for_each(|missing| tracing::warn!("{missing}"));
     let config = args.config().map_err(|error| error.to_string())?;
     let (mut terminate, mut interrupt) = signal(SignalKind::terminate())
         .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))

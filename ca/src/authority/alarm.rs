@@ -12,8 +12,7 @@ use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Cause, DenialRecord, DeniedSerial, HeldRecord, Hex, Journal, JournalError,
-    LineageRecord, LineageState,
+    Batch, Cause, DenialRecord, DeniedSerial, Held, HostRecord, LineageRecord, LineageState,
 };
 use crate::store::Commit;
 
@@ -44,7 +43,7 @@ impl Authority {
             cause: Cause::Alarm,
             reason: String::new(),
             id: None,
-            serials: held_by(&self.journal, proven.host(), now).await?,
+            serials: held_by(&host.record, now),
             settled: true,
         };
         let number = Denied::read(&self.journal, now).await?.add(&mut batch, &denial)?;
@@ -73,23 +72,7 @@ impl Authority {
 }
 
 /// The unexpired certificates of a host, as entries of a denial.
-pub(super) async fn held_by(
-    journal: &Journal,
-    host: &Hex,
-    now: UnixSeconds,
-) -> Result<Vec<DeniedSerial>, JournalError> {
-    let within = format!("{host}/");
-    let (mut serials, mut after) = (Vec::new(), None::<String>);
-    loop {
-        let page = journal.page::<HeldRecord>(&within, after.as_deref()).await?;
-        let Some(last) = page.last() else { return Ok(serials) };
-        after = Some(last.key.clone());
-        let unexpired = page.into_iter().filter(|held| held.record.not_after >= now);
-        serials.extend(
-            unexpired.map(|held| DeniedSerial {
-                serial: held.record.serial,
-                until: held.record.not_after,
-            }),
-        );
-    }
+pub(super) fn held_by(host: &HostRecord, now: UnixSeconds) -> Vec<DeniedSerial> {
+    let denied = |held: &Held| DeniedSerial { serial: held.serial.clone(), until: held.not_after };
+    host.unexpired(now).map(denied).collect()
 }

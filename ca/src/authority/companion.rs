@@ -9,7 +9,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use super::decide::within_rate;
-use super::entries::write_certificate;
+use super::entries::{held_with, write_certificate};
 use super::issue::MAX_ATTEMPTS;
 use super::issued::Issued;
 use super::{Authority, IssueError, Reason, chain};
@@ -17,8 +17,7 @@ use crate::attest::{AttestError, Caller, Claimed, Proven};
 use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Blob, CompanionRecord, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord,
-    LineageState,
+    Batch, Blob, CompanionRecord, Entry, Grant, Held, Hex, HostRecord, LineageRecord, LineageState,
 };
 use crate::random;
 use crate::signer::Signer;
@@ -45,7 +44,7 @@ struct Known<'a> {
     /// The vouching SVID's lineage.
     lineage: Option<&'a LineageRecord>,
     /// The record of the SVID that the connection proved.
-    held: Option<&'a HeldRecord>,
+    held: Option<&'a Held>,
     former: Option<&'a CompanionRecord>,
     /// The ID that would be issued is on the deny list.
     id_denied: bool,
@@ -68,7 +67,7 @@ impl Authority {
             let known = Known {
                 host: seen.host.as_ref().map(|entry| &entry.record),
                 lineage: seen.lineage.as_ref().map(|entry| &entry.record),
-                held: seen.held.as_ref().map(|entry| &entry.record),
+                held: seen.held(proven),
                 former: former.as_ref().map(|entry| &entry.record),
                 id_denied: seen.known(proven, now).id_denied,
             };
@@ -133,7 +132,8 @@ impl Authority {
         batch.put(&proven.host().to_string(), former.as_ref(), &record);
         // Every issue writes the host's record, so that an alarm sees them all; and what vouches
         // must still be what it was.
-        batch.replace(host, &HostRecord { next_due, ..host.record.clone() });
+        let held = held_with(Some(host), &issued, now);
+        batch.replace(host, &HostRecord { next_due, held, ..host.record.clone() });
         batch.unchanged(vouching);
         signing.bind(&mut batch);
         Ok(self.commit_bound(batch).await?.map(|_| issued))
@@ -175,7 +175,7 @@ fn decide(proven: &Proven, known: Known<'_>) -> Decision {
     };
     // Only who holds that very SVID may have it vouch, and only who holds it may raise an alarm
     // about it.
-    let proves = |held: &HeldRecord| held.generation == *claimed && held.lineage == *named;
+    let proves = |held: &Held| held.generation == *claimed && held.lineage == *named;
     if !known.held.is_some_and(proves) {
         return Decision::Refuse(Reason::SvidOfAnotherLineage);
     }
@@ -280,6 +280,7 @@ mod tests {
             barred_by: std::collections::BTreeSet::new(),
             attested_by: None,
             next_due: 0,
+            held: vec![],
         }
     }
 
@@ -324,7 +325,7 @@ mod tests {
             let proven = Proven::assumed(claim, hex(1), csr_key, hex(request_key));
             let (host, lineage) = (host(false), lineage(6, state));
             let held =
-                HeldRecord { serial: hex(9), lineage: hex(3), generation: claimed, not_after: END };
+                Held { serial: hex(9), lineage: hex(3), generation: claimed, not_after: END };
             let (host, lineage, held) = (Some(&host), Some(&lineage), Some(&held));
             decide(&proven, Known { host, lineage, held, former: Some(former), id_denied: false })
         };
@@ -354,7 +355,7 @@ mod tests {
             lineage(6, LineageState::Live),
             LineageRecord { host: hex(2), ..lineage(6, LineageState::Live) },
         );
-        let held = |lineage: u8, generation| HeldRecord {
+        let held = |lineage: u8, generation| Held {
             serial: hex(9),
             lineage: hex(lineage),
             generation,

@@ -10,16 +10,19 @@ use super::reason::Reason;
 use crate::attest::{Claimed, Proven};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Claim, Grant, HeldRecord, HostRecord, LineageRecord, LineageState, TokenRecord,
+    AddressRecord, Claim, Grant, Held, HostRecord, LineageRecord, LineageState, TokenRecord,
 };
 
 /// Issues that a host may have in quick succession before the sustained rate binds: restarts of a
 /// sidecar that cannot start, retries after a network fault.
 pub(super) const ISSUE_BURST: u64 = 64;
 /// Issues within one default lifetime at the sustained rate. A renewal at half-life needs two; with
-/// the burst it bounds the unexpired certificates of one host (and so what one alarm puts on the
-/// deny list) to 320.
+/// the burst it bounds the unexpired certificates of one host to 320 where nobody asks for longer lives
+/// than the default.
 pub(super) const ISSUES_PER_LIFETIME: u64 = 256;
+/// Unexpired certificates of one host, whatever lives it asked for: its record lists them, at 130 bytes
+/// each, and one alarm puts them all on the deny list.
+pub(super) const MAX_HELD: usize = 512;
 /// Claims on one address: ports that different workloads of one machine may claim one by one.
 pub(super) const MAX_CLAIMS_PER_ADDRESS: usize = 64;
 
@@ -32,7 +35,7 @@ pub(super) struct Known<'a> {
     /// renewed.
     pub(super) lineage: Option<&'a LineageRecord>,
     /// The record of the SVID that the connection proved.
-    pub(super) held: Option<&'a HeldRecord>,
+    pub(super) held: Option<&'a Held>,
     /// What the registration entries grant to whoever shows evidence from outside.
     pub(super) entry: Option<Result<&'a Grant, Reason>>,
     /// The evidence stands for another host key, and why that is in the way.
@@ -143,8 +146,7 @@ fn renew(proven: &Proven, known: Known<'_>, claimed: u64) -> Decision {
     };
     // Only who holds that very SVID may renew it, and only who holds it may raise an alarm about
     // it.
-    let proves =
-        |held: &HeldRecord| held.generation == claimed && proven.claimed().names(&held.lineage);
+    let proves = |held: &Held| held.generation == claimed && proven.claimed().names(&held.lineage);
     if !known.held.is_some_and(proves) {
         return Decision::Refuse(Reason::SvidOfAnotherLineage);
     }
@@ -174,6 +176,9 @@ pub(super) fn within_rate(
 ) -> Result<UnixSeconds, Reason> {
     let interval = (default_life / ISSUES_PER_LIFETIME).max(1);
     let due = host.map_or(now, |host| host.next_due.max(now));
+    if host.is_some_and(|host| host.unexpired(now).count() >= MAX_HELD) {
+        return Err(Reason::TooOften);
+    }
     if due > now + interval * ISSUE_BURST { Err(Reason::TooOften) } else { Ok(due + interval) }
 }
 

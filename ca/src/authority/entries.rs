@@ -15,8 +15,8 @@ use super::{Authority, IssueError};
 use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AddressRecord, Batch, Blob, BoundRecord, Claim, Entry, Grant, HeldRecord, Hex, IssuedRecord,
-    LineageRecord, LineageState,
+    AddressRecord, Batch, Blob, BoundRecord, Claim, Entry, Grant, Held, Hex, HostRecord,
+    IssuedRecord, LineageRecord, LineageState,
 };
 use crate::template::Leaf;
 
@@ -103,9 +103,20 @@ impl Authority {
     }
 }
 
-/// Under which name the journal holds a host's unexpired certificate.
-pub(super) fn held_name(host: &Hex, serial: &Hex) -> String {
-    format!("{host}/{serial}")
+/// What the host holds from now on: what it held and has not expired, and this.
+pub(super) fn held_with(
+    host: Option<&Entry<HostRecord>>,
+    issued: &Issued,
+    now: UnixSeconds,
+) -> Vec<Held> {
+    let before = host.iter().flat_map(|host| host.record.unexpired(now)).cloned();
+    let added = Held {
+        serial: issued.serial.clone(),
+        lineage: issued.lineage.clone(),
+        generation: issued.generation,
+        not_after: issued.not_after,
+    };
+    before.chain([added]).collect()
 }
 
 pub(super) fn write_certificate(
@@ -129,13 +140,6 @@ pub(super) fn write_certificate(
     };
     // Created, not put: a serial that was there before is a conflict, and another serial is drawn.
     batch.create(&issued.serial.to_string(), &record);
-    let held = HeldRecord {
-        serial: issued.serial.clone(),
-        lineage: issued.lineage.clone(),
-        generation: issued.generation,
-        not_after: issued.not_after,
-    };
-    batch.create(&held_name(proven.host(), &issued.serial), &held);
 }
 
 /// What rests on evidence from outside: the entries as they were, and the one host key that stands

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::decide::{Decision, address_is_free, decide, within_rate};
-use super::entries::{held_name, write_certificate, write_outside};
+use super::entries::{held_with, write_certificate, write_outside};
 use super::issued::Issued;
 use super::registration::{Choice, choose};
 use super::seen::{Outside, Seen};
@@ -83,21 +83,15 @@ impl Authority {
     ) -> Result<Seen, IssueError> {
         let journal = &self.journal;
         let name = proven.host().to_string();
-        let (token, held, host) = match proven.claimed() {
+        let (token, host) = match proven.claimed() {
             Claimed::Token { secret_hash } => {
-                let (token, host) = journal.read_both(&secret_hash.to_string(), &name).await?;
-                (token, None, host)
+                journal.read_both(&secret_hash.to_string(), &name).await?
             }
-            Claimed::HostAlone => (None, None, journal.read(&name).await?),
-            Claimed::Renewal { serial, .. } | Claimed::Companion { serial, .. } => {
-                let held = held_name(proven.host(), serial);
-                let (held, host) = journal.read_both(&held, &name).await?;
-                (None, held, host)
-            }
+            _ => (None, journal.read(&name).await?),
         };
         let denied = self.denied();
         let outside = self.outside(caller, proven).await?;
-        let mut seen = Seen { token, host, lineage: None, held, outside, denied };
+        let mut seen = Seen { token, host, lineage: None, outside, denied };
         let lineage = match proven.claimed() {
             Claimed::Token { .. } => seen
                 .token
@@ -195,6 +189,7 @@ impl Authority {
             barred_by: BTreeSet::new(),
             attested_by: proven.attested().map(|attested| attested.attestor.to_owned()),
             next_due,
+            held: held_with(host, &issued, now),
         };
         batch.put(&proven.host().to_string(), host, &record);
         write_outside(&mut batch, proven, seen, &issued);

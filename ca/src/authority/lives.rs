@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use super::Authority;
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Found, HeldRecord, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord,
-    Readable, Record as _,
+    Batch, Found, Hex, HostRecord, IssuedRecord, Journal, JournalError, LivesRecord, Readable,
+    Record as _, shown,
 };
 use crate::replica::ReplicaId;
 use crate::template::MAX_LIFETIME;
@@ -81,23 +81,21 @@ impl Authority {
             return Ok(found);
         }
         loop {
-            let page = self.journal.page_found::<HeldRecord>("", after.as_deref()).await?;
+            let page = self.journal.page_found::<HostRecord>("", after.as_deref()).await?;
             let Some(last) = page.last() else { return Ok(found) };
             after = Some(last.key.clone());
-            let Readable { entries, .. } = page.into();
-            for held in entries.iter().filter(|held| held.record.not_after > now) {
-                let name = held.key.trim_start_matches(HeldRecord::PREFIX);
-                let name = name.split('/').next().unwrap_or(name);
+            for Found { key, record, .. } in page {
+                let name = key.trim_start_matches(HostRecord::PREFIX);
                 let host: Hex = name.parse().unwrap_or_else(|()| Hex::empty());
-                if known(&host) || found.contains_key(&host) {
-                    continue;
-                }
-                let id = match self.journal.read::<HostRecord>(name).await {
-                    Ok(Some(host)) => host.record.grant.spiffe_id,
-                    Ok(None) | Err(JournalError::Unreadable { .. }) => format!("host/{name}"),
-                    Err(error) => return Err(error),
+                let id = match record {
+                    Ok(record) if record.unexpired(now).next().is_none() => continue,
+                    Ok(record) => record.grant.spiffe_id,
+                    // What it holds is not known: it may be the one that would be stranded.
+                    Err(_) => shown(&key),
                 };
-                found.insert(host, id);
+                if !known(&host) {
+                    found.insert(host, id);
+                }
             }
         }
     }

@@ -11,10 +11,10 @@ use super::denied::Denied;
 use super::issued::Issued;
 use super::registration::Registered;
 use super::{IssueError, Reason, chain};
-use crate::attest::{Lasts, Proven};
+use crate::attest::{Claimed, Lasts, Proven};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    BoundRecord, Entry, Grant, HeldRecord, Hex, HostRecord, LineageRecord, Record, TokenRecord,
+    BoundRecord, Entry, Grant, Held, Hex, HostRecord, LineageRecord, Record, TokenRecord,
 };
 
 /// Everything that one attempt read, with revisions.
@@ -22,7 +22,6 @@ pub(super) struct Seen {
     pub(super) token: Option<Entry<TokenRecord>>,
     pub(super) host: Option<Entry<HostRecord>>,
     pub(super) lineage: Option<Entry<LineageRecord>>,
-    pub(super) held: Option<Entry<HeldRecord>>,
     /// What rests on evidence from outside, if the caller shows any.
     pub(super) outside: Option<Outside>,
     /// What is denied; the commit holds only if nothing was denied since.
@@ -53,8 +52,18 @@ impl Seen {
             token: self.token.as_ref().map(|entry| &entry.record),
             host: self.host.as_ref().map(|entry| &entry.record),
             lineage: self.lineage.as_ref().map(|entry| &entry.record),
-            held: self.held.as_ref().map(|entry| &entry.record),
+            held: self.held(proven),
         }
+    }
+
+    /// What the journal says of the SVID that the connection proved.
+    pub(super) fn held(&self, proven: &Proven) -> Option<&Held> {
+        let (Claimed::Renewal { serial, .. } | Claimed::Companion { serial, .. }) =
+            proven.claimed()
+        else {
+            return None;
+        };
+        self.host.as_ref()?.record.holds(serial)
     }
 
     /// The certificate that was issued to this request before.

@@ -10,8 +10,8 @@ use super::denied::Denied;
 use super::{Authority, KEPT_AFTER_END};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    AckRecord, AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, HeldRecord,
-    Hex, HostRecord, IssuedRecord, JournalError, LineageRecord, Readable, Record, TokenRecord,
+    AckRecord, AddressRecord, Batch, BoundRecord, CompanionRecord, DenialRecord, Entry, Hex,
+    HostRecord, IssuedRecord, JournalError, LineageRecord, Readable, Record, TokenRecord,
 };
 use crate::store::Commit;
 
@@ -48,7 +48,6 @@ impl Authority {
         let long_ago = |end: UnixSeconds| end + KEPT_AFTER_END.as_secs() <= now;
         let mut gone = self.sweep_kind(|token: &TokenRecord| long_ago(token.expires)).await?;
         gone += self.sweep_kind(|issued: &IssuedRecord| long_ago(issued.not_after)).await?;
-        gone += self.sweep_kind(|held: &HeldRecord| long_ago(held.not_after)).await?;
         gone += self.sweep_kind(|record: &CompanionRecord| long_ago(record.not_after)).await?;
         gone += self
             .sweep_kind(|address: &AddressRecord| {

@@ -86,6 +86,9 @@ pub struct HostRecord {
     /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
     /// time" of GCRA).
     pub next_due: UnixSeconds,
+    /// Its unexpired certificates, so that an alarm finds them all; ended ones go with the next issue.
+    #[serde(default)]
+    pub held: Vec<Held>,
 }
 
 /// One chain of renewals. `name`: its random id.
@@ -152,10 +155,9 @@ pub struct IssuedRecord {
     pub logged: Option<LogPlace>,
 }
 
-/// An unexpired certificate of a host, so that an alarm finds them all. `name`: host, slash,
-/// serial.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HeldRecord {
+/// A certificate of a host, in its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
     pub serial: Hex,
     pub lineage: Hex,
     pub generation: u64,
@@ -187,9 +189,6 @@ impl Record for AddressRecord {
 }
 impl Record for IssuedRecord {
     const PREFIX: &'static str = "issued/";
-}
-impl Record for HeldRecord {
-    const PREFIX: &'static str = "held/";
 }
 
 /// Under which name an imported intermediate (an [`IssuerRecord`]) of a replica waits for its turn:
@@ -224,6 +223,16 @@ impl Claim {
 }
 
 impl HostRecord {
+    /// What it holds that has not expired.
+    pub fn unexpired(&self, now: UnixSeconds) -> impl Iterator<Item = &Held> {
+        self.held.iter().filter(move |held| held.not_after >= now)
+    }
+
+    /// What it holds under this serial.
+    pub fn holds(&self, serial: &Hex) -> Option<&Held> {
+        self.held.iter().find(|held| held.serial == *serial)
+    }
+
     /// Barred by this denial as well.
     pub fn barred(&self, number: u64) -> Self {
         let mut barred = Self { denied: true, ..self.clone() };

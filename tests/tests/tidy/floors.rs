@@ -32,7 +32,7 @@ const CA: Floors = &[
     (3, &["rotation", "offline_root", "federation"]),
     (2, &["signer", "check", "attest", "log"]),
     (1, &["template", "journal", "https"]),
-    (0, &["clock", "random", "replica", "store", "datadir", "metrics", "lockdown"]),
+    (0, &["clock", "random", "replica", "store", "datadir", "metrics", "lockdown", "scheduling"]),
 ];
 
 const IDENTITY: Floors = &[

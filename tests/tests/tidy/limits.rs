@@ -44,6 +44,7 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("sidecar/src/config/base.rs", "DEFAULT_PROBES", "a default, in docs/CONFIG.md"),
     ("sidecar/src/config/base.rs", "DEFAULT_PROXY_UID", "a default, in docs/CONFIG.md"),
     ("sidecar/src/config/base.rs", "DEFAULT_MARK", "a default, in docs/CONFIG.md"),
+    ("ca/src/scheduling.rs", "EVEN", "niceness 0 in a library's scale"),
     ("sidecar/src/config/proofs.rs", "CA_OPS_PORT", "a default, in docs/CONFIG.md"),
     ("sidecar/src/auditor/compare.rs", "TILE_HEIGHT", "a number of the tile format"),
     ("sidecar/src/config/date.rs", "SECONDS_PER_DAY", "arithmetic"),

@@ -17,8 +17,8 @@ use super::alarm::held_by;
 use super::denied::{Denied, DeniedError};
 use crate::clock::UnixSeconds;
 use crate::journal::{
-    Batch, Cause, Claim, DenialRecord, DeniedId, Entry, Hex, HostRecord, IssuedRecord, Journal,
-    JournalError,
+    Batch, Cause, Claim, DenialRecord, DeniedId, DeniedSerial, Entry, Hex, HostRecord,
+    IssuedRecord, Journal, JournalError,
 };
 use crate::store::Commit;
 use crate::template::MAX_LIFETIME;
@@ -236,12 +236,16 @@ async fn revoke_serial(
         let host = journal.read::<HostRecord>(&issued.host.to_string()).await?;
         // The host key alone would bring the machine back at once, so it goes too; and with it
         // every other certificate that it holds.
+        let mut serials = host.as_ref().map(|host| held_by(&host.record, now)).unwrap_or_default();
+        if serials.iter().all(|denied| denied.serial != serial) {
+            serials.push(DeniedSerial { serial: serial.clone(), until: issued.not_after });
+        }
         let record = DenialRecord {
             at: now,
             cause: Cause::Operator,
             reason: reason.to_owned(),
             id: None,
-            serials: held_by(journal, &issued.host, now).await?,
+            serials,
             settled: true,
         };
         let mut batch = Batch::default();

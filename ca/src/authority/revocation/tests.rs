@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::journal::{DenyRecord, Grant, HeldRecord, TokenRecord};
+use crate::journal::{DenyRecord, Grant, Held, TokenRecord};
 use crate::store::embedded::Embedded;
 
 const NOW: u64 = 1_800_000_000;
@@ -49,10 +49,9 @@ async fn host(journal: &Journal, byte: u8, id: &str, not_after: u64) {
         barred_by: BTreeSet::new(),
         attested_by: None,
         next_due: 0,
+        held: vec![Held { serial: serial.clone(), lineage: hex(byte), generation: 1, not_after }],
     };
     batch.create(&host.to_string(), &record);
-    let held = HeldRecord { serial: serial.clone(), lineage: hex(byte), generation: 1, not_after };
-    batch.create(&format!("{host}/{serial}"), &held);
     let issued = IssuedRecord {
         spiffe_id: id.to_owned(),
         attestor: "join_token".to_owned(),
@@ -188,7 +187,7 @@ async fn alarm_is_not_undone() {
         cause: Cause::Alarm,
         reason: String::new(),
         id: None,
-        serials: vec![crate::journal::DeniedSerial { serial: hex(1), until: NOW + 9 }],
+        serials: vec![DeniedSerial { serial: hex(1), until: NOW + 9 }],
         settled: true,
     };
     let mut batch = Batch::default();
@@ -229,7 +228,7 @@ async fn interrupted_revocation_denies_at_once_and_is_finished_later() {
 #[tokio::test]
 async fn denials_of_an_older_store_still_count() {
     let (_dir, journal) = journal();
-    let serials = vec![crate::journal::DeniedSerial { serial: hex(7), until: NOW + 9 }];
+    let serials = vec![DeniedSerial { serial: hex(7), until: NOW + 9 }];
     let mut batch = Batch::default();
     batch.create(crate::journal::CURRENT, &DenyRecord { epoch: 4, serials });
     assert!(matches!(journal.commit(batch).await.unwrap(), Commit::Committed { .. }));

@@ -14,11 +14,11 @@ use rustls_pki_types::UnixTime;
 
 mod ladder;
 
-use super::decide::{Decision, ISSUE_BURST, Known, decide, within_rate};
+use super::decide::{Decision, ISSUE_BURST, Known, MAX_HELD, decide, within_rate};
 use super::*;
 use crate::attest::{Caller, Claimed, Proven, RemoteAddr};
 use crate::journal::{
-    Blob, DenyRecord, Grant, HeldRecord, HostRecord, LineageState, Redeemed, TokenRecord,
+    Blob, DenyRecord, Grant, Held, HostRecord, LineageState, Redeemed, TokenRecord,
 };
 use crate::replica::ReplicaId;
 use crate::rotation::{Home, Pin};
@@ -53,6 +53,7 @@ fn host(denied: bool) -> HostRecord {
         barred_by: BTreeSet::new(),
         attested_by: None,
         next_due: 0,
+        held: vec![],
     }
 }
 
@@ -71,8 +72,8 @@ fn lineage(generation: u64, request_key: u8, csr: &P256Spki, state: LineageState
     }
 }
 
-fn held(generation: u64) -> HeldRecord {
-    HeldRecord { serial: hex(9), lineage: hex(3), generation, not_after: NOW + 100 }
+fn held(generation: u64) -> Held {
+    Held { serial: hex(9), lineage: hex(3), generation, not_after: NOW + 100 }
 }
 
 fn refused(decision: &Decision) -> Option<Reason> {
@@ -212,6 +213,13 @@ fn issues_of_a_host_are_bounded_by_burst_and_rate() {
     assert_eq!(granted, ISSUE_BURST + 1);
     assert!(within_rate(Some(&record), MAX_LIFETIME.as_secs(), NOW + 400).is_ok());
     assert!(within_rate(None, MAX_LIFETIME.as_secs(), NOW).is_ok());
+    // Long lives at a short default: the rate alone would let the record of the host grow.
+    let much = |many| HostRecord { held: vec![held(1); many], ..host(false) };
+    assert!(within_rate(Some(&much(MAX_HELD - 1)), MAX_LIFETIME.as_secs(), NOW).is_ok());
+    let full = within_rate(Some(&much(MAX_HELD)), MAX_LIFETIME.as_secs(), NOW);
+    assert_eq!(full, Err(Reason::TooOften));
+    let ended = within_rate(Some(&much(MAX_HELD)), MAX_LIFETIME.as_secs(), NOW + 101);
+    assert!(ended.is_ok(), "what has expired does not count");
 }
 
 async fn authority(time: &Arc<AtomicU64>) -> (tempfile::TempDir, Authority) {
@@ -374,8 +382,8 @@ async fn sweep_removes_what_ended_long_ago_and_keeps_the_host() {
     join(&authority).await.unwrap();
     assert_eq!(authority.sweep().await.unwrap(), 0);
     time.store(NOW + 9 * 24 * 3600, Ordering::SeqCst);
-    // Token, issued, held, address; the host and its current lineage stay.
-    assert_eq!(authority.sweep().await.unwrap(), 4);
+    // Token, issued, address; the host and its current lineage stay.
+    assert_eq!(authority.sweep().await.unwrap(), 3);
     assert_eq!(authority.journal.all::<HostRecord>().await.unwrap().len(), 1);
     assert_eq!(authority.journal.all::<LineageRecord>().await.unwrap().len(), 1);
 }
