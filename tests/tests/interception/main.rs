@@ -11,6 +11,7 @@ mod again;
 mod capture;
 mod operator;
 mod permissive;
+mod probes;
 mod ranges;
 
 use anyhow::{Result, ensure};
