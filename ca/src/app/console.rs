@@ -42,7 +42,7 @@ pub async fn verify_log(
     let never = || AppError::NeverServed(data.path().to_owned());
     let replica = ReplicaId::open(data.path())?.ok_or_else(never)?;
     let now = clock.seconds();
-    if matches!(store, StoreConfig::Etcd(_)) {
+    if !matches!(store, StoreConfig::Embedded) {
         let journal = Journal::new(shared::open_store(store, &data).await?);
         return replay(&data, &journal, &replica, now, tell).await;
     }

@@ -41,6 +41,7 @@ use crate::store::StoreError;
 use crate::template::MIN_LIFETIME;
 
 pub mod ceremony;
+mod cluster;
 mod console;
 mod descriptors;
 mod endpoint;
@@ -86,7 +87,9 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error("{flag} {}: {cause}; name a PEM file that etcd's operator gave you", path.display())]
     EtcdFile { flag: &'static str, path: PathBuf, cause: io::Error },
-    #[error("no server runs on {}, and the state of this replica is in etcd; start the server, or ask one that runs by its --data", .0.display())]
+    #[error("the Kubernetes API cannot be reached: {cause}; outside of a pod name a --kubeconfig")]
+    Cluster { cause: String },
+    #[error("no server runs on {}, and the state of this replica is not in its data directory; start the server, or ask one that runs by its --data", .0.display())]
     NoServer(PathBuf),
     #[error("{} holds no replica.id, so no CA has logged anything here; name the --data of one that has", .0.display())]
     NeverServed(PathBuf),

@@ -1,6 +1,6 @@
 //! Opens the store that was configured.
 //!
-//! Never: makes a file of etcd's operator, or reads a key that others may read.
+//! Never: makes a file of etcd's operator, or reads a key of etcd's that others may read.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -10,12 +10,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, cluster};
 use crate::config::{EtcdFlags, StoreConfig};
 use crate::datadir::DataDir;
 use crate::store::Store;
 use crate::store::embedded::Embedded;
 use crate::store::etcd::{ClientTls, Etcd, EtcdConfig};
+use crate::store::kubernetes::Kubernetes;
 
 /// A chain and its CA are a few kilobytes.
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
@@ -36,6 +37,10 @@ pub(super) async fn open_store(
                 prefix: flags.prefix.clone(),
             };
             Ok(Arc::new(Etcd::open(&config).await?))
+        }
+        StoreConfig::Kubernetes(flags) => {
+            let client = cluster::client(flags.kubeconfig.as_deref()).await?;
+            Ok(Arc::new(Kubernetes::open(client, &flags.namespace, &flags.name).await?))
         }
     }
 }

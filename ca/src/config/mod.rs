@@ -33,7 +33,7 @@ pub use ceremony::{
 };
 pub use keys::{KeyArgs, Keys, SealKeySource};
 pub use log::{LogCommand, LogVerifyArgs};
-pub use store::{EtcdFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
+pub use store::{EtcdFlags, KubernetesFlags, StoreArgs, StoreConfig, StoreFlagError, StoreKind};
 mod federation;
 
 pub use federation::{

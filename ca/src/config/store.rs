@@ -14,11 +14,15 @@ use crate::store::etcd::{EtcdEndpoint, EtcdEndpointError};
 
 /// Most members that are tried for one answer; etcd advises against more than seven.
 const MAX_ENDPOINTS: usize = 16;
+/// Longest name of a namespace (a DNS label), and of what our Secrets' names begin with.
+const MAX_NAME_BYTES: usize = 63;
+/// What they begin with if nothing is said.
+const DEFAULT_NAME: &str = "myelin-ca";
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct StoreArgs {
     /// Where the CA keeps its state. embedded: a file in the data directory, for one CA. etcd: a
-    /// cluster that several replicas share.
+    /// cluster that several replicas share. kubernetes: Secrets that several replicas share.
     #[arg(long, value_enum, default_value = "embedded", env = "MYELIN_CA_STORE")]
     pub store: StoreKind,
     /// A member of the etcd cluster, such as https://10.0.0.1:2379. Repeat it for each member; one
@@ -38,6 +42,15 @@ pub struct StoreArgs {
     /// domain>.
     #[arg(long, value_name = "PREFIX")]
     pub etcd_prefix: Option<String>,
+    /// Namespace of the Secrets of --store kubernetes.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub kubernetes_namespace: Option<String>,
+    /// What the names of these Secrets begin with, the same for all replicas. Default: myelin-ca.
+    #[arg(long, value_name = "NAME")]
+    pub kubernetes_name: Option<String>,
+    /// How to reach the Kubernetes API. Without it: as a pod does, by its service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -45,6 +58,7 @@ pub enum StoreKind {
     #[default]
     Embedded,
     Etcd,
+    Kubernetes,
 }
 
 /// Where the state is.
@@ -52,6 +66,16 @@ pub enum StoreKind {
 pub enum StoreConfig {
     Embedded,
     Etcd(EtcdFlags),
+    Kubernetes(KubernetesFlags),
+}
+
+/// Secrets in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesFlags {
+    pub namespace: String,
+    pub name: String,
+    /// None: as a pod does.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// An etcd cluster, and the files that let us in.
@@ -74,8 +98,12 @@ pub enum StoreFlagError {
     TooManyEndpoints(usize),
     #[error("--etcd-endpoint {0}")]
     Endpoint(#[from] EtcdEndpointError),
-    #[error("{0} is for --store etcd only; add that, or drop it")]
-    NotEtcd(&'static str),
+    #[error("{flag} is for --store {store} only; add that, or drop it")]
+    NotThisStore { flag: &'static str, store: &'static str },
+    #[error("--store kubernetes needs --kubernetes-namespace, such as myelin-system")]
+    NoNamespace,
+    #[error("{flag} {text:?} must be 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -")]
+    KubernetesName { flag: &'static str, text: String },
     #[error(
         "--etcd-endpoint {0} needs --etcd-ca FILE: the CA that signed the members' certificates, in PEM"
     )]
@@ -86,25 +114,44 @@ pub enum StoreFlagError {
 
 impl StoreArgs {
     pub(super) fn config(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, ConfigError> {
+        self.only_of_its_store()?;
         match self.store {
-            StoreKind::Embedded => self.embedded(),
+            StoreKind::Embedded => Ok(StoreConfig::Embedded),
             StoreKind::Etcd => self.etcd(default_prefix(trust_domain)),
+            StoreKind::Kubernetes => self.kubernetes(),
         }
         .map_err(ConfigError::from)
     }
 
-    fn embedded(&self) -> Result<StoreConfig, StoreFlagError> {
-        for (flag, given) in [
-            ("--etcd-endpoint", !self.etcd_endpoint.is_empty()),
-            ("--etcd-ca", self.etcd_ca.is_some()),
-            ("--etcd-cert", self.etcd_cert.is_some()),
-            ("--etcd-prefix", self.etcd_prefix.is_some()),
+    /// A flag of another store would be ignored without a word.
+    fn only_of_its_store(&self) -> Result<(), StoreFlagError> {
+        let (etcd, kubernetes) = ((StoreKind::Etcd, "etcd"), (StoreKind::Kubernetes, "kubernetes"));
+        for (flag, given, (kind, store)) in [
+            ("--etcd-endpoint", !self.etcd_endpoint.is_empty(), etcd),
+            ("--etcd-ca", self.etcd_ca.is_some(), etcd),
+            ("--etcd-cert", self.etcd_cert.is_some(), etcd),
+            ("--etcd-prefix", self.etcd_prefix.is_some(), etcd),
+            ("--kubernetes-namespace", self.kubernetes_namespace.is_some(), kubernetes),
+            ("--kubernetes-name", self.kubernetes_name.is_some(), kubernetes),
         ] {
-            if given {
-                return Err(StoreFlagError::NotEtcd(flag));
+            if given && kind != self.store {
+                return Err(StoreFlagError::NotThisStore { flag, store });
             }
         }
-        Ok(StoreConfig::Embedded)
+        Ok(())
+    }
+
+    fn kubernetes(&self) -> Result<StoreConfig, StoreFlagError> {
+        let namespace = self.kubernetes_namespace.clone().ok_or(StoreFlagError::NoNamespace)?;
+        let name = self.kubernetes_name.clone().unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        for (flag, text) in [("--kubernetes-namespace", &namespace), ("--kubernetes-name", &name)] {
+            if !(1..=MAX_NAME_BYTES).contains(&text.len()) || !text.bytes().all(plain) {
+                return Err(StoreFlagError::KubernetesName { flag, text: text.clone() });
+            }
+        }
+        let kubeconfig = self.kubeconfig.clone();
+        Ok(StoreConfig::Kubernetes(KubernetesFlags { namespace, name, kubeconfig }))
     }
 
     /// For a command beside the server, which need not know the trust domain where a prefix or a file
@@ -113,8 +160,10 @@ impl StoreArgs {
         &self,
         trust_domain: Option<&TrustDomain>,
     ) -> Result<StoreConfig, ConfigError> {
+        self.only_of_its_store()?;
         let prefix = match (self.store, trust_domain) {
-            (StoreKind::Embedded, _) => return Ok(self.embedded()?),
+            (StoreKind::Embedded, _) => return Ok(StoreConfig::Embedded),
+            (StoreKind::Kubernetes, _) => return Ok(self.kubernetes()?),
             (StoreKind::Etcd, Some(domain)) => default_prefix(domain),
             (StoreKind::Etcd, None) => {
                 self.etcd_prefix.clone().ok_or(ConfigError::NoTrustDomain)?
@@ -201,6 +250,26 @@ mod tests {
             .unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+        let kubernetes = |change: Change| {
+            args(move |args| {
+                args.store = StoreKind::Kubernetes;
+                change(args);
+            })
+        };
+        let table: [(Change, &str); 3] = [
+            (|_| {}, "needs --kubernetes-namespace"),
+            (|args| args.kubernetes_namespace = Some("A b".into()), "--kubernetes-namespace"),
+            (|args| args.etcd_prefix = Some("x".into()), "--store etcd only"),
+        ];
+        for (change, expected) in table {
+            let error = kubernetes(change).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = args(|args| args.kubernetes_name = Some("x".into())).unwrap_err();
+        assert!(error.contains("--store kubernetes only"), "{error}");
+        let good = kubernetes(|args| args.kubernetes_namespace = Some("myelin-system".into()));
+        let StoreConfig::Kubernetes(flags) = good.unwrap() else { panic!("asked for") };
+        assert_eq!(flags.name, "myelin-ca");
         let error = args(|args| {
             etcd(args);
             args.etcd_endpoint = vec!["http://[::1]".into()];

@@ -3,8 +3,7 @@
 //!
 //! The interface is what an etcd transaction offers: every value carries the revision of the commit
 //! that wrote it, and a commit holds only if all that it expects still is so. It is also what the
-//! Kubernetes API can carry: a Secret whose `resourceVersion` is compared serialises the commits, a
-//! watch starts behind a listing's `resourceVersion`, and a lease is a Lease object.
+//! Kubernetes API can carry: a Secret whose `resourceVersion` is compared serialises the commits.
 //!
 //! Never: knows what a key means, retries a conflict, or answers from a cache.
 
@@ -19,6 +18,9 @@ use futures_util::stream::BoxStream;
 
 pub mod embedded;
 pub mod etcd;
+pub mod kubernetes;
+mod queue;
+mod watchers;
 
 #[cfg(test)]
 mod tests;
@@ -219,6 +221,28 @@ pub enum StoreError {
     /// Us: a caller broke a bound of this room.
     #[error("{what} has {found} but the bound is {bound}")]
     Bound { what: &'static str, found: usize, bound: usize },
+    /// The network, or the cluster: the API server did not answer in time.
+    #[error(
+        "{what}: the Kubernetes API gave no good answer in time, the last said: {last}; check the API server and the network: then it goes on by itself"
+    )]
+    KubernetesUnreachable { what: &'static str, last: String },
+    /// The cluster's roles, or ours.
+    #[error(
+        "the Kubernetes API does not let us in: {0}; the service account needs the role of docs/operate/kubernetes-store.md"
+    )]
+    KubernetesDenied(String),
+    #[error(
+        "the Kubernetes API refuses a request of ours: {0}; is an admission policy in its way?"
+    )]
+    KubernetesRefused(String),
+    #[error(
+        "the store in Kubernetes is full: {found} bytes of at most {bound}; revoke or wait for what has ended, or move to etcd"
+    )]
+    KubernetesFull { found: usize, bound: usize },
+    #[error(
+        "the store in Kubernetes is not what it should be: {0}; if its Secrets were changed by hand, restore them all from one backup with every replica stopped"
+    )]
+    KubernetesState(String),
     #[error("the store's worker ended before it answered; the process is shutting down")]
     Ended,
 }
@@ -244,6 +268,23 @@ impl Write {
     fn key(&self) -> &str {
         match self {
             Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Of key and value.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(key) => key.len(),
+        }
+    }
+}
+
+impl Expect {
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Absent(key) | Self::Revision(key, _) => Some(key),
+            Self::Held { .. } => None,
         }
     }
 }

@@ -18,6 +18,9 @@ const HOUSES: [&str; 5] =
 
 /// Constants that bound nothing: where, which (`*` for all there), and what they are instead.
 const NOT_LIMITS: &[(&str, &str, &str)] = &[
+    ("ca/src/store/kubernetes/shape.rs", "FORMAT", "the number of a format"),
+    ("ca/src/store/kubernetes/values.rs", "WHOLE", "a byte of our encoding"),
+    ("ca/src/store/kubernetes/values.rs", "IN_PARTS", "a byte of our encoding"),
     ("sidecar/src/intercept/encode.rs", "*", "numbers of the netfilter wire"),
     ("sidecar/src/intercept/mod.rs", "PROXY_UID", "a default, in docs/CONFIG.md"),
     ("sidecar/src/intercept/mod.rs", "MARK", "a default, in docs/CONFIG.md"),

@@ -27,13 +27,12 @@ use super::{
 };
 
 mod leases;
-mod queue;
-mod tables;
-mod watchers;
 
+mod tables;
+
+use super::queue::{Place, Queue, Waiting};
+use super::watchers::Watchers;
 use leases::Leases;
-use queue::{Place, Queue, Waiting};
-use watchers::Watchers;
 
 /// Page cache, most of it for what is read: a mesh of 10,000 workloads has about 20 MB of live records,
 /// and a first issue reads where nobody has read lately.

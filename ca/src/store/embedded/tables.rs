@@ -6,7 +6,7 @@
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
-use super::queue::Waiting;
+use crate::store::queue::Waiting;
 use crate::store::{Commit, Expect, MAX_LIST, Versioned, Write};
 
 /// key -> revision (8 bytes, little endian) and value.

@@ -42,6 +42,7 @@ use keeps_all;
 
 mod embedded;
 mod etcd;
+mod kubernetes;
 mod leases;
 mod values;
 mod watches;
