@@ -102,7 +102,7 @@ async fn source_of_keys_that_hangs_holds_up_no_pod_whose_key_is_at_hand() {
     let trusted = here.path().join("ca.pem");
     std::fs::write(&trusted, web.authority.pem()).unwrap();
     let keys = KeysConfig::Https { url: source.url.clone(), ca: trusted, bearer_file: None };
-    let kubernetes = Some(KubernetesConfig { issuer: ISSUER.to_owned(), keys });
+    let kubernetes = Some(KubernetesConfig { issuer: ISSUER.to_owned(), keys, review: None });
     let attest = AttestConfig { kubernetes, machine_ca: None };
     let ca = TestCa::start_attesting(attest, &["shop"]).await;
     let now = ca.clock().seconds();

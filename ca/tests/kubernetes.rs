@@ -1,5 +1,5 @@
-//! Two CA processes that share their state through a fake of the Kubernetes API: the real binary, its
-//! flags, and a kubeconfig (T37).
+//! The CA and a fake of the Kubernetes API: two processes of the real binary that share their state
+//! through it (T37), and pods that it is asked about (T38).
 //!
 //! Never: a real cluster.
 
@@ -18,7 +18,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use harness::*;
-use myelin_fake_api::{FakeApi, Fault, Resource, Trouble};
+use myelin_ca::config::{AttestConfig, ReviewConfig};
+use myelin_fake_api::{FakeApi, Fault, PodToken, Resource, Trouble};
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{BundleUpdate, JoinToken};
@@ -191,4 +192,56 @@ async fn process_that_the_api_does_not_let_in_says_so_and_does_not_start() {
     assert!(!output.status.success());
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("docs/operate/kubernetes-store.md"), "{said}");
+}
+
+/// Makes a running pod of the service account `web` and a token of it, which the API knows.
+fn pod(cluster: &Cluster, issuer: &harness::Cluster, uid: &str, address: &str, now: u64) -> String {
+    let name = format!("web-{uid}");
+    cluster.api.put(
+        &Resource::core("pods"),
+        serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop", "uid": uid},
+            "spec": {"serviceAccountName": "web"},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+        }),
+    );
+    let token = issuer.token("shop", "web", uid, now);
+    cluster.api.allow_token(
+        &token,
+        PodToken {
+            audiences: vec![format!("myelin-ca/{TRUST_DOMAIN}")],
+            namespace: "shop".to_owned(),
+            service_account: "web".to_owned(),
+            pod: Some((name, uid.to_owned())),
+            ..PodToken::default()
+        },
+    );
+    token
+}
+
+#[tokio::test]
+async fn reviewed_pod_gets_its_own_address_and_one_that_is_gone_or_takes_anothers_gets_nothing() {
+    let cluster = Cluster::start().await;
+    let issuer = harness::Cluster::new(cluster.dir.path());
+    let kubeconfig = Some(cluster.dir.path().join("kubeconfig"));
+    let mut kubernetes = issuer.config();
+    kubernetes.review = Some(ReviewConfig { kubeconfig });
+    let attest = AttestConfig { kubernetes: Some(kubernetes), machine_ca: None };
+    let ca = TestCa::start_attesting(attest, &["shop"]).await;
+    let now = ca.clock().seconds();
+    let (host, token) = (Host::new(), pod(&cluster, &issuer, "one", "10.1.2.3", now));
+    let by = By::Pod(&token, None);
+    let held = issue(&ca.target(), &host, by, &Intent::new()).await.unwrap();
+    let expected: std::net::IpAddr = "10.1.2.3".parse().unwrap();
+    assert_eq!(held.svid().leaf().ip_sans, [expected]);
+    let second = pod(&cluster, &issuer, "two", "10.1.2.3", now);
+    let refused = issue(&ca.target(), &Host::new(), By::Pod(&second, None), &Intent::new()).await;
+    assert_eq!(reason(&refused.err().unwrap()), "address_taken");
+    // A fresh token at each renewal, of a pod that is there.
+    let fresh = pod(&cluster, &issuer, "one", "10.1.2.3", now + 1);
+    let by = By::Pod(&fresh, Some(&held));
+    let renewed = issue(&ca.target(), &host, by, &Intent::new()).await.unwrap();
+    cluster.api.remove(&Resource::core("pods"), "shop", "web-one");
+    let late = issue(&ca.target(), &host, By::Pod(&fresh, Some(&renewed)), &Intent::new()).await;
+    assert_refused(late, tonic::Code::PermissionDenied, "jwt_refused");
 }

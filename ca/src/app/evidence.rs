@@ -9,7 +9,7 @@ use std::path::Path;
 
 use myelin_identity::id::TrustDomain;
 
-use super::AppError;
+use super::{AppError, cluster};
 use crate::attest::Attestors;
 use crate::attest::kubernetes::{HttpsSource, Jwks, KeysError, Kubernetes, Source};
 use crate::attest::machine::Machines;
@@ -38,7 +38,11 @@ pub(super) async fn attestors(
                 }
                 (Err(error), KeysConfig::File(_)) => return Err(AppError::Keys(error)),
             }
-            Some(Kubernetes::new(kubernetes.issuer.clone(), trust_domain, keys))
+            let attestor = Kubernetes::new(kubernetes.issuer.clone(), trust_domain, keys);
+            Some(match &kubernetes.review {
+                None => attestor,
+                Some(way) => attestor.reviewed(cluster::client(way.kubeconfig.as_deref()).await?),
+            })
         }
     };
     let machine = match &config.machine_ca {

@@ -64,6 +64,20 @@ pub enum Evidence {
     TokenContradicts(&'static str),
     #[error("the issuer's keys cannot be had: {0}; the sidecar tries again")]
     TokenKeysUnavailable(String),
+    #[error("the API server does not take the service-account token: {0}")]
+    TokenRefused(String),
+    #[error("the pod that the service-account token is bound to is gone: {0}")]
+    PodGone(&'static str),
+    #[error(
+        "the pod is in its node's network, where no address is its own; the mesh takes no such pods"
+    )]
+    PodHostNetwork,
+    #[error("the pod has no address yet; the sidecar tries again")]
+    PodWithoutAddress,
+    #[error(
+        "the API server cannot be asked about the token and its pod: {0}; the sidecar tries again"
+    )]
+    ReviewUnavailable(String),
     #[error("the machine's certificate cannot be read: {0}")]
     MachineMalformed(String),
     #[error("the machine's certificate does not chain to a CA of --machine-ca: {0}")]
@@ -106,7 +120,12 @@ impl AttestError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Evidence(Evidence::TokenKeysUnavailable(_) | Evidence::TokenNotYetValid { .. })
+            Self::Evidence(
+                Evidence::TokenKeysUnavailable(_)
+                    | Evidence::TokenNotYetValid { .. }
+                    | Evidence::PodWithoutAddress
+                    | Evidence::ReviewUnavailable(_)
+            )
         )
     }
 }
@@ -125,6 +144,11 @@ impl Evidence {
             Self::TokenNotPodBound(_) => "jwt_not_pod_bound",
             Self::TokenContradicts(_) => "jwt_contradicts",
             Self::TokenKeysUnavailable(_) => "jwt_keys_unavailable",
+            Self::TokenRefused(_) => "jwt_refused",
+            Self::PodGone(_) => "pod_gone",
+            Self::PodHostNetwork => "pod_host_network",
+            Self::PodWithoutAddress => "pod_no_address",
+            Self::ReviewUnavailable(_) => "review_unavailable",
             Self::MachineMalformed(_) => "machine_malformed",
             Self::MachineUntrusted(_) => "machine_untrusted",
             Self::MachineExpired { .. } => "machine_expired",

@@ -27,6 +27,11 @@ pub struct AttestArgs {
     /// File with a bearer token to show to that server; read again at each request.
     #[arg(long, value_name = "FILE", requires = "kubernetes_jwks")]
     pub kubernetes_jwks_bearer_file: Option<PathBuf>,
+    /// Ask the Kubernetes API about every token and its pod (TokenReview, get pods): a pod that is
+    /// gone is refused at once, and its addresses are those of its status. Reached as a pod does, or
+    /// by --kubeconfig. While it is away, pods that were seen before go on by the keys alone.
+    #[arg(long, requires = "kubernetes_issuer")]
+    pub kubernetes_review: bool,
     /// Namespace of which every service account gets its own ID, /ns/<namespace>/sa/<service
     /// account>, at the address that the request comes from, without a registration entry. May be
     /// repeated.
@@ -53,6 +58,14 @@ pub struct AttestConfig {
 pub struct KubernetesConfig {
     pub issuer: String,
     pub keys: KeysConfig,
+    pub review: Option<ReviewConfig>,
+}
+
+/// How the API server is reached that is asked about tokens.
+#[derive(Clone, Debug)]
+pub struct ReviewConfig {
+    /// None: as a pod does.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,10 +75,12 @@ pub enum KeysConfig {
 }
 
 impl AttestArgs {
-    pub(super) fn config(&self) -> Result<AttestConfig, ConfigError> {
+    pub(super) fn config(&self, kubeconfig: Option<&PathBuf>) -> Result<AttestConfig, ConfigError> {
+        let review =
+            self.kubernetes_review.then(|| ReviewConfig { kubeconfig: kubeconfig.cloned() });
         let kubernetes = match (&self.kubernetes_issuer, &self.kubernetes_jwks) {
             (Some(issuer), Some(keys)) => {
-                Some(KubernetesConfig { issuer: issuer.clone(), keys: self.keys(keys)? })
+                Some(KubernetesConfig { issuer: issuer.clone(), keys: self.keys(keys)?, review })
             }
             _ => None,
         };
@@ -115,17 +130,17 @@ mod tests {
         for (ignored, flag) in
             [(ca, "--kubernetes-jwks-ca is"), (bearer, "--kubernetes-jwks-bearer-file is")]
         {
-            let error = ignored.config().unwrap_err().to_string();
+            let error = ignored.config(None).unwrap_err().to_string();
             assert!(error.contains(flag), "{error}");
         }
-        let config = file.config().unwrap();
+        let config = file.config(None).unwrap();
         assert!(matches!(config.kubernetes.unwrap().keys, KeysConfig::File(_)));
         for (jwks, namespace, expected) in [
             ("http://10.0.0.1/jwks", "shop", "https://"),
             ("https://10.0.0.1/jwks", "shop", "--kubernetes-jwks-ca"),
             ("/etc/jwks.json", "shop-*", "--kubernetes-allow-namespace"),
         ] {
-            let error = args(jwks, namespace).config().unwrap_err().to_string();
+            let error = args(jwks, namespace).config(None).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

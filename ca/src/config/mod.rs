@@ -41,7 +41,7 @@ pub use federation::{
     FederationOneArgs, Profile,
 };
 
-pub use attest::{AttestArgs, AttestConfig, KeysConfig, KubernetesConfig};
+pub use attest::{AttestArgs, AttestConfig, KeysConfig, KubernetesConfig, ReviewConfig};
 pub use entry::{AddressFrom, EntryArgs, EntryCommand, EntryNamed};
 pub use revoke::{RevokeArgs, RevokeCommand, Withdrawal};
 pub use witness::{WitnessArgs, WitnessConfig, WitnessFlagError};
@@ -343,7 +343,7 @@ impl ServeArgs {
             listen: self.listen,
             ops_listen: self.ops_listen,
             federation: self.federation.config()?,
-            attest: self.attest.config()?,
+            attest: self.attest.config(self.store.kubeconfig.as_ref())?,
             witnesses: self.witnesses.config()?,
             authority: Settings {
                 lifetimes,

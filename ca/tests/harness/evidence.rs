@@ -51,7 +51,8 @@ impl Cluster {
     }
 
     pub fn config(&self) -> KubernetesConfig {
-        KubernetesConfig { issuer: ISSUER.to_owned(), keys: KeysConfig::File(self.jwks.clone()) }
+        let keys = KeysConfig::File(self.jwks.clone());
+        KubernetesConfig { issuer: ISSUER.to_owned(), keys, review: None }
     }
 
     /// A token of this pod, good for an hour from `now`.

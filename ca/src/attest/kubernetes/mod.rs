@@ -1,13 +1,13 @@
 //! Attestor: a Kubernetes projected service-account token, pod-bound, for this CA's audience. It
 //! says which pod asks: namespace, service account, pod name and uid. Verified offline with the
-//! issuer's keys.
-//!
-//! A TokenReview (which also knows that a pod was deleted a moment ago) is another [`Verifier`]
-//! beside `Jwks`: it takes the same token and yields the same claims.
+//! issuer's keys; where this CA may ask the API server, it is asked as well (`review`), which knows
+//! that a pod was deleted a moment ago, and which addresses it has.
 //!
 //! Never: believes the token about its own algorithm, or takes one that names no pod.
 
 // SPDX-License-Identifier: Apache-2.0
+
+use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::id::TrustDomain;
@@ -20,23 +20,22 @@ use crate::journal::Hex;
 mod claims;
 mod fetch;
 mod keys;
+mod review;
 mod signature;
 
 pub use claims::{Claims, Expected};
 pub use fetch::{FetchError, HttpsSource};
 pub use keys::{Jwks, KeysError, Source};
 
+use review::Review;
+
 /// The word in logs and metrics.
 pub const ATTESTOR: &str = "kubernetes";
 
-/// Who says whether a token is genuine.
-enum Verifier {
-    Jwks(Jwks),
-}
-
 /// One cluster whose pods may attest.
 pub struct Kubernetes {
-    verifier: Verifier,
+    keys: Jwks,
+    review: Option<Review>,
     expected: Expected,
 }
 
@@ -44,7 +43,13 @@ impl Kubernetes {
     /// `issuer` is compared whole with the token's `iss`.
     pub fn new(issuer: String, trust_domain: &TrustDomain, keys: Jwks) -> Self {
         let expected = Expected { issuer, audience: token_audience(trust_domain) };
-        Self { verifier: Verifier::Jwks(keys), expected }
+        Self { keys, review: None, expected }
+    }
+
+    /// With the API server, which is asked about every token and its pod.
+    pub fn reviewed(self, client: kube::Client) -> Self {
+        let review = Some(Review::new(client, self.expected.audience.clone()));
+        Self { review, ..self }
     }
 
     pub(super) async fn attest(
@@ -52,16 +57,18 @@ impl Kubernetes {
         token: &ServiceToken,
         now: UnixSeconds,
     ) -> Result<Attested, Evidence> {
-        let claims = match &self.verifier {
-            Verifier::Jwks(keys) => signature::verify(token.reveal(), keys).await?,
-        };
+        let claims = signature::verify(token.reveal(), &self.keys).await?;
         claims::judge(&claims, &self.expected, now)?;
-        attested(claims)
+        let addresses = match &self.review {
+            None => Vec::new(),
+            Some(review) => review.addresses(token.reveal(), &claims).await?,
+        };
+        attested(claims, addresses)
     }
 }
 
 /// The facts of a token that was judged good.
-fn attested(claims: Claims) -> Result<Attested, Evidence> {
+fn attested(claims: Claims, addresses: Vec<IpAddr>) -> Result<Attested, Evidence> {
     let missing = Evidence::TokenNotPodBound("it has no claims of kubernetes.io");
     let bound = claims.kubernetes.ok_or_else(|| missing.clone())?;
     let pod = bound.pod.ok_or(missing)?;
@@ -83,7 +90,7 @@ fn attested(claims: Claims) -> Result<Attested, Evidence> {
         selectors,
         bound_to: Some(BoundTo { name, lasts: Lasts::ForGood }),
         service_account: Some((bound.namespace, account.name)),
-        addresses: Vec::new(),
+        addresses,
     })
 }
 

@@ -54,7 +54,7 @@ pub(in super::super) fn choose(
 fn grant(granted: &Granted, attested: &Attested, choice: &Choice<'_>) -> Result<Grant, Reason> {
     let addresses = match &granted.addresses {
         AddressSource::Listed(addresses) => addresses.clone(),
-        AddressSource::Caller { within } => vec![caller(choice, within)?],
+        AddressSource::Caller { within } => whereabouts(attested, choice, within)?,
         AddressSource::Evidence => {
             let mut addresses = attested.addresses.clone();
             addresses.sort_unstable();
@@ -76,9 +76,24 @@ fn by_namespace(attested: &Attested, choice: &Choice<'_>) -> Result<Grant, Reaso
     }
     let id = SpiffeId::workload(choice.trust_domain, namespace, account)
         .map_err(|_| Reason::EntryMissing)?;
-    let addresses = vec![caller(choice, &[])?];
+    let addresses = whereabouts(attested, choice, &[])?;
     let (ports, protocol) = (Vec::new(), String::new());
     Ok(Grant { spiffe_id: id.to_string(), addresses, ports, protocol })
+}
+
+/// Where a pod is by its own status, if that was asked for; else where the request comes from.
+fn whereabouts(
+    attested: &Attested,
+    choice: &Choice<'_>,
+    within: &[String],
+) -> Result<Vec<IpAddr>, Reason> {
+    if attested.service_account.is_none() || attested.addresses.is_empty() {
+        return Ok(vec![caller(choice, within)?]);
+    }
+    if !attested.addresses.iter().all(|address| lies_within(*address, within)) {
+        return Err(Reason::AddressUnknown);
+    }
+    Ok(attested.addresses.clone())
 }
 
 fn caller(choice: &Choice<'_>, within: &[String]) -> Result<IpAddr, Reason> {

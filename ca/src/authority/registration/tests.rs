@@ -33,18 +33,28 @@ fn entry(name: &str, selectors: &[&str], grants: Option<Granted>) -> EntryLine {
     EntryLine { name: name.to_owned(), selectors: texts(selectors), grants, created: 0 }
 }
 
-fn pod() -> Attested {
+/// A pod, with the addresses of its status if the API server was asked.
+fn pod(addresses: &[&str]) -> Attested {
     let shown = ["k8s:ns:shop", "k8s:sa:web", "k8s:pod-name:web-1", "k8s:node-name:n1"];
     Attested {
         attestor: "kubernetes",
         selectors: shown.iter().map(|text| text.parse().unwrap()).collect(),
         bound_to: None,
         service_account: Some(("shop".to_owned(), "web".to_owned())),
-        addresses: vec!["10.9.9.9".parse().unwrap()],
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
     }
 }
 
 fn chosen(entries: &[EntryLine], namespaces: &[&str], from: &str) -> Result<String, Reason> {
+    chosen_for(&pod(&[]), entries, namespaces, from)
+}
+
+fn chosen_for(
+    attested: &Attested,
+    entries: &[EntryLine],
+    namespaces: &[&str],
+    from: &str,
+) -> Result<String, Reason> {
     let named = entries.iter().map(|entry| Named {
         name: entry.name.clone(),
         record: EntryRecord {
@@ -61,7 +71,7 @@ fn chosen(entries: &[EntryLine], namespaces: &[&str], from: &str) -> Result<Stri
         namespaces: &namespaces,
         remote: from.parse().unwrap(),
     };
-    let grant = choose(&registered, &pod(), &choice)?;
+    let grant = choose(&registered, attested, &choice)?;
     let addresses: Vec<String> = grant.addresses.iter().map(ToString::to_string).collect();
     Ok(format!(
         "{} {}",
@@ -120,7 +130,25 @@ fn addresses_come_from_where_the_entry_says_or_not_at_all() {
     assert_eq!(said(within("10.1.0.0/16"), "10.1.0.5"), at("10.1.0.5"));
     assert_eq!(said(within("10.1.0.0/16"), "::ffff:10.1.0.5"), at("10.1.0.5"));
     assert_eq!(said(within("10.1.0.0/16"), "10.2.0.5"), Err(Reason::AddressUnknown));
-    assert_eq!(said(AddressSource::Evidence, "10.1.0.5"), at("10.9.9.9"));
+    let shown = pod(&["10.9.9.9"]);
+    let entry = entry("web", &["k8s:sa:web"], Some(granted(WEB, AddressSource::Evidence)));
+    assert_eq!(chosen_for(&shown, &[entry], &[], "10.1.0.5"), at("10.9.9.9"));
+}
+
+#[test]
+fn pod_is_where_its_status_says_and_not_where_its_request_comes_from() {
+    let shown = pod(&["10.1.2.3", "fd00::3"]);
+    let within = |ranges: &[&str]| {
+        let from = AddressSource::Caller { within: texts(ranges) };
+        let entry = entry("web", &["k8s:sa:web"], Some(granted(WEB, from)));
+        chosen_for(&shown, &[entry], &[], "192.0.2.9")
+    };
+    let both = Ok("/ns/shop/sa/web 10.1.2.3 fd00::3".to_owned());
+    assert_eq!(chosen_for(&shown, &[], &["shop"], "192.0.2.9"), both);
+    assert_eq!(within(&[]), both);
+    assert_eq!(within(&["10.1.0.0/16", "fd00::/8"]), both);
+    assert_eq!(within(&["10.1.0.0/16"]), Err(Reason::AddressUnknown));
+    assert_eq!(within(&["192.0.2.0/24"]), Err(Reason::AddressUnknown));
 }
 
 fn journal() -> (tempfile::TempDir, Journal, TrustBundle) {

@@ -14,6 +14,8 @@ use aws_lc_rs::signature::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine as _};
 use serde_json::{Value, json};
 
+mod reviewed;
+
 use super::*;
 use crate::attest::AttestError;
 
