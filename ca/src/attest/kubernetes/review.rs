@@ -65,9 +65,12 @@ impl Review {
         let (bound, pod) = bound(claims)?;
         match self.ask(token, claims, bound, pod).await {
             Ok(told) => {
-                let told = told?;
-                self.remember(&pod.uid, &told);
-                Ok(told)
+                match &told {
+                    Ok(addresses) => self.remember(&pod.uid, addresses),
+                    // Refused once, refused in an outage too.
+                    Err(_) => drop(self.remembered().remove(&pod.uid)),
+                }
+                told
             }
             Err(Silence::Away(why)) => {
                 let remembered = self.remembered().get(&pod.uid).cloned();

@@ -205,6 +205,9 @@ async fn while_the_api_is_away_pods_that_were_seen_go_on_and_nobody_new_is_let_i
     stage.api.heal();
     stage.api.remove(&Resource::core("pods"), "shop", POD);
     assert_eq!(stage.attest().await, Err("pod_gone"), "memory is for outages only");
+    stage.api.vanish();
+    let refused = Err("review_unavailable");
+    assert_eq!(stage.attest().await, refused, "who was refused is not remembered");
 }
 
 #[tokio::test]
