@@ -123,6 +123,17 @@ async fn revoked_serial_bars_its_machine_and_no_other_of_that_id() {
 }
 
 #[tokio::test]
+async fn revoked_serial_is_denied_though_the_record_of_its_host_is_gone() {
+    let (_dir, journal) = journal();
+    host(&journal, 1, WEB, NOW + 100).await;
+    let mut batch = Batch::default();
+    batch.erase::<HostRecord>(&hex(1).to_string());
+    assert!(matches!(journal.commit(batch).await.unwrap(), Commit::Committed { .. }));
+    let done = revoked(&journal, Subject::Serial("01010101".to_owned())).await.unwrap();
+    assert_eq!((done.serials, done.until, done.hosts), (vec!["01010101".to_owned()], NOW + 100, 0));
+}
+
+#[tokio::test]
 async fn revocation_that_is_undone_leaves_nothing_but_a_higher_epoch() {
     let (_dir, journal) = journal();
     host(&journal, 1, WEB, NOW + 100).await;
