@@ -4,7 +4,7 @@
 //! Nobody's clock is compared with another's: who wants a lease that somebody holds must have seen it
 //! unchanged for as long as it lives, and who holds one stops by his own clock.
 //!
-//! Never: takes a lease sooner than its life after it was first seen.
+//! Never: takes somebody else's lease sooner than its life after it was first seen.
 
 // SPDX-License-Identifier: Apache-2.0
 
