@@ -52,6 +52,11 @@ impl Mirror {
 
     /// Goes on to a newer head; what it brings is told in order. An older one is nothing new.
     pub(super) fn follow(&mut self, head: Head, version: String) -> Result<Vec<Told>, Gap> {
+        if head == self.head {
+            // Only its metadata changed (a label, another encryption at rest): this is its version now.
+            self.version = version;
+            return Ok(Vec::new());
+        }
         if head.turn <= self.head.turn {
             return Ok(Vec::new());
         }

@@ -61,7 +61,7 @@ impl Patch {
             }
             (Some(index), _) => {
                 let at = format!("{list}/{index}");
-                if !self.object.pointer(&at).is_some_and(|found| covers(found, wanted)) {
+                if !self.object.pointer(&at).is_some_and(|found| as_written(found, wanted)) {
                     self.set(&at, wanted.clone());
                 }
             }
@@ -132,17 +132,33 @@ impl Patch {
     }
 }
 
-/// Is everything that is wanted there? The API server adds its defaults to what we once wrote, and
-/// admission plugins add entries to lists of objects; a list of plain values is compared whole.
+/// Is it ours, and nothing else? The API server adds its defaults to what we once wrote. Whatever else
+/// stands in it may be of the pod's author, who would run with our rights.
+fn as_written(found: &Value, wanted: &Value) -> bool {
+    let (Some(found), Some(wanted)) = (found.as_object(), wanted.as_object()) else { return false };
+    found.iter().all(|(key, value)| wanted.contains_key(key) || is_default(key, value))
+        && wanted.iter().all(|(key, wanted)| match found.get(key) {
+            // Requests default to limits, and a LimitRange fills in both.
+            Some(found) if key == "resources" => covers(found, wanted),
+            found => found == Some(wanted),
+        })
+}
+
+fn is_default(key: &str, value: &Value) -> bool {
+    match key {
+        "imagePullPolicy" => true,
+        "terminationMessagePath" => value == "/dev/termination-log",
+        "terminationMessagePolicy" => value == "File",
+        _ => false,
+    }
+}
+
+/// Is everything that is wanted there?
 fn covers(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => wanted
             .iter()
             .all(|(key, wanted)| found.get(key).is_some_and(|found| covers(found, wanted))),
-        (Value::Array(found), Value::Array(wanted)) if wanted.iter().all(Value::is_object) => {
-            found.len() >= wanted.len()
-                && found.iter().zip(wanted).all(|(found, wanted)| covers(found, wanted))
-        }
         _ => found == wanted,
     }
 }

@@ -42,6 +42,21 @@ async fn conflicts_and_refusals_in_a_row_are_survived_and_nothing_is_written_twi
 }
 
 #[tokio::test]
+async fn head_that_somebody_labels_is_still_the_head() {
+    let (api, store) = scratch().await;
+    for at in 0..3 {
+        let key = format!("k/{at}");
+        let revision =
+            committed(store.commit(vec![absent(&key)], vec![put(&key, "1")]).await.unwrap());
+        let mut head = api.read(&secrets(), "myelin-system", "myelin-ca-head").unwrap();
+        head["metadata"]["labels"]["backup"] = at.to_string().into();
+        api.put(&secrets(), head);
+        assert_eq!(store.read(&key).await.unwrap().unwrap().revision, revision);
+    }
+    assert_eq!(store.revision().await.unwrap(), 3);
+}
+
+#[tokio::test]
 async fn replicas_that_commit_at_once_all_get_through_and_count_right() {
     let (api, one) = scratch().await;
     let two: Arc<dyn Store> = Arc::new(open(&api).await);

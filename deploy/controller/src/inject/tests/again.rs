@@ -98,6 +98,37 @@ fn a_copy_of_an_injected_pod_gets_what_is_right_today() {
 }
 
 #[test]
+fn what_a_pod_adds_to_our_containers_and_volumes_goes() {
+    let pod = injected(&fixture("deployment"));
+    let mount = json!({ "name": "theirs", "mountPath": "/theirs" });
+    let mut additions: Vec<(String, Value)> = Vec::new();
+    for ours in 0..2 {
+        let at = |field: &str| format!("/spec/initContainers/{ours}/{field}");
+        additions.extend([
+            (at("command"), json!(["/theirs/run"])),
+            (at("env"), json!([{ "name": "LD_PRELOAD", "value": "/theirs/lib.so" }])),
+            (at("lifecycle"), json!({ "postStart": { "exec": { "command": ["/theirs/run"] } } })),
+            (at("terminationMessagePath"), json!("/etc/myelin/sidecar.toml")),
+            (at("volumeMounts/-"), mount.clone()),
+            (at("securityContext/capabilities/add"), json!(["SYS_ADMIN"])),
+            (at("securityContext/seLinuxOptions"), json!({ "type": "spc_t" })),
+        ]);
+    }
+    let ours = pod["spec"]["volumes"].as_array().unwrap();
+    let identity = ours.iter().position(|volume| volume["name"] == "myelin-identity").unwrap();
+    let theirs = json!({ "secret": { "name": "theirs" } });
+    additions.push((format!("/spec/volumes/{identity}/projected/sources/-"), theirs));
+    for (path, value) in additions {
+        let addition = json!([{ "op": "add", "path": path, "value": value }]);
+        let mut forged = pod.clone();
+        let addition: json_patch::Patch = serde_json::from_value(addition).unwrap();
+        json_patch::patch(&mut forged, &addition).unwrap();
+        assert_ne!(forged, pod, "{path}");
+        assert_eq!(injected(&forged), pod, "{path}");
+    }
+}
+
+#[test]
 fn a_probe_that_asks_the_sidecar_without_an_original_is_refused() {
     let mut pod = injected(&fixture("deployment"));
     pod = annotated(pod, "myelin.dev/original-probes", "{}");
