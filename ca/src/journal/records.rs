@@ -87,7 +87,6 @@ pub struct HostRecord {
     /// time" of GCRA).
     pub next_due: UnixSeconds,
     /// Its unexpired certificates, so that an alarm finds them all; ended ones go with the next issue.
-    #[serde(default)]
     pub held: Vec<Held>,
 }
 
@@ -180,6 +179,8 @@ impl Record for TokenRecord {
 }
 impl Record for HostRecord {
     const PREFIX: &'static str = "host/";
+    /// The first did not say what is held: read as nothing, an alarm would overlook it.
+    const VERSION: u32 = 2;
 }
 impl Record for LineageRecord {
     const PREFIX: &'static str = "lineage/";

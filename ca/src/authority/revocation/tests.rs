@@ -235,6 +235,20 @@ async fn interrupted_revocation_denies_at_once_and_is_finished_later() {
     assert_eq!(settle_all(&journal, NOW + 90).await.unwrap(), 0);
 }
 
+#[tokio::test]
+async fn host_of_an_older_store_is_refused_and_not_read_as_holding_nothing() {
+    let (_dir, journal) = journal();
+    let old = serde_json::json!({ "v": 1, "record": {
+        "grant": grant(WEB), "lineage": hex(3), "denied": false, "next_due": 0,
+    } });
+    let put = crate::store::Write::Put("host/01010101".to_owned(), old.to_string().into_bytes());
+    assert!(journal.raw().commit(vec![], vec![put]).await.is_ok());
+    let read = journal.read::<HostRecord>("01010101").await;
+    assert!(
+        matches!(&read, Err(JournalError::Unreadable { why, .. }) if why.contains("version 1"))
+    );
+}
+
 /// An alarm's serials in the epoch's own record, as stores of before hold them.
 #[tokio::test]
 async fn denials_of_an_older_store_still_count() {
