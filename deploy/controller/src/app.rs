@@ -14,7 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::bundle::{self, Held};
-use crate::config::{self, Certificate, Config, ConfigError};
+use crate::ca_address;
+use crate::cluster::{Cluster, ClusterError};
+use crate::config::{self, CaAddress, Certificate, Config, ConfigError};
 use crate::door::{self, DoorError};
 use crate::metrics::Metrics;
 use crate::ops::{self, Condition, Health};
@@ -30,22 +32,24 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Door(#[from] DoorError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
 
 /// Runs the controller until a signal ends it.
-pub fn run(path: &Path) -> Result<(), AppError> {
+pub fn run(path: &Path, kubeconfig: Option<&Path>) -> Result<(), AppError> {
     let config = config::load(path)?;
     start_logging(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| AppError::System { what: "start the runtime", source })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, kubeconfig))
 }
 
-async fn serve(config: Config) -> Result<(), AppError> {
+async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError> {
     let mut end = Ends::catch()?;
     let metrics = Arc::new(Metrics::new());
     let (bundle, identity) = (Held::default(), Identity::default());
@@ -59,14 +63,28 @@ async fn serve(config: Config) -> Result<(), AppError> {
         held: Arc::clone(&bundle),
         metrics: Arc::clone(&metrics),
     };
+    let ca = ca_address::Held::default();
+    let service = match config.ca {
+        CaAddress::Fixed(addresses) => {
+            ca.store(Arc::new(addresses));
+            None
+        }
+        CaAddress::Service(service) => Some(ca_address::Source {
+            cluster: Cluster::connect(kubeconfig).await?,
+            namespace: config.settings.namespace.clone(),
+            service,
+            held: Arc::clone(&ca),
+        }),
+    };
     let leaving = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let readiness = Readiness {
         bundle: Arc::clone(&bundle),
+        ca: Arc::clone(&ca),
         identity: Arc::clone(&identity),
         leaving: Arc::clone(&leaving),
     };
     let (settings, counted) = (config.settings, Arc::clone(&metrics));
-    let webhook = Arc::new(Webhook { settings, bundle, identity, metrics: counted });
+    let webhook = Arc::new(Webhook { settings, bundle, ca, identity, metrics: counted });
     tracing::info!(webhook = %config.webhook.listen, ops = %config.ops, "listening");
     let ended = async {
         end.told().await;
@@ -76,6 +94,7 @@ async fn serve(config: Config) -> Result<(), AppError> {
     };
     tokio::select! {
         never = source.follow() => match never {},
+        never = follow_service(service) => match never {},
         never = files.follow() => match never {},
         never = webhook.serve(webhook_listener) => match never {},
         never = ops::serve(ops_listener, Arc::new(readiness), metrics) => match never {},
@@ -83,8 +102,16 @@ async fn serve(config: Config) -> Result<(), AppError> {
     }
 }
 
+async fn follow_service(service: Option<ca_address::Source>) -> std::convert::Infallible {
+    match service {
+        Some(service) => service.follow().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Readiness {
     bundle: Held,
+    ca: ca_address::Held,
     identity: Identity,
     leaving: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -102,6 +129,11 @@ impl Health for Readiness {
                 "bundle",
                 self.bundle.load().is_some(),
                 "no trust bundle was read yet; the log says why",
+            ),
+            condition(
+                "ca",
+                !self.ca.load().is_empty(),
+                "the address of the CA's Service is not known yet; the log says why",
             ),
             condition(
                 "certificate",

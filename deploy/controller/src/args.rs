@@ -25,6 +25,9 @@ pub(crate) enum Command {
         /// The configuration file (TOML).
         #[arg(long, short, value_name = "FILE", default_value = "/etc/myelin/controller.toml")]
         config: PathBuf,
+        /// How to reach the Kubernetes API from outside of a cluster.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
     },
     /// Read a configuration file and say whether every key of it is understood.
     Check {

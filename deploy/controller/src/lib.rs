@@ -10,6 +10,8 @@
 
 pub mod app;
 pub mod bundle;
+pub mod ca_address;
+pub mod cluster;
 pub mod config;
 pub mod door;
 pub mod inject;

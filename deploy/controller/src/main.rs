@@ -31,8 +31,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<String> {
     match &args.command {
-        Command::Run { config: path } => {
-            app::run(path)?;
+        Command::Run { config: path, kubeconfig } => {
+            app::run(path, kubeconfig.as_deref())?;
             Ok(String::new())
         }
         Command::Check { config: path } => {

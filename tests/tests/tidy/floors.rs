@@ -54,10 +54,10 @@ const CONTROLLER: Floors = &[
     (6, &["main", "args"]),
     (5, &["app"]),
     (4, &["config", "webhook", "ops"]),
-    (3, &["bundle"]),
+    (3, &["bundle", "ca_address"]),
     (2, &["metrics"]),
     (1, &["inject"]),
-    (0, &["door"]),
+    (0, &["cluster", "door"]),
 ];
 
 const HOUSES: [(&str, Floors); 5] = [

@@ -25,12 +25,21 @@ pub use self::read::parse;
 /// Everything that the file says, checked and with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What pods are given; its bundle is empty until the file of it was read.
+    /// What pods are given; its bundle and the CA's addresses are empty until they are known.
     pub settings: Settings,
+    pub ca: CaAddress,
     pub bundle_file: PathBuf,
     pub webhook: Webhook,
     pub ops: SocketAddr,
     pub log: Log,
+}
+
+/// Where sidecars find the CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaAddress {
+    Fixed(Vec<SocketAddr>),
+    /// A Service of our own namespace, whose address is asked of the API.
+    Service(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ pub(super) struct File {
     pub(super) trust_domain: Text,
     pub(super) mesh_cidrs: Spanned<Vec<Text>>,
     pub(super) namespace: Option<Text>,
-    pub(super) ca: Ca,
+    pub(super) ca: Spanned<Ca>,
     pub(super) sidecar: Sidecar,
     pub(super) webhook: Webhook,
     #[serde(default)]
@@ -27,7 +27,8 @@ pub(super) struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ca {
-    pub(super) address: Spanned<Vec<Text>>,
+    pub(super) address: Option<Spanned<Vec<Text>>>,
+    pub(super) service: Option<Text>,
     pub(super) bundle_file: Text,
 }
 

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::raw::{self, Text};
-use super::{Certificate, Config, Log, Webhook};
+use super::{CaAddress, Certificate, Config, Log, Webhook};
 use crate::inject::{Exception, Privileges, Resources, Settings, is_quantity};
 
 /// What the sidecar's own file takes of each (docs/CONFIG.md).
@@ -34,7 +34,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
     let settings = reader.settings(&file)?;
     Ok(Config {
         settings,
-        bundle_file: reader.path("ca.bundle_file", &file.ca.bundle_file)?,
+        ca: reader.ca(&file.ca)?,
+        bundle_file: reader.path("ca.bundle_file", &file.ca.get_ref().bundle_file)?,
         webhook: Webhook {
             listen: reader.listen(
                 "webhook.listen",
@@ -78,13 +79,7 @@ impl Reader<'_> {
                 |text| text.parse::<IpNet>().ok().filter(|range| range.addr() == range.network()),
             )?,
             namespace: self.named("namespace", file.namespace.as_ref(), DEFAULT_NAMESPACE)?,
-            ca: self.list(
-                "ca.address",
-                &file.ca.address,
-                MAX_CA_ADDRESSES,
-                "an IP address and a port from 1 to 65535",
-                address,
-            )?,
+            ca: Vec::new(),
             exceptions: self.exceptions(&sidecar.exception)?,
             image: self.text("sidecar.image", &sidecar.image, "an image's reference", |text| {
                 let fits = (1..=512).contains(&text.len());
@@ -101,6 +96,22 @@ impl Reader<'_> {
             privileges: if refuse { Privileges::Refuse } else { Privileges::Warn },
             bundle_pem: "".into(),
         })
+    }
+
+    fn ca(&self, table: &Spanned<raw::Ca>) -> Result<CaAddress, ConfigError> {
+        let raw::Ca { address, service, .. } = table.get_ref();
+        match (address, service) {
+            (Some(list), None) => {
+                let expected = "an IP address and a port from 1 to 65535";
+                let read = self.list("ca.address", list, MAX_CA_ADDRESSES, expected, self::address);
+                read.map(CaAddress::Fixed)
+            }
+            (None, Some(name)) => self.named("ca.service", Some(name), "").map(CaAddress::Service),
+            _ => {
+                let expected = "either an address or a service";
+                Err(self.0.wrong(table.span(), "ca", expected, "remove or add one of the two"))
+            }
+        }
     }
 
     fn text<T>(

@@ -12,6 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::inject::Privileges;
 
+const IN_A_CLUSTER: &str = include_str!("../../examples/cluster.toml");
+
 /// The first example of the documentation, which a user would copy.
 fn example() -> &'static str {
     let document = include_str!("../../../../docs/INJECTION.md");
@@ -22,7 +24,7 @@ fn example() -> &'static str {
 fn the_documented_example_is_understood() {
     let config = parse("controller.toml", example()).unwrap();
     assert_eq!(config.settings.trust_domain.as_str(), "cluster.local");
-    assert_eq!(config.settings.ca[0].to_string(), "10.96.0.5:15010");
+    assert_eq!(config.ca, CaAddress::Fixed(vec!["10.96.0.5:15010".parse().unwrap()]));
     assert_eq!(config.webhook.listen.to_string(), "[::]:15443");
     assert_eq!(config.ops.to_string(), "[::]:15022");
     assert_eq!(config.settings.namespace, "myelin-system");
@@ -36,7 +38,9 @@ fn every_key_reaches_its_room() {
     let config = parse("full.toml", include_str!("../../examples/full.toml")).unwrap();
     let settings = &config.settings;
     assert_eq!(settings.namespace, "mesh");
-    assert_eq!((settings.ca.len(), settings.mesh_cidrs.len()), (2, 2));
+    assert_eq!(settings.mesh_cidrs.len(), 2);
+    let CaAddress::Fixed(addresses) = &config.ca else { panic!("{:?}", config.ca) };
+    assert_eq!(addresses.len(), 2);
     assert_eq!(settings.image_pull_policy.as_deref(), Some("Always"));
     assert_eq!(settings.revision, "canary");
     assert!(settings.cni && config.log.json);
@@ -48,6 +52,12 @@ fn every_key_reaches_its_room() {
     assert_eq!(config.webhook.listen.port(), 9443);
     assert_eq!(config.ops.port(), 9022);
     assert_eq!(config.log.level, "debug");
+}
+
+#[test]
+fn a_service_stands_in_for_addresses() {
+    let config = parse("cluster.toml", IN_A_CLUSTER).unwrap();
+    assert_eq!(config.ca, CaAddress::Service("myelin-ca".to_owned()));
 }
 
 /// A line of the full example, what stands there instead, and what is said of it.
@@ -78,6 +88,26 @@ const WRONG: &[(&str, &str, &str)] = &[
         "mesh_cidrs = [\"10.0.0.0/8\", \"fd00::/8\"]",
         "mesh_cidrs = [\"10.0.0.1/8\"]",
         "f:3:15: `mesh_cidrs` is \"10.0.0.1/8\"",
+    ),
+    (
+        "address = [\"10.96.0.5:15010\", \"10.96.0.6:15010\"]",
+        "address = [\"10.96.0.5:0\"]",
+        "`ca.address` is \"10.96.0.5:0\"",
+    ),
+    (
+        "address = [\"10.96.0.5:15010\", \"10.96.0.6:15010\"]",
+        "",
+        "expected either an address or a service: remove or add one",
+    ),
+    (
+        "address = [\"10.96.0.5:15010\", \"10.96.0.6:15010\"]",
+        "address = [\"10.96.0.5:15010\"]\nservice = \"myelin-ca\"",
+        "expected either an address or a service: remove or add one",
+    ),
+    (
+        "address = [\"10.96.0.5:15010\", \"10.96.0.6:15010\"]",
+        "service = \"Myelin\"",
+        "`ca.service` is \"Myelin\", expected 1 to 63 of a-z",
     ),
     (
         "namespace = \"mesh\"",
@@ -154,11 +184,11 @@ fn the_documentation_lists_every_key_and_no_other() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned))
         .collect();
-    // examples/full.toml has every key: one that it lacks is not understood either (see above), so
-    // what the reader knows is what it says of an unknown one in each table.
-    let full: toml::Table = toml::from_str(include_str!("../../examples/full.toml")).unwrap();
+    // The two examples together have every key.
     let mut coded = BTreeSet::new();
-    keys("", &full, &mut coded);
+    for text in [include_str!("../../examples/full.toml"), IN_A_CLUSTER] {
+        keys("", &toml::from_str(text).unwrap(), &mut coded);
+    }
     assert_eq!(documented, coded);
 }
 

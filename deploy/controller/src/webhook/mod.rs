@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::bundle::Held;
+use crate::ca_address;
 use crate::door::{self, Answer};
 use crate::inject::Settings;
 use crate::metrics::{Metrics, Reviewed};
@@ -54,6 +55,7 @@ pub type Identity = Arc<ArcSwapOption<ServerConfig>>;
 pub struct Webhook {
     pub settings: Settings,
     pub bundle: Held,
+    pub ca: ca_address::Held,
     pub identity: Identity,
     pub metrics: Arc<Metrics>,
 }
@@ -99,11 +101,14 @@ impl Webhook {
     fn review(&self, body: &Bytes) -> Answer {
         let started = Instant::now();
         let Some(bundle) = self.bundle.load_full() else {
-            self.metrics.reviewed(Reviewed::Unready, 0, 0.0);
-            let why = "this injector holds no trust bundle yet: is ca.bundle_file there?\n";
-            return plain(StatusCode::SERVICE_UNAVAILABLE, why);
+            return self.unready("holds no trust bundle yet: is ca.bundle_file there?");
         };
-        let settings = Settings { bundle_pem: bundle.as_str().into(), ..self.settings.clone() };
+        let ca = self.ca.load_full();
+        if ca.is_empty() {
+            return self.unready("does not know the CA's address yet: is ca.service there?");
+        }
+        let bundle_pem = bundle.as_str().into();
+        let settings = Settings { bundle_pem, ca: ca.to_vec(), ..self.settings.clone() };
         match judge(body, &settings) {
             Ok(verdict) => {
                 let Verdict { answer, reviewed, warnings, what } = verdict;
@@ -116,6 +121,11 @@ impl Webhook {
             }
             Err(why) => self.unread(StatusCode::BAD_REQUEST, &why.to_string()),
         }
+    }
+
+    fn unready(&self, why: &str) -> Answer {
+        self.metrics.reviewed(Reviewed::Unready, 0, 0.0);
+        plain(StatusCode::SERVICE_UNAVAILABLE, &format!("this injector {why}\n"))
     }
 
     fn unread(&self, status: StatusCode, why: &str) -> Answer {

@@ -35,6 +35,10 @@ fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 }
 
 async fn serve(bundle: Option<&str>) -> Served {
+    serve_with(bundle, &["10.96.0.5:15010"]).await
+}
+
+async fn serve_with(bundle: Option<&str>, addresses: &[&str]) -> Served {
     let (root, key) = certificate();
     let identity = Identity::default();
     identity.store(Some(Arc::new(server_config(vec![root.clone()], key).unwrap())));
@@ -43,7 +47,7 @@ async fn serve(bundle: Option<&str>) -> Served {
         trust_domain: "cluster.local".parse().unwrap(),
         mesh_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
         namespace: "myelin-system".to_owned(),
-        ca: vec!["10.96.0.5:15010".parse().unwrap()],
+        ca: Vec::new(),
         exceptions: Vec::new(),
         image: "sidecar:1".to_owned(),
         image_pull_policy: None,
@@ -56,7 +60,10 @@ async fn serve(bundle: Option<&str>) -> Served {
     let held = Held::default();
     held.store(bundle.map(|pem| Arc::new(pem.to_owned())));
     let (counted, serving) = (Arc::clone(&metrics), Arc::clone(&identity));
-    let webhook = Arc::new(Webhook { settings, bundle: held, identity: serving, metrics: counted });
+    let ca = ca_address::Held::default();
+    ca.store(Arc::new(addresses.iter().map(|text| text.parse().unwrap()).collect()));
+    let webhook =
+        Arc::new(Webhook { settings, bundle: held, ca, identity: serving, metrics: counted });
     let listener = door::bind("test", "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(webhook.serve(listener));
@@ -126,6 +133,8 @@ async fn a_pod_comes_back_with_a_patch_that_makes_it_meshed() {
     let pod = &review["request"]["object"];
     assert_eq!(pod["spec"]["initContainers"][1]["image"], "sidecar:1");
     assert_eq!(pod["metadata"]["annotations"]["myelin.dev/trust-bundle"], "pem");
+    let told = &pod["metadata"]["annotations"]["myelin.dev/sidecar-config"];
+    assert!(told.as_str().unwrap().contains("10.96.0.5:15010"), "{told}");
     assert!(served.counted("reason=\"\",result=\"injected\""), "{}", served.metrics.render());
 
     // Asked again about what came of it: nothing more to do.
@@ -207,6 +216,14 @@ async fn without_a_trust_bundle_no_pod_is_let_through() {
     let (status, said) = served.ask("POST", "/inject", DEPLOYMENT.as_bytes()).await;
     assert_eq!(status, 503, "{said}");
     assert!(said.contains("no trust bundle yet"), "{said}");
+}
+
+#[tokio::test]
+async fn without_an_address_of_the_ca_no_pod_is_let_through() {
+    let served = serve_with(Some("pem"), &[]).await;
+    let (status, said) = served.ask("POST", "/inject", DEPLOYMENT.as_bytes()).await;
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("the CA's address"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
