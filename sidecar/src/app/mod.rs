@@ -171,8 +171,9 @@ async fn serve_probes(port: Option<ProbePort>) -> Infallible {
 /// Lets running connections finish for `grace`, then cuts what is left.
 async fn leave(shared: &Arc<Shared>, workers: Vec<Worker>, grace: Duration) {
     let (open, idle) = (shared.door.inside(), shared.door.resting());
-    tracing::info!(open, idle, ?grace, "leaving");
+    // First the door, then the word: whoever reads it may rely on it that nothing new begins.
     shared.door.close(Closing::Leaving);
+    tracing::info!(open, idle, ?grace, "leaving");
     let left = shared.door.emptied(grace).await;
     if left > 0 {
         tracing::warn!(left, "the grace is over; cutting what still runs");
