@@ -8,10 +8,12 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use rustls_pki_types::CertificateDer;
+
 use super::decide::within_rate;
 use super::entries::{held_with, write_certificate};
 use super::issue::MAX_ATTEMPTS;
-use super::issued::Issued;
+use super::issued::{Issued, Kept};
 use super::{Authority, IssueError, Reason, chain};
 use crate::attest::{AttestError, Caller, Claimed, Proven};
 use crate::check;
@@ -74,7 +76,7 @@ impl Authority {
             let done = match decide(proven, known) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
                 Decision::Again => match again(&former, &seen) {
-                    Some(issued) => Some(self.prove_again(issued).await?),
+                    Some(kept) => Some(self.whole_again(kept).await?),
                     None => None,
                 },
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
@@ -229,15 +231,15 @@ fn record(proven: &Proven, issued: &Issued) -> CompanionRecord {
         request_key: proven.request_key().clone(),
         csr_key: proven.csr_fingerprint(),
         leaf_der: Blob(issued.chain[0].to_vec()),
-        issuer_der: Blob(issued.chain[1].to_vec()),
+        issuer: issued.issuer(),
         logged: issued.logged.clone(),
     }
 }
 
-fn again(former: &Option<Entry<CompanionRecord>>, seen: &Seen) -> Option<Issued> {
+fn again(former: &Option<Entry<CompanionRecord>>, seen: &Seen) -> Option<Kept> {
     let (former, host) = (&former.as_ref()?.record, &seen.host.as_ref()?.record);
-    Some(Issued {
-        chain: chain(&former.leaf_der.0, &former.issuer_der.0),
+    let issued = Issued {
+        chain: vec![CertificateDer::from(former.leaf_der.0.clone())],
         lineage: former.lineage.clone(),
         generation: former.generation,
         spiffe_id: host.grant.spiffe_id.clone(),
@@ -247,7 +249,8 @@ fn again(former: &Option<Entry<CompanionRecord>>, seen: &Seen) -> Option<Issued>
         again: true,
         logged: former.logged.clone(),
         log_proof: Vec::new(),
-    })
+    };
+    Some(Kept { issued, issuer: former.issuer.clone() })
 }
 
 #[cfg(test)]
@@ -293,7 +296,7 @@ mod tests {
             request_key: hex(7),
             csr_key: hex(7),
             leaf_der: Blob(vec![]),
-            issuer_der: Blob(vec![]),
+            issuer: hex(2),
             state,
             logged: None,
         }
@@ -310,7 +313,7 @@ mod tests {
             request_key: hex(5),
             csr_key: Hex(csr.fingerprint().to_vec()),
             leaf_der: Blob(vec![]),
-            issuer_der: Blob(vec![]),
+            issuer: hex(2),
             logged: None,
         }
     }

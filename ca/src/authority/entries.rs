@@ -37,7 +37,7 @@ impl Authority {
             request_key: proven.request_key().clone(),
             csr_key: proven.csr_fingerprint(),
             leaf_der: Blob(issued.chain[0].to_vec()),
-            issuer_der: Blob(issued.chain[1].to_vec()),
+            issuer: issued.issuer(),
             state: LineageState::Live,
             logged: issued.logged.clone(),
         };

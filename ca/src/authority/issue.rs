@@ -48,7 +48,7 @@ impl Authority {
             let seen = self.look_up(caller, proven).await?;
             let done = match decide(proven, seen.known(proven, now), now) {
                 Decision::Refuse(reason) => return Err(IssueError::Refused(reason)),
-                Decision::Again => Some(self.prove_again(seen.again(proven)?).await?),
+                Decision::Again => Some(self.whole_again(seen.again(proven)?).await?),
                 Decision::Alarm => match self.alarm(proven, &seen, now).await? {
                     Commit::Committed { .. } => return Err(IssueError::Refused(Reason::Alarm)),
                     Commit::Conflict => None,

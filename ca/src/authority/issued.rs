@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
 use crate::clock::UnixSeconds;
@@ -28,4 +29,18 @@ pub struct Issued {
     pub logged: Option<LogPlace>,
     /// That it is logged, and its issuer too: bytes of a `LogProof`.
     pub log_proof: Vec<u8>,
+}
+
+/// A certificate of before, as the journal has it: `issued.chain` lacks the issuer, which is in the
+/// root's log under this hash, and the proof is not made yet.
+pub(super) struct Kept {
+    pub(super) issued: Issued,
+    pub(super) issuer: Hex,
+}
+
+impl Issued {
+    /// What the journal names its issuer by.
+    pub(super) fn issuer(&self) -> Hex {
+        Hex(digest(&SHA256, &self.chain[1]).as_ref().to_vec())
+    }
 }

@@ -5,8 +5,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use myelin_identity::log::Inclusion;
+use rustls_pki_types::CertificateDer;
 
-use super::issued::Issued;
+use super::issued::{Issued, Kept};
 use super::{Authority, IssueError};
 use crate::check;
 use crate::journal::LogPlace;
@@ -29,9 +30,12 @@ impl Authority {
         Ok(Logged { place, proof })
     }
 
-    /// The proof of a certificate that this very request was given before. Another replica's log is
-    /// not here: its certificate comes without a proof, and the caller begins anew.
-    pub(super) async fn prove_again(&self, issued: Issued) -> Result<Issued, IssueError> {
+    /// The whole of a certificate that this very request was given before: its issuer, and the
+    /// proof. Another replica's log is not here: its certificate comes without a proof, and the
+    /// caller begins anew.
+    pub(super) async fn whole_again(&self, kept: Kept) -> Result<Issued, IssueError> {
+        let Kept { mut issued, issuer } = kept;
+        issued.chain.push(CertificateDer::from(self.logs.issuer(&issuer).await?));
         let (leaf, issuer) = (&issued.chain[0], &issued.chain[1]);
         let log_proof = match &issued.logged {
             Some(place) if self.logs.is_ours(place) => {

@@ -6,11 +6,13 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use rustls_pki_types::CertificateDer;
+
 use super::decide::Known;
 use super::denied::Denied;
-use super::issued::Issued;
+use super::issued::{Issued, Kept};
 use super::registration::Registered;
-use super::{IssueError, Reason, chain};
+use super::{IssueError, Reason};
 use crate::attest::{Claimed, Lasts, Proven};
 use crate::clock::UnixSeconds;
 use crate::journal::{
@@ -67,14 +69,14 @@ impl Seen {
     }
 
     /// The certificate that was issued to this request before.
-    pub(super) fn again(&self, proven: &Proven) -> Result<Issued, IssueError> {
+    pub(super) fn again(&self, proven: &Proven) -> Result<Kept, IssueError> {
         let (Some(entry), Some(host)) = (&self.lineage, &self.host) else {
             return Err(IssueError::Refused(Reason::LineageUnknown));
         };
         let lineage = &entry.record;
         debug_assert_eq!(lineage.host, *proven.host());
-        Ok(Issued {
-            chain: chain(&lineage.leaf_der.0, &lineage.issuer_der.0),
+        let issued = Issued {
+            chain: vec![CertificateDer::from(lineage.leaf_der.0.clone())],
             lineage: Hex(lineage_id(&entry.key)),
             generation: lineage.generation,
             spiffe_id: host.record.grant.spiffe_id.clone(),
@@ -84,7 +86,8 @@ impl Seen {
             again: true,
             logged: lineage.logged.clone(),
             log_proof: Vec::new(),
-        })
+        };
+        Ok(Kept { issued, issuer: lineage.issuer.clone() })
     }
 }
 

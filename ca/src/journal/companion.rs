@@ -24,7 +24,8 @@ pub struct CompanionRecord {
     pub request_key: Hex,
     pub csr_key: Hex,
     pub leaf_der: Blob,
-    pub issuer_der: Blob,
+    /// See [`super::LineageRecord::issuer`].
+    pub issuer: Hex,
     /// Its place in an issuing log.
     #[serde(default)]
     pub logged: Option<LogPlace>,
@@ -32,4 +33,6 @@ pub struct CompanionRecord {
 
 impl Record for CompanionRecord {
     const PREFIX: &'static str = "companion/";
+    /// The first held the issuer's certificate itself.
+    const VERSION: u32 = 2;
 }

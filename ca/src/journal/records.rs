@@ -100,7 +100,9 @@ pub struct LineageRecord {
     pub request_key: Hex,
     pub csr_key: Hex,
     pub leaf_der: Blob,
-    pub issuer_der: Blob,
+    /// Its issuer, by the SHA-256 of that certificate, which is itself in the root's log: one copy of
+    /// it there and not one in each record.
+    pub issuer: Hex,
     pub state: LineageState,
     /// The certificate's place in an issuing log.
     #[serde(default)]
@@ -184,6 +186,8 @@ impl Record for HostRecord {
 }
 impl Record for LineageRecord {
     const PREFIX: &'static str = "lineage/";
+    /// The first held the issuer's certificate itself.
+    const VERSION: u32 = 2;
 }
 impl Record for AddressRecord {
     const PREFIX: &'static str = "address/";

@@ -298,6 +298,11 @@ impl Logs {
         known.map(|(_, place)| self.root.dressed(place.clone()))
     }
 
+    /// The intermediate whose certificate has this SHA-256, out of the root's log.
+    pub async fn issuer(&self, sha256: &Hex) -> Result<Vec<u8>, LogError> {
+        self.root.certificate(sha256).await
+    }
+
     /// Enters an intermediate of this root into the root's log, if it is not there yet, and yields
     /// its place.
     pub async fn enter_issuer(

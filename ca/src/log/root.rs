@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use myelin_identity::log::{
-    Checkpoint, Frontier, Hash, Inclusion, LogKey, Node, Resource, TILE_WIDTH, Tile,
+    Checkpoint, Entry, Frontier, Hash, Inclusion, LogKey, Node, Resource, TILE_WIDTH, Tile,
     consistency_proof, encode_bundle, entry_of, inclusion_proof, leaf_hash, node_hash,
 };
 use tokio::sync::Mutex;
@@ -117,6 +117,21 @@ impl RootLog {
             }
         }
         Err(LogError::Busy)
+    }
+
+    /// The intermediate that was entered under this hash, and nothing that only lies there.
+    pub(super) async fn certificate(&self, sha256: &Hex) -> Result<Vec<u8>, LogError> {
+        let name = sha256.to_string();
+        let what = format!("root's log, intermediate {name}");
+        let proof = self.inner.journal.read::<RootLogProofRecord>(&name).await?;
+        let proof = proof.ok_or_else(|| damaged(&what, "it is not there"))?.record;
+        let entries = self.inner.entries(proof.index, 1).await?;
+        let entry = entries.first().map_or(&[][..], Vec::as_slice);
+        let entry = Entry::parse(entry).map_err(|error| damaged(&what, &error.to_string()))?;
+        if digest(&SHA256, entry.certificate).as_ref() != sha256.0 {
+            return Err(damaged(&what, "its entry is another certificate"));
+        }
+        Ok(entry.certificate.to_vec())
     }
 
     /// `None`: somebody else appended meanwhile.

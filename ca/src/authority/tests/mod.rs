@@ -66,7 +66,7 @@ fn lineage(generation: u64, request_key: u8, csr: &P256Spki, state: LineageState
         request_key: hex(request_key),
         csr_key: Hex(csr.fingerprint().to_vec()),
         leaf_der: Blob(vec![]),
-        issuer_der: Blob(vec![]),
+        issuer: hex(2),
         state,
         logged: None,
     }

@@ -9,10 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::log::{Checkpoint, decode_bundle, leaf_hash, verify_inclusion};
 
 use super::*;
-use crate::journal::{Batch, LogHeadRecord};
+use crate::journal::{Batch, Blob, LogHeadRecord, RootLogRecord};
+use crate::store::Commit;
 use crate::store::embedded::Embedded;
 
 mod faults;
@@ -219,6 +221,32 @@ async fn intermediates_are_entered_once_and_replicas_share_the_roots_log() {
     assert_eq!(tile, hashes);
     assert_eq!(one.read(Resource::parse("tile/0/000.p/13").unwrap()).await.unwrap(), None);
     assert_eq!(root::verify(&place.journal).await.unwrap(), 12);
+}
+
+#[tokio::test]
+async fn intermediate_comes_back_by_its_hash_and_no_other_for_it() {
+    let place = Place::new();
+    let root = place.root().await;
+    let certificates: [&[u8]; 2] = [b"the first", b"the second"];
+    for certificate in certificates {
+        root.enter(certificate, b"root").await.unwrap();
+    }
+    let name = |certificate: &[u8]| Hex(digest(&SHA256, certificate).as_ref().to_vec());
+    for certificate in certificates {
+        assert_eq!(root.certificate(&name(certificate)).await.unwrap(), certificate);
+    }
+    let damaged = |found: Result<Vec<u8>, LogError>, why: &str| {
+        let error = found.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    };
+    damaged(root.certificate(&name(b"never entered")).await, "it is not there");
+    // Whoever can write to the store cannot put another certificate in an issuer's place.
+    let mut batch = Batch::default();
+    let entry = Blob(entry_of(b"a strange one", b"root"));
+    batch.overwrite(&format!("{:020}", 1), &RootLogRecord { entry });
+    assert!(matches!(place.journal.commit(batch).await.unwrap(), Commit::Committed { .. }));
+    damaged(root.certificate(&name(certificates[1])).await, "its entry is another certificate");
+    assert_eq!(root.certificate(&name(certificates[0])).await.unwrap(), certificates[0]);
 }
 
 #[tokio::test]
