@@ -323,7 +323,7 @@ impl ServeArgs {
         if !(shortest..=MAX_LIFETIME).contains(&self.default_lifetime) {
             return Err(ConfigError::Lifetime(self.default_lifetime.into()));
         }
-        let store = self.store.config(&trust_domain)?;
+        let store = self.store.config(&trust_domain, self.attest.kubernetes_review)?;
         if !(self.default_lifetime..=MAX_LIFETIME).contains(&self.max_lifetime) {
             return Err(ConfigError::MaxLifetime(self.max_lifetime.into()));
         }

@@ -100,6 +100,10 @@ pub enum StoreFlagError {
     Endpoint(#[from] EtcdEndpointError),
     #[error("{flag} is for --store {store} only; add that, or drop it")]
     NotThisStore { flag: &'static str, store: &'static str },
+    #[error(
+        "--kubeconfig is given and nothing here asks a Kubernetes API; add --store kubernetes, or --kubernetes-review where the CA serves, or drop it"
+    )]
+    IdleKubeconfig,
     #[error("--store kubernetes needs --kubernetes-namespace, such as myelin-system")]
     NoNamespace,
     #[error("{flag} {text:?} must be 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -")]
@@ -113,8 +117,13 @@ pub enum StoreFlagError {
 }
 
 impl StoreArgs {
-    pub(super) fn config(&self, trust_domain: &TrustDomain) -> Result<StoreConfig, ConfigError> {
-        self.only_of_its_store()?;
+    /// `reviews`: the API server is asked about pods, whatever the store.
+    pub(super) fn config(
+        &self,
+        trust_domain: &TrustDomain,
+        reviews: bool,
+    ) -> Result<StoreConfig, ConfigError> {
+        self.only_of_its_store(reviews)?;
         match self.store {
             StoreKind::Embedded => Ok(StoreConfig::Embedded),
             StoreKind::Etcd => self.etcd(default_prefix(trust_domain)),
@@ -124,7 +133,7 @@ impl StoreArgs {
     }
 
     /// A flag of another store would be ignored without a word.
-    fn only_of_its_store(&self) -> Result<(), StoreFlagError> {
+    fn only_of_its_store(&self, reviews: bool) -> Result<(), StoreFlagError> {
         let (etcd, kubernetes) = ((StoreKind::Etcd, "etcd"), (StoreKind::Kubernetes, "kubernetes"));
         for (flag, given, (kind, store)) in [
             ("--etcd-endpoint", !self.etcd_endpoint.is_empty(), etcd),
@@ -137,6 +146,9 @@ impl StoreArgs {
             if given && kind != self.store {
                 return Err(StoreFlagError::NotThisStore { flag, store });
             }
+        }
+        if self.kubeconfig.is_some() && self.store != StoreKind::Kubernetes && !reviews {
+            return Err(StoreFlagError::IdleKubeconfig);
         }
         Ok(())
     }
@@ -160,7 +172,7 @@ impl StoreArgs {
         &self,
         trust_domain: Option<&TrustDomain>,
     ) -> Result<StoreConfig, ConfigError> {
-        self.only_of_its_store()?;
+        self.only_of_its_store(false)?;
         let prefix = match (self.store, trust_domain) {
             (StoreKind::Embedded, _) => return Ok(StoreConfig::Embedded),
             (StoreKind::Kubernetes, _) => return Ok(self.kubernetes()?),
@@ -206,10 +218,17 @@ mod tests {
     use super::*;
 
     fn args(change: impl Fn(&mut StoreArgs)) -> Result<StoreConfig, String> {
+        args_of_who_reviews(false, change)
+    }
+
+    fn args_of_who_reviews(
+        reviews: bool,
+        change: impl Fn(&mut StoreArgs),
+    ) -> Result<StoreConfig, String> {
         let mut args = StoreArgs::default();
         change(&mut args);
         let domain = TrustDomain::parse("prod.example").unwrap();
-        args.config(&domain).map_err(|error| error.to_string())
+        args.config(&domain, reviews).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -265,6 +284,16 @@ mod tests {
             let error = kubernetes(change).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+        for unused in [StoreKind::Embedded, StoreKind::Etcd] {
+            let error = args(|args| {
+                args.store = unused;
+                args.kubeconfig = Some("cluster.yaml".into());
+            })
+            .unwrap_err();
+            assert!(error.contains("nothing here asks a Kubernetes API"), "{error}");
+        }
+        let kubeconfig = |args: &mut StoreArgs| args.kubeconfig = Some("cluster.yaml".into());
+        assert_eq!(args_of_who_reviews(true, kubeconfig), Ok(StoreConfig::Embedded));
         let error = args(|args| args.kubernetes_name = Some("x".into())).unwrap_err();
         assert!(error.contains("--store kubernetes only"), "{error}");
         let good = kubernetes(|args| args.kubernetes_namespace = Some("myelin-system".into()));

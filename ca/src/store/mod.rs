@@ -208,9 +208,9 @@ pub enum StoreError {
     Refused(String),
     #[error("{flag}: {why}; name PEM files that etcd's operator gave you")]
     Tls { flag: &'static str, why: String },
-    /// Load: more than the disk takes.
+    /// Load: more than the disk, or the API server, takes.
     #[error(
-        "{0} commits wait for the disk already; it goes on by itself when they are written, a faster disk helps"
+        "{0} commits wait to be written already; it goes on by itself when they are, a faster disk (or API server) helps"
     )]
     Busy(usize),
     /// The reader of a watch, or one that resumes too late.
@@ -276,15 +276,6 @@ impl Write {
         match self {
             Self::Put(key, value) => key.len() + value.len(),
             Self::Delete(key) => key.len(),
-        }
-    }
-}
-
-impl Expect {
-    fn key(&self) -> Option<&str> {
-        match self {
-            Self::Absent(key) | Self::Revision(key, _) => Some(key),
-            Self::Held { .. } => None,
         }
     }
 }

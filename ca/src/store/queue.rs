@@ -1,5 +1,6 @@
-//! Commits that wait for the disk. Whoever comes while one is being written waits for the next
-//! group: as many as came meanwhile then share one fsync.
+//! Commits that wait to be written, whatever the store: the disk of this machine, etcd, Secrets of
+//! Kubernetes. Whoever comes while a group is being written waits for the next: as many as came
+//! meanwhile then share one fsync, or what the store takes in one request.
 //!
 //! Never: waits, or reorders.
 
@@ -12,11 +13,12 @@ use tokio::sync::oneshot;
 
 use crate::store::{Commit, Expect, StoreError, Write};
 
-/// Commits in one transaction: at ten microseconds a write, a group of issues is on disk within
-/// 20 ms, and a fsync costs each of them a hundredth of itself.
+/// Commits that are taken out of the line together. On disk they are one transaction: at ten
+/// microseconds a write, a group of issues is there within 20 ms, and a fsync costs each of them a
+/// hundredth of itself. Secrets of Kubernetes take it in writes of the head of up to 128 KiB each.
 pub(super) const MAX_GROUP: usize = 256;
-/// Commits that may wait: sixteen groups, under half a second on a slow disk. Beyond, callers are
-/// refused at once and come again.
+/// Commits that may wait: sixteen groups, under half a second on a slow disk, some seconds over a
+/// network. Beyond, callers are refused at once and come again.
 pub(super) const MAX_WAITING: usize = 4096;
 
 /// One commit and who waits for it.

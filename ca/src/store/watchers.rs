@@ -81,15 +81,26 @@ impl Watchers {
         let mut known = self.known();
         let told = known.kept.back().map_or(known.kept_after, |change| change.revision);
         if revision != told {
-            known.kept.clear();
-            known.kept_after = revision;
-            known.watching.clear();
+            known.end(revision);
         }
+    }
+
+    /// What the commit with this revision wrote cannot be told: every watch ends.
+    pub(super) fn lost(&self, revision: u64) {
+        self.known().end(revision);
     }
 
     // A panic in here would be one of the allocator: there is no half-done state to hide.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn end(&mut self, revision: u64) {
+        self.kept.clear();
+        self.kept_after = revision;
+        self.watching.clear();
     }
 }
 

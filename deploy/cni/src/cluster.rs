@@ -100,6 +100,14 @@ struct Container {
     /// `containerd://<id>`; absent before its first start.
     #[serde(default, rename = "containerID")]
     id: Option<String>,
+    #[serde(default)]
+    state: ContainerState,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ContainerState {
+    /// Since when; there while it runs.
+    running: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -233,8 +241,17 @@ impl PodView {
 
     /// The IDs of its containers, as far as they have run.
     pub(crate) fn containers(&self) -> impl Iterator<Item = &str> {
-        let all = self.status.init_container_statuses.iter().chain(&self.status.container_statuses);
-        all.filter_map(|container| container.id.as_deref()?.split_once("://").map(|(_, id)| id))
+        self.statuses()
+            .filter_map(|container| container.id.as_deref()?.split_once("://").map(|(_, id)| id))
+    }
+
+    /// Whether one of its containers runs, as the kubelet said last.
+    pub(crate) fn runs(&self) -> bool {
+        self.statuses().any(|container| container.state.running.is_some())
+    }
+
+    fn statuses(&self) -> impl Iterator<Item = &Container> {
+        self.status.init_container_statuses.iter().chain(&self.status.container_statuses)
     }
 }
 

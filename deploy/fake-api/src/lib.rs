@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod access;
+mod door;
 mod faults;
 mod list;
 mod objects;
@@ -37,6 +38,7 @@ mod verbs;
 mod watches;
 
 pub use access::Rule;
+pub use door::Door;
 pub use faults::{Fault, Request, Trouble};
 pub use path::Resource;
 pub use tokens::PodToken;
@@ -89,7 +91,7 @@ impl FakeApi {
             access: Mutex::default(),
             stirred: watch::Sender::new(0),
         });
-        let serving = tokio::spawn(serve::accept(listener, Arc::clone(&inner)));
+        let serving = tokio::spawn(serve::accept(listener, Arc::clone(&inner), None));
         Ok(Self { inner, _serving: Arc::new(Serving(serving)) })
     }
 

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::door::Post;
 use crate::faults::Fault;
 use crate::path::Target;
 use crate::selectors::Selectors;
@@ -49,16 +50,18 @@ struct Asked {
 }
 
 /// Connections end with this future.
-pub(crate) async fn accept(listener: TcpListener, inner: Arc<Inner>) {
+pub(crate) async fn accept(listener: TcpListener, inner: Arc<Inner>, post: Option<Arc<Post>>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 let _ = stream.set_nodelay(true);
-                let inner = Arc::clone(&inner);
+                let (inner, post) = (Arc::clone(&inner), post.clone());
                 connections.spawn(async move {
-                    let service = service_fn(move |request| serve(Arc::clone(&inner), request));
+                    let service = service_fn(move |request| {
+                        serve(Arc::clone(&inner), post.clone(), request)
+                    });
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
                     // How it ended is the client's to notice.
@@ -71,9 +74,16 @@ pub(crate) async fn accept(listener: TcpListener, inner: Arc<Inner>) {
 }
 
 /// An error closes the connection without an answer.
-async fn serve(inner: Arc<Inner>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+async fn serve(
+    inner: Arc<Inner>,
+    post: Option<Arc<Post>>,
+    request: Request<Incoming>,
+) -> io::Result<Response<Body>> {
     let uri = request.uri();
     let path = uri.path_and_query().map_or("/", |whole| whole.as_str()).to_owned();
+    if let Some(post) = post.filter(|_| !path.contains("watch=")) {
+        post.pass().await;
+    }
     let told = crate::Request { method: request.method().to_string(), path };
     let fault = inner.faults().meet(told);
     match fault {

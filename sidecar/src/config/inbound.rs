@@ -34,8 +34,7 @@ pub(super) fn read(
     for entry in section.children("port", PORT_KEYS, MAX_PORTS)? {
         let field = entry.required("port", "the port of the workload", "8080")?;
         let number = field.port()?;
-        let own = [listen.outbound, listen.inbound, listen.ops, listen.probes];
-        if own.iter().any(|own| own.port() == number) {
+        if listen.takes(number) {
             let fix = "name a port that the workload listens on";
             return Err(field.wrong("no port of the sidecar itself", fix));
         }

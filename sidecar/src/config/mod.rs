@@ -103,6 +103,14 @@ pub struct Listen {
     pub workers: Option<NonZeroUsize>,
 }
 
+impl Listen {
+    /// Whether one of our own listeners has this port.
+    fn takes(&self, port: u16) -> bool {
+        let own = [self.outbound, self.inbound, self.ops, self.probes];
+        own.iter().any(|own| own.port() == port)
+    }
+}
+
 /// What interception needs to know about us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intercept {
@@ -208,7 +216,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         policy: inbound::read(&inbound, named, &listen)?,
         directory: outbound::read(&outbound, named, mesh)?,
         workload_api: workload_api::read(&root)?,
-        probes: probe::read(&root)?,
+        probes: probe::read(&root, &listen)?,
         limits: limits::read(&root)?,
         log: base::log(&root)?,
         proofs: proofs::read(&root, &ca)?,

@@ -1,7 +1,7 @@
 //! `[[probe]]`: what the kubelet asks of the workload, run by the sidecar in its place. Written by the
 //! injection webhook; read here like any other section. Called by `config::parse`.
 //!
-//! Never: a probe of another host, or one without an end.
+//! Never: a probe of another host or of the sidecar itself, or one without an end.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 
+use super::Listen;
 use super::base::word;
 use super::error::ConfigError;
 use super::field::Field;
@@ -33,7 +34,7 @@ enum Asked {
     Grpc,
 }
 
-pub(super) fn read(root: &Section<'_>) -> Result<Vec<Probe>, ConfigError> {
+pub(super) fn read(root: &Section<'_>, listen: &Listen) -> Result<Vec<Probe>, ConfigError> {
     let mut seen = HashSet::new();
     let mut probes = Vec::new();
     for section in root.children("probe", KEYS, MAX_PROBES)? {
@@ -47,7 +48,7 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Probe>, ConfigError> {
                 Some(field) => field.duration(MIN_TIMEOUT..=MAX_TIMEOUT, "of one probe")?,
                 None => MIN_TIMEOUT,
             },
-            action: action(&section)?,
+            action: action(&section, listen)?,
         };
         if !seen.insert((probe.container.clone(), kind)) {
             return Err(field.wrong("each kind once for each container", "remove one of both"));
@@ -57,11 +58,17 @@ pub(super) fn read(root: &Section<'_>) -> Result<Vec<Probe>, ConfigError> {
     Ok(probes)
 }
 
-fn action(section: &Section<'_>) -> Result<Action, ConfigError> {
+fn action(section: &Section<'_>, listen: &Listen) -> Result<Action, ConfigError> {
     let field = section.required("action", "how it asks: http, tcp or grpc", "\"http\"")?;
     let words = [("http", Asked::Http), ("tcp", Asked::Tcp), ("grpc", Asked::Grpc)];
     let asked = word(&field, &words)?;
-    let port = section.required("port", "the workload's port", "8080")?.port()?;
+    let field = section.required("port", "the workload's port", "8080")?;
+    let port = field.port()?;
+    if listen.takes(port) {
+        // It would ask the sidecar about itself, and the probe port about the very same probe.
+        let fix = "name a port that the workload listens on";
+        return Err(field.wrong("no port of the sidecar itself", fix));
+    }
     let only =
         |keys: &[&str], of: Asked, name: &str| match keys.iter().find_map(|key| section.field(key))
         {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::shape::{Entry, Head, Place, Segment};
 use super::values;
-use crate::store::{MAX_LIST, Versioned};
+use crate::store::{MAX_LIST, StoreError, Versioned};
 
 /// The state at one head.
 #[derive(Default)]
@@ -115,8 +115,9 @@ impl Mirror {
     }
 
     fn told(&self, entry: &Entry) -> Told {
-        let now = entry.value.as_ref().map(|_| self.read(&entry.key)).unwrap_or_default();
-        Told { key: entry.key.clone(), revision: entry.revision, now: now.map(|it| it.value) }
+        let now = entry.value.as_ref().map_or(Ok(None), |_| self.read(&entry.key));
+        let now = now.map(|now| now.map(|it| it.value)).map_err(|_| Broken);
+        Told { key: entry.key.clone(), revision: entry.revision, now }
     }
 
     /// What rests under a stored key, as it rests.
@@ -125,10 +126,18 @@ impl Mirror {
     }
 
     /// The value under a stored key, put together if it rests in parts.
-    pub(super) fn read(&self, key: &str) -> Option<Versioned> {
-        let raw = self.raw(key)?;
+    pub(super) fn read(&self, key: &str) -> Result<Option<Versioned>, StoreError> {
+        self.raw(key).map(|raw| self.whole(key, raw)).transpose()
+    }
+
+    fn whole(&self, key: &str, raw: &Versioned) -> Result<Versioned, StoreError> {
         let part = |key: &str| self.raw(key).map(|part| part.value.as_slice());
-        Some(Versioned { revision: raw.revision, value: values::whole(&raw.value, part)? })
+        let missing = || {
+            let key = key.strip_prefix(values::RECORDS).unwrap_or(key);
+            StoreError::KubernetesState(format!("a part of {key:?} is missing"))
+        };
+        let value = values::whole(&raw.value, part).ok_or_else(missing)?;
+        Ok(Versioned { revision: raw.revision, value })
     }
 
     /// As [`crate::store::Store::list`], with stored keys.
@@ -137,7 +146,7 @@ impl Mirror {
         prefix: &str,
         after: Option<&str>,
         bound: usize,
-    ) -> Vec<(String, Versioned)> {
+    ) -> Result<Vec<(String, Versioned)>, StoreError> {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let first = match after {
             Some(after) if after >= prefix => Excluded(after),
@@ -146,8 +155,8 @@ impl Mirror {
         self.stored
             .range::<str, _>((first, Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(key, _)| Some((key.clone(), self.read(key)?)))
             .take(bound.min(MAX_LIST))
+            .map(|(key, raw)| Ok((key.clone(), self.whole(key, raw)?)))
             .collect()
     }
 
@@ -175,5 +184,9 @@ impl Mirror {
 pub(super) struct Told {
     pub(super) key: String,
     pub(super) revision: u64,
-    pub(super) now: Option<Vec<u8>>,
+    pub(super) now: Result<Option<Vec<u8>>, Broken>,
 }
+
+/// A value of which a part is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken;

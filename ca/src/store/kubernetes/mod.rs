@@ -121,6 +121,18 @@ impl Kubernetes {
     pub(crate) fn parts(&self) -> usize {
         self.inner.state.mirror().keys(values::PARTS).count()
     }
+
+    /// How many values in parts are not named by anything yet.
+    pub(crate) fn unnamed(&self) -> usize {
+        self.inner.state.mirror().keys(values::MARKERS).count()
+    }
+
+    /// As if somebody had written the Secrets by hand.
+    pub(crate) async fn lose_a_part(&self) {
+        let part = self.inner.state.mirror().keys(values::PARTS).next().cloned();
+        let lost = vec![Write::Delete(part.expect("some value rests in parts"))];
+        let _ = self.inner.enqueue(Vec::new(), lost).await.expect("it is written");
+    }
 }
 
 /// Hears of what other replicas commit. Its news are a convenience to watchers: nothing is decided
@@ -202,7 +214,7 @@ impl Store for Kubernetes {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
         Box::pin(async move {
             self.inner.state.fresh().await?;
-            Ok(self.inner.state.mirror().read(&values::record(key)))
+            self.inner.state.mirror().read(&values::record(key))
         })
     }
 
@@ -214,7 +226,7 @@ impl Store for Kubernetes {
             bounded("a reading", keys.len(), MAX_WRITES)?;
             self.inner.state.fresh().await?;
             let mirror = self.inner.state.mirror();
-            Ok(keys.iter().map(|key| mirror.read(&values::record(key))).collect())
+            keys.iter().map(|key| mirror.read(&values::record(key))).collect()
         })
     }
 
@@ -227,7 +239,7 @@ impl Store for Kubernetes {
         Box::pin(async move {
             self.inner.state.fresh().await?;
             let (prefix, after) = (values::record(prefix), after.map(values::record));
-            let listed = self.inner.state.mirror().list(&prefix, after.as_deref(), bound);
+            let listed = self.inner.state.mirror().list(&prefix, after.as_deref(), bound)?;
             let ours = |key: String| key[values::RECORDS.len()..].to_owned();
             Ok(listed.into_iter().map(|(key, value)| (ours(key), value)).collect())
         })

@@ -13,10 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::{Failure, Secrets};
-use super::mirror::{Gap, Mirror, Told};
+use super::mirror::{Broken, Gap, Mirror, Told};
 use super::shape::{Head, Place, Segment};
 use super::values::RECORDS;
 use crate::store::watchers::Watchers;
@@ -31,6 +31,9 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 8;
 /// Readings of a head and its segments until both are of one moment.
 const MAX_READINGS: usize = 32;
+
+/// What is told of one.
+const READ: &str = "a read";
 
 pub(super) struct State {
     pub(super) secrets: Secrets,
@@ -57,21 +60,31 @@ impl State {
     }
 
     /// When this resolves, the mirror holds everything that was committed before it was called.
+    ///
+    /// It resolves within [`ANSWER_WITHIN`], whoever asks before. What a long way of catching up has
+    /// read by then is read again; the watch goes that way without a bound.
     pub(super) async fn fresh(&self) -> Result<(), StoreError> {
         let came = self.clock.fetch_add(1, Ordering::SeqCst);
-        let mut asked = self.asked.lock().await;
+        let mut patience = Patience::new();
+        let Ok(mut asked) = timeout_at(patience.until, self.asked.lock()).await else {
+            return Err(unanswered("others got no answer either").told(READ));
+        };
         if *asked > came {
             return Ok(());
         }
         let asking = self.clock.fetch_add(1, Ordering::SeqCst);
-        let mut patience = Patience::new();
         loop {
-            match self.look().await {
-                Ok(()) => {
+            match timeout_at(patience.until, self.look()).await {
+                Ok(Ok(())) => {
                     *asked = asking;
                     return Ok(());
                 }
-                Err(failure) => patience.after(failure, "a read").await?,
+                Ok(Err(failure)) => patience.after(failure, READ).await?,
+                // What was wrong the last time says more than that there was no time for another.
+                Err(_) => {
+                    let late = || unanswered("it needs longer").told(READ);
+                    return Err(patience.last.unwrap_or_else(late));
+                }
             }
         }
     }
@@ -156,8 +169,13 @@ impl State {
         for Told { key, revision, now } in told {
             let Some(key) = key.strip_prefix(RECORDS) else { continue };
             let write = match now {
-                Some(value) => Write::Put(key.to_owned(), value),
-                None => Write::Delete(key.to_owned()),
+                Ok(Some(value)) => Write::Put(key.to_owned(), value),
+                Ok(None) => Write::Delete(key.to_owned()),
+                // Who watches reads again, and reads what is wrong.
+                Err(Broken) => {
+                    self.watchers.lost(revision);
+                    continue;
+                }
             };
             self.watchers.publish(revision, vec![write]);
         }
@@ -234,11 +252,17 @@ async fn segments(secrets: &Secrets, places: &[Place]) -> Result<Vec<(u32, Segme
     stream::iter(read).buffer_unordered(AT_ONCE).try_collect().await
 }
 
+fn unanswered(why: &str) -> Failure {
+    Failure::Again(format!("no answer within {ANSWER_WITHIN:?}: {why}"))
+}
+
 /// Waits between tries, and says when there were enough.
 pub(super) struct Patience {
     until: Instant,
     wait: Duration,
     chance: u64,
+    /// Why there was a try before.
+    last: Option<StoreError>,
 }
 
 impl Patience {
@@ -247,7 +271,7 @@ impl Patience {
         // Without randomness all wait alike, which costs time only.
         let _ = aws_lc_rs::rand::fill(&mut chance);
         let chance = u64::from_le_bytes(chance);
-        Self { until: Instant::now() + ANSWER_WITHIN, wait: FIRST_WAIT, chance }
+        Self { until: Instant::now() + ANSWER_WITHIN, wait: FIRST_WAIT, chance, last: None }
     }
 
     /// Waits for the next try after this failure; an error if there should be none.
@@ -259,14 +283,16 @@ impl Patience {
         if let Failure::Final(error) = failure {
             return Err(error);
         }
-        if Instant::now() >= self.until {
+        // Replicas that meet should not meet again: any part of the wait will do.
+        let part = u32::from(self.chance.to_le_bytes()[0]) + 1;
+        let wait = self.wait * part / 256;
+        if Instant::now() + wait >= self.until {
             return Err(failure.told(what));
         }
         tracing::debug!(what, ?failure, "the Kubernetes API is asked again");
-        // Replicas that meet should not meet again: any part of the wait will do.
-        let part = u32::from(self.chance.to_le_bytes()[0]) + 1;
         self.chance = self.chance.rotate_right(8);
-        sleep(self.wait * part / 256).await;
+        self.last = Some(failure.told(what));
+        sleep(wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
     }

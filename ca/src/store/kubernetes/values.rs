@@ -11,6 +11,8 @@ pub(super) const RECORDS: &str = "k/";
 pub(super) const LEASES: &str = "l/";
 /// In front of the parts of long values.
 pub(super) const PARTS: &str = "p/";
+/// In front of what stands beside parts that nothing names yet.
+pub(super) const MARKERS: &str = "u/";
 
 /// The first byte of what rests: the value follows.
 const WHOLE: u8 = 0;
@@ -29,9 +31,14 @@ pub(super) fn part(name: u64, number: u32) -> String {
     format!("{PARTS}{name:016x}/{number:04}")
 }
 
-/// The name of the parts that a part's key belongs to.
-pub(super) fn name_of_part(key: &str) -> Option<u64> {
-    u64::from_str_radix(key.strip_prefix(PARTS)?.split('/').next()?, 16).ok()
+/// What stands beside the parts of this name.
+pub(super) fn marker(name: u64) -> String {
+    format!("{MARKERS}{name:016x}")
+}
+
+/// What the keys of the parts beside this marker begin with.
+pub(super) fn parts_beside(marker: &str) -> String {
+    format!("{PARTS}{}/", &marker[MARKERS.len()..])
 }
 
 /// A value as it rests whole.
@@ -87,7 +94,8 @@ mod tests {
         assert_eq!(whole(&resting(b"abc"), |_| None).unwrap(), b"abc");
         let parted = in_parts(7, 2);
         assert_eq!(keys_of_parts(&parted), ["p/0000000000000007/0000", "p/0000000000000007/0001"]);
-        assert_eq!(name_of_part("p/0000000000000007/0001"), Some(7));
+        assert!(part(7, 1).starts_with(&parts_beside(&marker(7))));
+        assert!(!part(0x70, 1).starts_with(&parts_beside(&marker(7))));
         let (one, two) = (resting(b"ab"), resting(b"c"));
         let both = |key: &str| Some(if key.ends_with("0") { one.as_slice() } else { &two });
         assert_eq!(whole(&parted, both).unwrap(), b"abc");

@@ -74,9 +74,13 @@ impl Found {
 }
 
 fn examined(pod: &PodView, processes: &Processes, apply: bool) -> Found {
-    // Without a process there is nothing that could send: it has not started, or has ended.
-    let Some(opened) = processes.netns_of(pod.containers()) else { return Found::well() };
-    let netns = match opened {
+    let netns = match processes.netns_of(pod.containers()) {
+        Some(opened) => opened,
+        None if pod.runs() => return Found::wrong(unknown(processes)),
+        // Without a process there is nothing that could send: it has not started, or has ended.
+        None => return Found::well(),
+    };
+    let netns = match netns {
         Ok(netns) => netns,
         Err(why) => {
             let place = processes.place().display();
@@ -88,6 +92,14 @@ fn examined(pod: &PodView, processes: &Processes, apply: bool) -> Found {
         Ok(Some(plan)) => compared(&netns, &plan, apply),
         Err(refusal) => Found::wrong(format!("{}: {}", refusal.msg, refusal.details)),
     }
+}
+
+/// It runs, and where is not to be seen: its rules may be there or not.
+fn unknown(processes: &Processes) -> String {
+    let place = processes.place().display();
+    format!(
+        "unknown: its containers run, and no process of theirs is in {place}; is that the node's /proc, seen with hostPID? If it ended just now, look again"
+    )
 }
 
 fn compared(netns: &Netns, plan: &Plan, apply: bool) -> Found {

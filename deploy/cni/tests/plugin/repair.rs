@@ -20,7 +20,25 @@ fn id(byte: u8) -> String {
     format!("{byte:02x}").repeat(32)
 }
 
-/// A pod on a node, with one container; and its process, if it runs there.
+const RUNNING: &str = r#"{"running": {"startedAt": "2026-01-01T00:00:00Z"}}"#;
+const ENDED: &str = r#"{"terminated": {"exitCode": 0}}"#;
+
+/// What the API says of a pod.
+fn told(node: &Node, name: &str, on: &str, annotations: Value, byte: u8, state: &str) {
+    let state: Value = serde_json::from_str(state).expect("JSON");
+    let id = format!("containerd://{}", id(byte));
+    node.api.put(
+        &Resource::core("pods"),
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": name, "namespace": "shop", "annotations": annotations },
+            "spec": { "nodeName": on },
+            "status": { "containerStatuses": [{ "containerID": id, "state": state }] },
+        }),
+    );
+}
+
+/// A pod on a node, with one container; and its process, if it runs there. Else it has ended.
 fn pod(
     node: &Node,
     name: &str,
@@ -29,15 +47,8 @@ fn pod(
     byte: u8,
     netns: Option<&Netns>,
 ) -> Result<()> {
-    node.api.put(
-        &Resource::core("pods"),
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "name": name, "namespace": "shop", "annotations": annotations },
-            "spec": { "nodeName": on },
-            "status": { "containerStatuses": [{ "containerID": format!("containerd://{}", id(byte)) }] },
-        }),
-    );
+    let state = if netns.is_some() { RUNNING } else { ENDED };
+    told(node, name, on, annotations, byte, state);
     let Some(netns) = netns else { return Ok(()) };
     let process = node.dir.path().join(format!("proc/{}", 1_000 + u32::from(byte)));
     fs::create_dir_all(process.join("ns"))?;
@@ -98,6 +109,26 @@ async fn pods_without_their_rules_are_named_and_repaired_and_others_left_alone()
     }
     let nothing = repair(&node, &[]).await?;
     ensure!(nothing.success && nothing.out.is_empty(), "{nothing:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn running_pod_whose_process_is_not_found_is_unknown_and_no_success() -> Result<()> {
+    let Some(node) = Node::start().await? else { return Ok(()) };
+    fs::create_dir_all(node.dir.path().join("proc"))?;
+    told(&node, "hidden", "node-1", injected(), 1, RUNNING);
+    told(&node, "plain", "node-1", json!({}), 2, RUNNING);
+    for more in [&[][..], &["--apply"]] {
+        let said = repair(&node, more).await?;
+        ensure!(!said.success && said.out.lines().count() == 1, "{said:?}");
+        ensure!(said.out.contains("shop/hidden: unknown: its containers run"), "{said:?}");
+    }
+    // Nothing of it could send: it waits for its start, or is over.
+    for state in [ENDED, r#"{"waiting": {"reason": "PodInitializing"}}"#, "{}"] {
+        told(&node, "hidden", "node-1", injected(), 1, state);
+        let said = repair(&node, &[]).await?;
+        ensure!(said.success && said.out.is_empty(), "{state}: {said:?}");
+    }
     Ok(())
 }
 

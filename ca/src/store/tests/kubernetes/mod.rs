@@ -14,6 +14,7 @@ use crate::store::Store;
 use crate::store::kubernetes::Kubernetes;
 
 mod crashes;
+mod interleaved;
 mod log;
 mod troubles;
 

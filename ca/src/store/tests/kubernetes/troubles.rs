@@ -115,6 +115,32 @@ async fn api_that_is_away_is_said_in_time_and_goes_on_when_it_is_back() {
     assert_eq!(store.read("a").await.unwrap().unwrap().value, b"1");
 }
 
+/// However many read at once, and whenever they came: each waits for its own time, not for the others'.
+#[tokio::test]
+async fn reads_that_wait_together_for_an_api_that_is_away_wait_no_longer_than_one() {
+    for fault in [Fault::Drop, Fault::Delay(Duration::from_secs(3600))] {
+        let (api, store) = scratch().await;
+        committed(store.commit(vec![], vec![put("a", "1")]).await.unwrap());
+        api.trouble(Trouble::next(usize::MAX, fault.clone()));
+        tokio::time::pause();
+        let readers = (0..40).map(|at| {
+            let store = Arc::clone(&store);
+            async move {
+                tokio::time::sleep(Duration::from_millis(at * 200)).await;
+                let came = tokio::time::Instant::now();
+                let read = store.read("a").await;
+                assert!(matches!(read, Err(StoreError::KubernetesUnreachable { .. })), "{read:?}");
+                came.elapsed()
+            }
+        });
+        let waited = futures_util::future::join_all(readers).await;
+        let longest = waited.iter().max().unwrap();
+        // The timer's own grain is a millisecond.
+        assert!(*longest <= Duration::from_millis(5_010), "{fault:?}: {longest:?}");
+        tokio::time::resume();
+    }
+}
+
 #[tokio::test]
 async fn missing_role_is_told_with_what_to_do_and_a_short_one_is_not_enough() {
     let api = FakeApi::start().await.unwrap();

@@ -110,6 +110,10 @@ fn probe_that_could_never_pass_is_refused() {
         (json!({ "tcpSocket": { "port": 65536 } }), "asks port 65536, which is neither"),
         (json!({ "grpc": { "port": -1 } }), "asks port -1, which is neither"),
         (json!({ "httpGet": { "path": "/" } }), "cannot be read: missing field `port`"),
+        // The probe port itself would ask itself for ever.
+        (json!({ "httpGet": { "port": 15021, "path": "/x" } }), "no port of the sidecar itself"),
+        (json!({ "tcpSocket": { "port": 15006 } }), "no port of the sidecar itself"),
+        (json!({ "grpc": { "port": 15020 } }), "no port of the sidecar itself"),
         (
             json!({ "httpGet": { "port": 80, "httpHeaders": [{ "name": "a b", "value": "c" }] } }),
             "headers[0]",
