@@ -30,6 +30,16 @@ pub fn tool() -> Result<PathBuf> {
     own("myelin")
 }
 
+/// The injector of this build.
+pub fn controller() -> Result<PathBuf> {
+    own("myelin-controller")
+}
+
+/// What plays the workloads of the suite of pods.
+pub fn workload() -> Result<PathBuf> {
+    own("pod-workload")
+}
+
 /// A program of the system, or an error that names the Debian package that holds it.
 pub fn installed(program: &str, package: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -16,6 +16,7 @@ pub mod http;
 pub mod knock;
 pub mod mesh;
 pub mod metrics;
+pub mod pods;
 pub mod programs;
 pub mod running;
 pub mod scenes;

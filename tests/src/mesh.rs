@@ -193,7 +193,7 @@ pub fn subdir(parent: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Demanded and skipped at once is a contradiction that nobody should read as a pass.
-fn enter() -> Result<Option<Ground>> {
+pub(crate) fn enter() -> Result<Option<Ground>> {
     let is_set = |name| env::var_os(name).is_some_and(|value| value == "1");
     if is_set("MYELIN_REQUIRE_NETNS") && is_set("MYELIN_SKIP_NETNS") {
         bail!("MYELIN_REQUIRE_NETNS=1 and MYELIN_SKIP_NETNS=1 contradict each other: unset one");

@@ -1,0 +1,46 @@
+//! A client and a server: their traffic is secured, nobody on the bridge reads it, and who has no
+//! sidecar is refused.
+//!
+//! Never: a claim about the wire without its control.
+
+// SPDX-License-Identifier: Apache-2.0
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use myelin_tests::pods::Cluster;
+
+use crate::PORT;
+
+#[tokio::test]
+async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused() -> Result<()> {
+    let Some(cluster) = Cluster::start().await? else { return Ok(()) };
+    let server = cluster.play(&cluster.pod("server", &["serve", &PORT.to_string()])).await?;
+    let at = SocketAddr::new(server.address(), PORT).to_string();
+    let client = cluster.play(&cluster.pod("client", &["fetch", &at])).await?;
+    let ended = cluster.complete(&client).await?;
+    ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
+    cluster.demand_clean_wire().await?;
+    let metrics = cluster.metrics(&server).await?;
+    ensure!(metrics.outcome("inbound", "completed") >= 1.0, "{:?}", metrics.outcomes());
+
+    // The twin: a pod that nobody has injected hears nothing.
+    let stranger = cluster.play_outside(&cluster.pod("stranger", &["fetch", &at])).await?;
+    let app = stranger.container("app")?;
+    let code = app.ended(&cluster.engine, Duration::from_secs(60)).await?;
+    ensure!(code != 0, "a pod without a sidecar was served: {}", app.last_words());
+    let metrics = cluster.metrics(&server).await?;
+    ensure!(metrics.outcome("inbound", "plaintext_refused") >= 1.0, "{:?}", metrics.outcomes());
+    ensure!(cluster.watch.report().await?.canary_hits() == 0, "the word was readable");
+
+    // The control: the same programs without a mesh, and everybody on the bridge reads the word.
+    let server = cluster.pod("bare-server", &["serve", &PORT.to_string()]);
+    let server = cluster.play_outside(&server).await?;
+    let at = SocketAddr::new(server.address(), PORT).to_string();
+    let client = cluster.play_outside(&cluster.pod("bare-client", &["fetch", &at])).await?;
+    let ended = cluster.complete(&client).await?;
+    ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
+    ensure!(cluster.watch.report().await?.canary_hits() > 0, "the capture reads nothing at all");
+    Ok(())
+}
