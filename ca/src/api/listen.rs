@@ -69,7 +69,7 @@ pub async fn serve(
     api: Api,
 ) -> Result<(), tonic::transport::Error> {
     let (sender, accepted) = mpsc::channel(HANDOVER);
-    let (authority, metrics) = (api.authority.clone(), api.metrics.clone());
+    let (authority, metrics) = (api.authority.clone(), Metrics::clone(&api.metrics));
     let turns = Turns::new(HANDSHAKES_AT_ONCE);
     let door = Door { tls, authority, metrics, turns, sender };
     let accepting = tokio::spawn(door.accept(listener, api.stopping.clone()));

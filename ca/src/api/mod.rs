@@ -74,7 +74,8 @@ pub type Stopping = watch::Receiver<bool>;
 pub struct Api {
     authority: Arc<Authority>,
     attestors: Arc<Attestors>,
-    metrics: Metrics,
+    /// One count for each clone: it has dozens of its own, and every request clones the service.
+    metrics: Arc<Metrics>,
     issues: Turns,
     bundle_watches: Arc<Semaphore>,
     directory_watches: Arc<Semaphore>,
@@ -91,7 +92,7 @@ impl Api {
         Self {
             authority,
             attestors,
-            metrics,
+            metrics: Arc::new(metrics),
             issues: Turns::new(MAX_ISSUES),
             bundle_watches: Arc::new(Semaphore::new(MAX_WATCHES)),
             directory_watches: Arc::new(Semaphore::new(MAX_WATCHES)),

@@ -40,6 +40,9 @@ pub use records::*;
 pub use registration::*;
 pub use trust::*;
 
+/// What most records come to, so that their bytes need not move while they are written.
+const USUAL_BYTES: usize = 1024;
+
 /// A kind of record: where its keys live and which version of its form this binary writes.
 pub trait Record: Serialize + DeserializeOwned {
     /// Key prefix, with its closing slash.
@@ -299,8 +302,10 @@ struct Incoming<R> {
 }
 
 fn form<R: Record>(record: &R) -> Vec<u8> {
-    serde_json::to_vec(&Outgoing { v: R::VERSION, record })
-        .expect("records are plain structures with string keys, which JSON can always hold")
+    let mut form = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut form, &Outgoing { v: R::VERSION, record })
+        .expect("records are plain structures with string keys, which JSON can always hold");
+    form
 }
 
 fn parse<R: Record>(key: String, versioned: &Versioned) -> Result<Entry<R>, JournalError> {
