@@ -1,5 +1,5 @@
-//! `--rotate-root-every` on a whole server: the root is replaced unattended, rung by rung, and a holder
-//! that says nothing is waited for as an operator would have to.
+//! The ladder on a whole server: `--rotate-root-every` replaces the root unattended, rung by rung, and a
+//! holder that says nothing is waited for as an operator would have to; moves without a pause.
 //!
 //! Never: waits for real days; the server's clock is set forward.
 
@@ -9,11 +9,15 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::*;
+use myelin_ca::rotation::ladder::Move;
 use myelin_ca::template::MAX_LIFETIME;
 use myelin_identity::bundle::Rung;
+use myelin_identity::verify::CaVerifier;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// The clock looks at the schedule every 5 s.
@@ -63,4 +67,26 @@ async fn a_root_without_a_schedule_stays() {
     let authority = ca.running.authority();
     assert_eq!(authority.rotate_by_schedule().await.unwrap(), None);
     assert_eq!(authority.step().step.number, 1);
+}
+
+/// A move while the port is being dressed for the one before: it is dressed once more.
+#[tokio::test]
+async fn moves_without_a_pause_leave_the_port_under_the_new_root() {
+    let ca = TestCa::start().await;
+    let authority = ca.running.authority();
+    for round in 1..=3 {
+        for asked in [Move::Prepare, Move::Activate, Move::Retire] {
+            authority.rotate(asked, &BTreeSet::new()).await.unwrap();
+        }
+        // It trusts the new root alone.
+        let target = ca.target();
+        let reached = async {
+            let verifier = || Arc::new(CaVerifier::new(target.bundle.clone()));
+            while target.try_connect(verifier(), None).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let reached = tokio::time::timeout(LOOKED_WITHIN, reached).await;
+        assert!(reached.is_ok(), "round {round}: the port still stands under a retired root");
+    }
 }

@@ -7,11 +7,11 @@
 
 use std::time::Duration;
 
-use myelin_identity::bundle::{RootId, Rung};
+use myelin_identity::bundle::Rung;
 use tokio::time::Instant;
 
 use super::AppError;
-use crate::authority::{Authority, Heard};
+use crate::authority::{Authority, Dress, Heard};
 use crate::metrics::Metrics;
 use crate::rotation::ladder::Move;
 use crate::rotation::{IGNORED_WORDS, Ignored};
@@ -21,25 +21,24 @@ use crate::rotation::{IGNORED_WORDS, Ignored};
 const COUNT: Duration = Duration::from_secs(5);
 
 pub(super) struct Ladder {
-    /// What the TLS port was dressed for.
-    dressed: (u64, Option<RootId>),
+    dressed: Dress,
     counted: Option<Instant>,
     ignored: Option<Ignored>,
     alarms: (Option<u8>, Option<u8>),
 }
 
 impl Ladder {
-    pub(super) fn new(authority: &Authority, metrics: &Metrics) -> Self {
+    pub(super) fn new(dressed: Dress, metrics: &Metrics) -> Self {
         from_zero(metrics);
-        Self { dressed: authority.dress(), counted: None, ignored: None, alarms: (None, None) }
+        Self { dressed, counted: None, ignored: None, alarms: (None, None) }
     }
 
     pub(super) fn has_moved(&self, authority: &Authority) -> bool {
         self.dressed != authority.dress()
     }
 
-    pub(super) fn dressed(&mut self, authority: &Authority) {
-        self.dressed = authority.dress();
+    pub(super) fn dressed(&mut self, dress: Dress) {
+        self.dressed = dress;
     }
 
     pub(super) async fn watch(

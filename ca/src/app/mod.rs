@@ -195,7 +195,7 @@ impl Builder {
         let attestors = evidence::attestors(&config.attest, &config.trust_domain, &clock).await?;
         let attestors = Arc::new(attestors);
         let own = authority.issue_own().await?;
-        let renew_at = upkeep::renew_at(&own, clock.seconds());
+        let due = (upkeep::renew_at(&own, clock.seconds()), own.dress);
         metrics.own_svid_not_after.set(own.validity.not_after as f64);
         let endpoint = foreign::open(&config, &own, &authority).await?;
         let tls = tls::server_config(own, authority.bundle(), clock)?;
@@ -221,7 +221,7 @@ impl Builder {
         let (saying, said) = watch::channel(Ok(()));
         tasks.spawn(heartbeat::run(authority.clone(), saying, stopping.clone()));
         let (dressed, state) = ((tls, endpoint), (ready, said));
-        let upkeep = upkeep::Upkeep::new(authority.clone(), metrics, dressed, renew_at, state);
+        let upkeep = upkeep::Upkeep::new(authority.clone(), metrics, dressed, due, state);
         tasks.spawn(upkeep.run(stopping));
         let bundle = authority.bundle();
         tracing::info!(trust_domain = %bundle.trust_domain(), bundle = %bundle.hash(), %grpc, %ops, "serving");

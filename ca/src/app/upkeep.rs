@@ -17,7 +17,7 @@ use super::endpoint::EndpointTls;
 use super::ladder::Ladder;
 use super::{AppError, issuers};
 use crate::api::{Stopping, tls};
-use crate::authority::{Authority, OwnSvid};
+use crate::authority::{Authority, Dress, OwnSvid};
 use crate::clock::UnixSeconds;
 use crate::metrics::Metrics;
 use crate::rotation::Renewal;
@@ -53,10 +53,10 @@ impl Upkeep {
         authority: Arc<Authority>,
         metrics: Metrics,
         (tls, endpoint): (Arc<ArcSwap<ServerConfig>>, Option<EndpointTls>),
-        renew_at: UnixSeconds,
+        (renew_at, dress): (UnixSeconds, Dress),
         (ready, said): (watch::Sender<Said>, watch::Receiver<Said>),
     ) -> Self {
-        let ladder = Ladder::new(&authority, &metrics);
+        let ladder = Ladder::new(dress, &metrics);
         Self { authority, metrics, tls, endpoint, renew_at, ready, said, ladder }
     }
 
@@ -112,12 +112,12 @@ impl Upkeep {
         if let Some(endpoint) = &self.endpoint {
             endpoint.renewed(&own)?;
         }
-        let due = renew_at(&own, now);
+        let (due, dress) = (renew_at(&own, now), own.dress);
         let config =
             tls::server_config(own, self.authority.bundle(), self.authority.clock().clone())?;
         self.tls.store(Arc::new(config));
         self.renew_at = due;
-        self.ladder.dressed(&self.authority);
+        self.ladder.dressed(dress);
         Ok(())
     }
 

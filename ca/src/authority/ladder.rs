@@ -11,7 +11,7 @@ use std::sync::Arc;
 use myelin_identity::bundle::{RootId, Rung, SignedStep};
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, AuthorityError};
+use super::{Authority, AuthorityError, Dress};
 use crate::clock::UnixSeconds;
 use crate::journal::{LivesRecord, RungName};
 use crate::rotation::ladder::{
@@ -179,8 +179,8 @@ impl Authority {
         self.rotation.ignored()
     }
 
-    /// What the TLS port has to be dressed for: the step, and the root above the present signer.
-    pub fn dress(&self) -> (u64, Option<RootId>) {
+    /// What the TLS port has to be dressed for now.
+    pub fn dress(&self) -> Dress {
         let signer = self.rotation.signer();
         (self.rotation.step().step.number, self.rotation.root_of(signer.certificate()))
     }

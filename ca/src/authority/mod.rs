@@ -60,7 +60,7 @@ pub use denied::DeniedError;
 pub use issued::Issued;
 pub use ladder::{LadderShown, Moved, RootShown};
 pub use live::Live;
-pub use own::OwnSvid;
+pub use own::{Dress, OwnSvid};
 pub use reason::{Blame, IssueError, Reason};
 pub use statement::{HEARTBEAT, Statement};
 

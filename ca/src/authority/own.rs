@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use myelin_identity::bundle::RootId;
 use myelin_identity::id::SpiffeId;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -27,12 +28,19 @@ pub struct OwnSvid {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivatePkcs8KeyDer<'static>,
     pub validity: Validity,
+    pub dress: Dress,
 }
+
+/// What the TLS port is dressed for: the ladder's step, and the root above the signer.
+pub type Dress = (u64, Option<RootId>);
 
 impl Authority {
     /// Issues the CA's own SVID, with a new key.
     pub async fn issue_own(&self) -> Result<OwnSvid, IssueError> {
         let now = self.clock.seconds();
+        // Before all it stands for: a ladder that moves from here on has another, and this SVID is not
+        // taken for that one's.
+        let dress = self.dress();
         let signer = self.rotation.signer();
         let bundle = self.rotation.bundle();
         let key = KeyPair::generate().map_err(SignerError::from)?;
@@ -68,6 +76,6 @@ impl Authority {
         let mut chain = super::chain(&certificate, signer.certificate());
         chain.extend(bundle.roots().cloned());
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Ok(OwnSvid { chain, key, validity: leaf.validity })
+        Ok(OwnSvid { chain, key, validity: leaf.validity, dress })
     }
 }
