@@ -219,15 +219,20 @@ fn pod(cluster: &Cluster, issuer: &harness::Cluster, uid: &str, address: &str, n
     token
 }
 
-#[tokio::test]
-async fn reviewed_pod_gets_its_own_address_and_one_that_is_gone_or_takes_anothers_gets_nothing() {
-    let cluster = Cluster::start().await;
-    let issuer = harness::Cluster::new(cluster.dir.path());
+/// A CA that asks the API server about pods of the namespace `shop`.
+async fn reviewing(cluster: &Cluster, issuer: &harness::Cluster) -> TestCa {
     let kubeconfig = Some(cluster.dir.path().join("kubeconfig"));
     let mut kubernetes = issuer.config();
     kubernetes.review = Some(ReviewConfig { kubeconfig });
     let attest = AttestConfig { kubernetes: Some(kubernetes), machine_ca: None };
-    let ca = TestCa::start_attesting(attest, &["shop"]).await;
+    TestCa::start_attesting(attest, &["shop"]).await
+}
+
+#[tokio::test]
+async fn reviewed_pod_gets_its_own_address_and_one_that_is_gone_or_takes_anothers_gets_nothing() {
+    let cluster = Cluster::start().await;
+    let issuer = harness::Cluster::new(cluster.dir.path());
+    let ca = reviewing(&cluster, &issuer).await;
     let now = ca.clock().seconds();
     let (host, token) = (Host::new(), pod(&cluster, &issuer, "one", "10.1.2.3", now));
     let by = By::Pod(&token, None);
@@ -244,4 +249,92 @@ async fn reviewed_pod_gets_its_own_address_and_one_that_is_gone_or_takes_another
     cluster.api.remove(&Resource::core("pods"), "shop", "web-one");
     let late = issue(&ca.target(), &host, By::Pod(&fresh, Some(&renewed)), &Intent::new()).await;
     assert_refused(late, tonic::Code::PermissionDenied, "jwt_refused");
+}
+
+/// How a pod may be gone, and what becomes of a sidecar of it that asks once more.
+#[tokio::test]
+async fn address_of_a_pod_that_is_gone_is_the_next_pods_at_once_and_its_host_gets_nothing_more() {
+    let pods = Resource::core("pods");
+    let changed = |cluster: &Cluster, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut found = cluster.api.read(&Resource::core("pods"), "shop", "web-one").unwrap();
+        change(&mut found);
+        cluster.api.put(&Resource::core("pods"), found);
+    };
+    type Leaves<'a> = &'a dyn Fn(&Cluster);
+    let removed: Leaves<'_> = &|it| drop(it.api.remove(&pods, "shop", "web-one"));
+    let anew: Leaves<'_> = &|it| changed(it, &|pod| pod["metadata"]["uid"] = "other".into());
+    let over: Leaves<'_> = &|it| changed(it, &|pod| pod["status"]["phase"] = "Succeeded".into());
+    let failed: Leaves<'_> = &|it| changed(it, &|pod| pod["status"]["phase"] = "Failed".into());
+    for leaves in [removed, anew, over, failed] {
+        let cluster = Cluster::start().await;
+        let issuer = harness::Cluster::new(cluster.dir.path());
+        let ca = reviewing(&cluster, &issuer).await;
+        let now = ca.clock().seconds();
+        let (host, token) = (Host::new(), pod(&cluster, &issuer, "one", "10.1.2.3", now));
+        let by = By::Pod(&token, None);
+        let held = issue(&ca.target(), &host, by, &Intent::new()).await.unwrap();
+        let second = pod(&cluster, &issuer, "two", "10.1.2.3", now);
+        leaves(&cluster);
+        let next = issue(&ca.target(), &Host::new(), By::Pod(&second, None), &Intent::new()).await;
+        let lives_at = |serial: &str| {
+            let found = ca.authority().live().at("10.1.2.3".parse().unwrap(), 80, now).unwrap();
+            assert_eq!(found.serial.to_string(), serial);
+        };
+        lives_at(&next.unwrap().serial());
+        // Its own certificates stay what they are, and nothing follows from them: not even where no
+        // evidence is asked for.
+        let late = issue(&ca.target(), &host, By::Companion(&held), &Intent::new()).await;
+        assert_refused(late, tonic::Code::PermissionDenied, "pod_gone");
+        // And memory of it is no way back while the API server is away.
+        cluster.api.vanish();
+        let late = issue(&ca.target(), &host, By::Pod(&token, Some(&held)), &Intent::new()).await;
+        let word = reason(&late.err().unwrap()).to_owned();
+        assert!(["pod_gone", "review_unavailable"].contains(&word.as_str()), "{word}");
+    }
+}
+
+#[tokio::test]
+async fn address_that_a_live_pod_lost_is_the_next_pods_and_the_live_one_goes_on_at_its_own() {
+    let cluster = Cluster::start().await;
+    let issuer = harness::Cluster::new(cluster.dir.path());
+    let ca = reviewing(&cluster, &issuer).await;
+    let now = ca.clock().seconds();
+    let (host, token) = (Host::new(), pod(&cluster, &issuer, "one", "10.1.2.3", now));
+    let by = By::Pod(&token, None);
+    let held = issue(&ca.target(), &host, by, &Intent::new()).await.unwrap();
+    pod(&cluster, &issuer, "one", "10.1.2.9", now);
+    let second = pod(&cluster, &issuer, "two", "10.1.2.3", now);
+    issue(&ca.target(), &Host::new(), By::Pod(&second, None), &Intent::new()).await.unwrap();
+    let by = By::Pod(&token, Some(&held));
+    let renewed = issue(&ca.target(), &host, by, &Intent::new()).await.unwrap();
+    let expected: std::net::IpAddr = "10.1.2.9".parse().unwrap();
+    assert_eq!(renewed.svid().leaf().ip_sans, [expected]);
+}
+
+/// The twins: whoever is not known to be gone keeps its address.
+#[tokio::test]
+async fn address_stays_with_a_live_pod_with_one_that_nobody_can_be_asked_about_and_with_a_machine()
+{
+    let cluster = Cluster::start().await;
+    let issuer = harness::Cluster::new(cluster.dir.path());
+    let ca = reviewing(&cluster, &issuer).await;
+    let now = ca.clock().seconds();
+    let token = pod(&cluster, &issuer, "one", "10.1.2.3", now);
+    issue(&ca.target(), &Host::new(), By::Pod(&token, None), &Intent::new()).await.unwrap();
+    join(&ca, WEB, "10.1.2.4").await;
+    let asks = async |uid: &str, address: &str| {
+        let token = pod(&cluster, &issuer, uid, address, now);
+        let asked = issue(&ca.target(), &Host::new(), By::Pod(&token, None), &Intent::new()).await;
+        asked.map(drop).map_err(|status| reason(&status).to_owned())
+    };
+    let taken = Err("address_taken".to_owned());
+    assert_eq!(asks("two", "10.1.2.3").await, taken, "it lives");
+    assert_eq!(asks("three", "10.1.2.4").await, taken, "no pod, so nobody to ask about");
+    cluster.api.remove(&Resource::core("pods"), "shop", "web-one");
+    for fault in [Fault::Answer(503), Fault::Answer(403), Fault::Drop] {
+        cluster.api.trouble(Trouble::next(usize::MAX, fault).on("GET").at("/pods/web-one"));
+        assert_eq!(asks("two", "10.1.2.3").await, taken, "nobody says that it is gone");
+        cluster.api.heal();
+    }
+    assert_eq!(asks("two", "10.1.2.3").await, Ok(()), "and now somebody does");
 }

@@ -194,6 +194,7 @@ impl Builder {
         }
         let attestors = evidence::attestors(&config.attest, &config.trust_domain, &clock).await?;
         let attestors = Arc::new(attestors);
+        authority.asks(attestors.clone());
         let own = authority.issue_own().await?;
         let due = (upkeep::renew_at(&own, clock.seconds()), own.dress);
         metrics.own_svid_not_after.set(own.validity.not_after as f64);

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::journal::Hex;
+use crate::journal::{Hex, PodRecord};
 
 /// Longest selector: a DNS name of 253 bytes or a URI of a workload, with what stands before it.
 pub const MAX_SELECTOR_BYTES: usize = 512;
@@ -62,6 +62,37 @@ pub struct Attested {
     pub service_account: Option<(String, String)>,
     /// Addresses that the evidence itself names.
     pub addresses: Vec<IpAddr>,
+    /// The pod, if it is one.
+    pub pod: Option<PodRecord>,
+}
+
+/// Where the cluster says that a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Nowhere, for good.
+    Gone,
+    /// There, with these addresses.
+    At(Vec<IpAddr>),
+    /// Nobody could or would say.
+    Unknown,
+}
+
+impl Attested {
+    /// A pod of which the cluster says that it has this address.
+    pub fn is_said_to_live_at(&self, address: IpAddr) -> bool {
+        self.pod.is_some() && self.addresses.contains(&address)
+    }
+}
+
+impl Whereabouts {
+    /// Whether it is known not to have this address.
+    pub fn is_not_at(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Gone => true,
+            Self::At(addresses) => !addresses.contains(&address),
+            Self::Unknown => false,
+        }
+    }
 }
 
 /// A pod or a machine, as a hash of what tells it from all others.

@@ -207,7 +207,8 @@ fn read(leaf: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> Result<Attest
         }
     }
     let bound_to = Some(BoundTo { name: key_name(&certificate), lasts: Lasts::WithTheSvid });
-    Ok(Attested { attestor: ATTESTOR, selectors, bound_to, service_account: None, addresses })
+    let (service_account, pod) = (None, None);
+    Ok(Attested { attestor: ATTESTOR, selectors, bound_to, service_account, addresses, pod })
 }
 
 /// A machine is its key: certificates come and go, and two machines may have one name.

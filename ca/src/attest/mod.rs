@@ -25,7 +25,7 @@ use myelin_identity::svid::P256Spki;
 use myelin_identity::verify::Peer;
 
 use crate::clock::UnixSeconds;
-use crate::journal::Hex;
+use crate::journal::{Hex, PodRecord};
 
 mod attested;
 mod current_svid;
@@ -35,7 +35,9 @@ mod join_token;
 pub mod kubernetes;
 pub mod machine;
 
-pub use attested::{Attested, BoundTo, Lasts, MAX_SELECTOR_BYTES, Selector, SelectorError};
+pub use attested::{
+    Attested, BoundTo, Lasts, MAX_SELECTOR_BYTES, Selector, SelectorError, Whereabouts,
+};
 pub use error::{AttestError, Evidence};
 
 /// Where a request came from, as the TLS connection itself says.
@@ -125,6 +127,16 @@ impl Attestors {
             request_key: Hex(request.request_key.as_bytes().to_vec()),
             lifetime: Duration::from_secs(request.lifetime_seconds.unwrap_or(0)),
         })
+    }
+}
+
+impl Attestors {
+    /// Asks the API server where a pod is that attested before.
+    pub async fn whereabouts(&self, pod: &PodRecord) -> Whereabouts {
+        match &self.kubernetes {
+            Some(attestor) => attestor.whereabouts(pod).await,
+            None => Whereabouts::Unknown,
+        }
     }
 }
 

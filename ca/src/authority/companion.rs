@@ -169,6 +169,9 @@ fn decide(proven: &Proven, known: Known<'_>) -> Decision {
         return Decision::Refuse(Reason::IdDenied);
     }
     let Some(host) = known.host else { return Decision::Refuse(Reason::HostUnknown) };
+    if host.is_gone() {
+        return Decision::Refuse(Reason::PodGone);
+    }
     if host.denied {
         return Decision::Refuse(Reason::HostDenied);
     }
@@ -282,6 +285,7 @@ mod tests {
             denied,
             barred_by: std::collections::BTreeSet::new(),
             attested_by: None,
+            pod: None,
             next_due: 0,
             held: vec![],
         }

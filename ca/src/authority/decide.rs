@@ -70,6 +70,9 @@ pub(super) fn decide(proven: &Proven, known: Known<'_>, now: UnixSeconds) -> Dec
     if known.host.is_some_and(|host| host.denied) {
         return Decision::Refuse(Reason::HostDenied);
     }
+    if known.host.is_some_and(HostRecord::is_gone) {
+        return Decision::Refuse(Reason::PodGone);
+    }
     if let Some(reason) = known.bound_elsewhere {
         return Decision::Refuse(reason);
     }
@@ -187,12 +190,12 @@ pub(super) fn address_is_free(
     record: &AddressRecord,
     proven: &Proven,
     grant: &Grant,
-    denied: impl Fn(&Claim) -> bool,
+    void: impl Fn(&Claim) -> bool,
     now: UnixSeconds,
 ) -> Result<(), Reason> {
-    // A claim of somebody who is denied keeps nobody away.
+    // A claim of somebody who is denied, or not there any more, keeps nobody away.
     let counts =
-        |claim: &&Claim| claim.not_after > now && claim.host != *proven.host() && !denied(claim);
+        |claim: &&Claim| claim.not_after > now && claim.host != *proven.host() && !void(claim);
     let others = || record.claims.iter().filter(counts);
     for port in grant.claimed_ports() {
         if others().any(|claim| claim.overlaps(port)) {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::issue::Free;
 use super::issued::Issued;
 use super::seen::Seen;
 use super::{Authority, IssueError};
@@ -16,7 +17,7 @@ use crate::attest::Proven;
 use crate::clock::UnixSeconds;
 use crate::journal::{
     AddressRecord, Batch, Blob, BoundRecord, Claim, Entry, Grant, Held, Hex, HostRecord,
-    IssuedRecord, LineageRecord, LineageState,
+    IssuedRecord, LineageRecord, LineageState, Redeemed, TokenRecord,
 };
 use crate::template::Leaf;
 
@@ -66,7 +67,7 @@ impl Authority {
         proven: &Proven,
         seen: &Seen,
         grant: &Grant,
-        mut addresses: Vec<(IpAddr, Option<Entry<AddressRecord>>)>,
+        free: &Free,
         issued: &Issued,
         now: UnixSeconds,
     ) -> Result<Vec<(IpAddr, AddressRecord)>, IssueError> {
@@ -74,7 +75,8 @@ impl Authority {
         let former: Vec<IpAddr> =
             former.filter(|address| !grant.addresses.contains(address)).copied().collect();
         let entries = self.claims_at(&former).await?;
-        addresses.extend(former.into_iter().zip(entries));
+        let addresses = free.addresses.iter().cloned().chain(former.into_iter().zip(entries));
+        free.departed.write(batch);
         let root = self.rotation.root_of(&issued.chain[1]);
         let root = root.map_or_else(Hex::empty, |root| Hex(root.as_bytes().to_vec()));
         let mut written = Vec::new();
@@ -84,6 +86,7 @@ impl Authority {
                 claim.not_after > now
                     && claim.host != *proven.host()
                     && !seen.denied.holds(claim, now)
+                    && !free.departed.holds(claim, address)
             });
             if grant.addresses.contains(&address) {
                 record.claims.extend(grant.claimed_ports().into_iter().map(|port| Claim {
@@ -140,6 +143,20 @@ pub(super) fn write_certificate(
     };
     // Created, not put: a serial that was there before is a conflict, and another serial is drawn.
     batch.create(&issued.serial.to_string(), &record);
+}
+
+/// The token is used up, if one was shown.
+pub(super) fn write_token(
+    batch: &mut Batch,
+    proven: &Proven,
+    seen: &Seen,
+    issued: &Issued,
+    now: UnixSeconds,
+) {
+    let Some(token) = &seen.token else { return };
+    let (host, lineage) = (proven.host().clone(), issued.lineage.clone());
+    let used = Some(Redeemed { at: now, host, lineage });
+    batch.replace(token, &TokenRecord { used, ..token.record.clone() });
 }
 
 /// What rests on evidence from outside: the entries as they were, and the one host key that stands

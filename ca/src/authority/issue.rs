@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::decide::{Decision, address_is_free, decide, within_rate};
-use super::entries::{held_with, write_certificate, write_outside};
+use super::entries::{held_with, write_certificate, write_outside, write_token};
 use super::issued::Issued;
+use super::neighbours::Departed;
 use super::registration::{Choice, choose};
 use super::seen::{Outside, Seen};
 use super::{Authority, IssueError, Reason, chain};
@@ -20,7 +21,7 @@ use crate::check;
 use crate::clock::UnixSeconds;
 use crate::journal::{
     AddressRecord, Batch, BoundRecord, Claim, Entry, Grant, Hex, HostRecord, JournalError,
-    Redeemed, TokenRecord,
+    TokenRecord,
 };
 use crate::random;
 use crate::rotation::Signing;
@@ -31,6 +32,14 @@ use crate::template::{Leaf, Serial};
 /// Attempts until a caller is told to come again. Each conflict means that another issue on the
 /// same token, host or address succeeded, so only a storm on one of them uses these up.
 pub(super) const MAX_ATTEMPTS: usize = 8;
+
+/// Addresses that are the caller's to have.
+pub(super) struct Free {
+    /// With their records, as they were.
+    pub(super) addresses: Vec<(IpAddr, Option<Entry<AddressRecord>>)>,
+    /// Whose claims on them count no more.
+    pub(super) departed: Departed,
+}
 
 impl Authority {
     /// Issues one certificate to a caller that `attest` has proven.
@@ -150,7 +159,7 @@ impl Authority {
         let host = seen.host.as_ref();
         let next_due = within_rate(host.map(|entry| &entry.record), self.default_life(), now)
             .map_err(IssueError::Refused)?;
-        let addresses = match self.free_addresses(proven, seen, &grant, now).await {
+        let free = match self.free_addresses(proven, seen, &grant, now).await {
             // Taken by whoever used this very token since we looked: that is the reason to give.
             Err(IssueError::Refused(Reason::AddressTaken))
                 if self.token_has_changed(proven, seen).await? =>
@@ -189,19 +198,17 @@ impl Authority {
             barred_by: BTreeSet::new(),
             attested_by: proven.attested().map(|attested| attested.attestor.to_owned()),
             next_due,
+            pod: proven.attested().and_then(|attested| attested.pod.clone()),
             held: held_with(host, &issued, now),
         };
         batch.put(&proven.host().to_string(), host, &record);
         write_outside(&mut batch, proven, seen, &issued);
-        if let Some(token) = &seen.token {
-            let used =
-                Redeemed { at: now, host: proven.host().clone(), lineage: issued.lineage.clone() };
-            batch.replace(token, &TokenRecord { used: Some(used), ..token.record.clone() });
-        }
+        write_token(&mut batch, proven, seen, &issued, now);
         let claimed =
-            self.write_claims(&mut batch, proven, seen, &grant, addresses, &issued, now).await?;
+            self.write_claims(&mut batch, proven, seen, &grant, &free, &issued, now).await?;
         signing.bind(&mut batch);
         let Some(revision) = self.commit_bound(batch).await? else { return Ok(None) };
+        free.departed.tell(&free.addresses);
         for (address, record) in &claimed {
             self.live.publish(*address, record, revision);
         }
@@ -267,21 +274,34 @@ impl Authority {
         Ok(token.as_ref().map(used) != seen.token.as_ref().map(used))
     }
 
-    /// The records of the granted addresses, once none of them is somebody else's.
+    /// The granted addresses, once none of them is somebody else's.
     async fn free_addresses(
         &self,
         proven: &Proven,
         seen: &Seen,
         grant: &Grant,
         now: UnixSeconds,
-    ) -> Result<Vec<(IpAddr, Option<Entry<AddressRecord>>)>, IssueError> {
-        let denied = |claim: &Claim| seen.denied.holds(claim, now);
+    ) -> Result<Free, IssueError> {
         let entries = self.claims_at(&grant.addresses).await?;
-        for entry in entries.iter().flatten() {
-            address_is_free(&entry.record, proven, grant, denied, now)
-                .map_err(IssueError::Refused)?;
+        let addresses: Vec<_> = grant.addresses.iter().copied().zip(entries).collect();
+        let mut departed = Departed::default();
+        for (address, entry) in &addresses {
+            let Some(entry) = entry else { continue };
+            let judged = |departed: &Departed| {
+                let void = |claim: &Claim| {
+                    seen.denied.holds(claim, now) || departed.holds(claim, *address)
+                };
+                address_is_free(&entry.record, proven, grant, void, now)
+            };
+            let mut verdict = judged(&departed);
+            if verdict == Err(Reason::AddressTaken) {
+                let taken = (*address, &entry.record);
+                self.ask_about(proven, taken, &mut departed, now).await?;
+                verdict = judged(&departed);
+            }
+            verdict.map_err(IssueError::Refused)?;
         }
-        Ok(grant.addresses.iter().copied().zip(entries).collect())
+        Ok(Free { addresses, departed })
     }
 
     /// The records of these addresses, at one instant.

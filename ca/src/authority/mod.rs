@@ -8,7 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use myelin_identity::id::TrustDomain;
 use myelin_identity::verify::Peer;
 use rustls_pki_types::CertificateDer;
 
+use crate::attest::Attestors;
 use crate::clock::{Clock, UnixSeconds};
 use crate::datadir::FEDERATION_PIN;
 use crate::federation::{FederationError, Roll};
@@ -44,6 +45,7 @@ mod ladder;
 mod live;
 mod lives;
 mod logged;
+mod neighbours;
 mod own;
 mod reason;
 mod recall;
@@ -98,6 +100,8 @@ pub struct Authority {
     acks: acks::Acks,
     /// Rung when the ladder has moved.
     trust_moved: tokio::sync::Notify,
+    /// Who can be asked where a pod is.
+    attestors: OnceLock<Arc<Attestors>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +158,16 @@ impl Authority {
             confirmed: AtomicU64::new(read_at),
             acks: acks::Acks::default(),
             trust_moved: tokio::sync::Notify::new(),
+            attestors: OnceLock::new(),
         };
         authority.recalled = authority.recall().await?;
         authority.say().await?;
         Ok(authority)
+    }
+
+    /// From now on it is asked where those pods are that stand in another's way. Said once.
+    pub fn asks(&self, attestors: Arc<Attestors>) {
+        let _ = self.attestors.set(attestors);
     }
 
     pub fn trust_domain(&self) -> TrustDomain {

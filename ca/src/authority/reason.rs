@@ -38,6 +38,10 @@ pub enum Reason {
     )]
     HostDenied,
     #[error(
+        "the pod of this host key is gone, as its cluster said when another got its address; nothing is issued to it any more"
+    )]
+    PodGone,
+    #[error(
         "no registration entry gives an ID to what was attested; make one with: myelin-ca entry create"
     )]
     EntryMissing,
@@ -84,7 +88,7 @@ pub enum Reason {
     )]
     RequestKeyReused,
     #[error(
-        "another host holds a live SVID for this address; wait for its end, or let that host attest again"
+        "another host holds a live SVID for this address; wait for its end; a pod's address is free as soon as the API server says that the pod is gone (--kubernetes-review)"
     )]
     AddressTaken,
     #[error(
@@ -110,6 +114,7 @@ impl Reason {
             Self::HostUnknown => "host_unknown",
             Self::IdDenied => "id_denied",
             Self::HostDenied => "host_denied",
+            Self::PodGone => "pod_gone",
             Self::EntryMissing => "entry_missing",
             Self::EntryDenied => "entry_denied",
             Self::EntryAmbiguous => "entry_ambiguous",

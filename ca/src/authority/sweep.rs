@@ -103,7 +103,7 @@ impl Authority {
         }
     }
 
-    async fn hosts<'a>(
+    pub(super) async fn hosts<'a>(
         &self,
         names: impl Iterator<Item = &'a Hex>,
     ) -> Result<Vec<Option<Entry<HostRecord>>>, JournalError> {

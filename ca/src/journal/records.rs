@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{LogPlace, Record};
+use super::{LogPlace, PodRecord, Record};
 use crate::clock::UnixSeconds;
 use crate::replica::ReplicaId;
 
@@ -83,6 +83,9 @@ pub struct HostRecord {
     /// The attestor whose evidence it must show at every issue; none: it redeemed a join token.
     #[serde(default)]
     pub attested_by: Option<String>,
+    /// The pod that attested; none: no pod, or a record of before.
+    #[serde(default)]
+    pub pod: Option<PodRecord>,
     /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
     /// time" of GCRA).
     pub next_due: UnixSeconds,
@@ -228,6 +231,11 @@ impl Claim {
 }
 
 impl HostRecord {
+    /// Its pod ended, as the cluster said.
+    pub fn is_gone(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.gone)
+    }
+
     /// What it holds that has not expired.
     pub fn unexpired(&self, now: UnixSeconds) -> impl Iterator<Item = &Held> {
         self.held.iter().filter(move |held| held.not_after >= now)

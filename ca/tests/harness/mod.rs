@@ -16,8 +16,8 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use myelin_ca::api::ca_client::CaClient;
 use myelin_ca::app::{Builder, Running};
-use myelin_ca::authority::Settings;
 use myelin_ca::authority::tokens::TokenRequest;
+use myelin_ca::authority::{Authority, Settings};
 use myelin_ca::clock::Clock;
 use myelin_ca::config::{AttestConfig, Keys, ServeConfig, StoreConfig, WitnessConfig};
 use myelin_ca::operator::{Answer, Ask};
@@ -117,6 +117,10 @@ impl TestCa {
 
     pub fn clock(&self) -> Clock {
         clock(&self.ahead)
+    }
+
+    pub fn authority(&self) -> &Authority {
+        self.running.authority()
     }
 
     pub fn bundle(&self) -> Arc<TrustBundle> {

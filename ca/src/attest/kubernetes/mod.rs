@@ -13,9 +13,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{ServiceToken, token_audience};
 
-use super::{Attested, BoundTo, Evidence, Lasts, Selector};
+use super::{Attested, BoundTo, Evidence, Lasts, Selector, Whereabouts};
 use crate::clock::UnixSeconds;
-use crate::journal::Hex;
+use crate::journal::{Hex, PodRecord};
 
 mod claims;
 mod fetch;
@@ -65,6 +65,14 @@ impl Kubernetes {
         };
         attested(claims, addresses)
     }
+
+    /// Where a pod of this cluster is; only the API server knows.
+    pub(super) async fn whereabouts(&self, pod: &PodRecord) -> Whereabouts {
+        match &self.review {
+            Some(review) if pod.issuer == self.expected.issuer => review.whereabouts(pod).await,
+            _ => Whereabouts::Unknown,
+        }
+    }
 }
 
 /// The facts of a token that was judged good.
@@ -85,12 +93,15 @@ fn attested(claims: Claims, addresses: Vec<IpAddr>) -> Result<Attested, Evidence
     }
     let whom = format!("{}\n{}", claims.iss, pod.uid);
     let name = Hex(digest(&SHA256, whom.as_bytes()).as_ref().to_vec());
+    let (issuer, namespace) = (claims.iss, bound.namespace.clone());
+    let pod = PodRecord { issuer, namespace, name: pod.name, uid: pod.uid, gone: false };
     Ok(Attested {
         attestor: ATTESTOR,
         selectors,
         bound_to: Some(BoundTo { name, lasts: Lasts::ForGood }),
         service_account: Some((bound.namespace, account.name)),
         addresses,
+        pod: Some(pod),
     })
 }
 

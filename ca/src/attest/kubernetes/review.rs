@@ -2,6 +2,8 @@
 //! this moment, and what does the pod that it is bound to look like? Its addresses are those that
 //! the cluster gave it, not those that a request comes from.
 //!
+//! It is asked as well about a pod that stands in the way of another: is it still there?
+//!
 //! While the API server is away, pods that were seen before go on with what was seen; nobody new is
 //! let in.
 //!
@@ -16,15 +18,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, PostParams};
 use tokio::time::timeout;
 
 use super::claims::{Bound, Claims, Named};
-use crate::attest::Evidence;
+use crate::attest::{Evidence, Whereabouts};
+use crate::journal::PodRecord;
 
-/// One question to the API server; a caller of `Issue` waits for two of them, and no longer than ten
-/// seconds for all.
+/// One question to the API server; a caller of `Issue` waits for two of them, for one more for each of
+/// its addresses that another pod holds, and no longer than ten seconds for all.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Pods that are remembered for an outage: as many as the largest clusters have on one CA, some ten
 /// megabytes.
@@ -102,6 +105,28 @@ impl Review {
         }
     }
 
+    /// Where a pod is that attested before; with a 404, another pod of its name, or its end, it is gone
+    /// for good.
+    pub(super) async fn whereabouts(&self, pod: &PodRecord) -> Whereabouts {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        match answered(pods.get(&pod.name)).await {
+            Err(Silence::Missing) => {}
+            Err(Silence::Away(why) | Silence::Unwilling(why)) => {
+                tracing::warn!(why, pod = %pod.name, "whether this pod is there cannot be asked: its address stays its own");
+                return Whereabouts::Unknown;
+            }
+            Ok(found) if found.metadata.uid.as_deref() != Some(pod.uid.as_str()) => {}
+            Ok(found) => {
+                let status = found.status.unwrap_or_default();
+                if !has_ended(&status) {
+                    return Whereabouts::At(addresses(&status).into_iter().collect());
+                }
+            }
+        }
+        self.remembered().remove(&pod.uid);
+        Whereabouts::Gone
+    }
+
     /// A TokenReview: for this audience, and of the very pod that the token names.
     async fn genuine(
         &self,
@@ -161,17 +186,15 @@ fn judge(found: &Pod, bound: &Bound, pod: &Named) -> Result<Vec<IpAddr>, Evidenc
     if spec.service_account_name.as_deref() != Some(bound.serviceaccount.name.as_str()) {
         return Err(Evidence::TokenContradicts("its pod runs under another service account"));
     }
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if has_ended(&status) {
         return Err(Evidence::PodGone("it has ended"));
     }
     if spec.host_network == Some(true) {
         return Err(Evidence::PodHostNetwork);
     }
-    let parsed = |text: &String| text.parse::<IpAddr>().ok().map(|it| it.to_canonical());
-    let ips = status.pod_ips.iter().flatten().map(|it| &it.ip).chain(&status.pod_ip);
-    let addresses: BTreeSet<IpAddr> = ips.filter_map(parsed).collect();
+    let addresses = addresses(&status);
     let hosts = status.host_ips.iter().flatten().map(|it| &it.ip).chain(&status.host_ip);
-    let hosts: BTreeSet<IpAddr> = hosts.filter_map(parsed).collect();
+    let hosts: BTreeSet<IpAddr> = hosts.filter_map(|it| parsed(it)).collect();
     if addresses.is_empty() {
         return Err(Evidence::PodWithoutAddress);
     }
@@ -180,6 +203,20 @@ fn judge(found: &Pod, bound: &Bound, pod: &Named) -> Result<Vec<IpAddr>, Evidenc
         return Err(Evidence::PodHostNetwork);
     }
     Ok(addresses.into_iter().collect())
+}
+
+/// For good: a pod that ended never runs again.
+fn has_ended(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn addresses(status: &PodStatus) -> BTreeSet<IpAddr> {
+    let ips = status.pod_ips.iter().flatten().map(|it| &it.ip).chain(&status.pod_ip);
+    ips.filter_map(|it| parsed(it)).collect()
+}
+
+fn parsed(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|it| it.to_canonical())
 }
 
 /// The one value of that name, if there is exactly one.

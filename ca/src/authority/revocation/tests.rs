@@ -48,6 +48,7 @@ async fn host(journal: &Journal, byte: u8, id: &str, not_after: u64) {
         denied: false,
         barred_by: BTreeSet::new(),
         attested_by: None,
+        pod: None,
         next_due: 0,
         held: vec![Held { serial: serial.clone(), lineage: hex(byte), generation: 1, not_after }],
     };

@@ -52,6 +52,7 @@ fn host(denied: bool) -> HostRecord {
         denied,
         barred_by: BTreeSet::new(),
         attested_by: None,
+        pod: None,
         next_due: 0,
         held: vec![],
     }
@@ -167,6 +168,7 @@ fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
         bound_to: None,
         service_account: None,
         addresses: vec![],
+        pod: None,
     };
     let pod = HostRecord { attested_by: Some("kubernetes".to_owned()), ..host(false) };
     let (by_token, live) = (host(false), lineage(1, 5, &csr, LineageState::Live));

@@ -10,6 +10,8 @@ use myelin_fake_api::{FakeApi, PodToken, Resource, Rule};
 use serde_json::{Value, json};
 
 use super::{AUDIENCE, Cluster, NOW, claims, header};
+use crate::attest::Whereabouts;
+use crate::journal::PodRecord;
 
 const POD: &str = "web-7d9f-x2";
 const UID: &str = "9a8b-77";
@@ -220,5 +222,54 @@ async fn outage_is_what_the_api_says_of_itself_and_no_refusal() {
         assert_eq!(stage.attest().await, good());
         stage.api.trouble(Trouble::next(1, Fault::Answer(code)));
         assert_eq!(stage.attest().await, expected, "{code}");
+    }
+}
+
+/// What happened to a pod, and whether it is known to have left its address.
+#[tokio::test]
+async fn pod_is_gone_only_if_the_api_says_so_of_that_very_pod() {
+    type Happened = (&'static str, fn(&Stage), Whereabouts);
+    let at = |addresses: &[&str]| {
+        Whereabouts::At(addresses.iter().map(|text| text.parse().unwrap()).collect())
+    };
+    let home = || at(&["10.1.2.3", "fd00::3"]);
+    let table: [Happened; 10] = [
+        ("nothing", |_| {}, home()),
+        (
+            "removed",
+            |s| drop(s.api.remove(&Resource::core("pods"), "shop", POD)),
+            Whereabouts::Gone,
+        ),
+        ("came again", |s| s.pod(|it| it["metadata"]["uid"] = json!("other")), Whereabouts::Gone),
+        (
+            "succeeded",
+            |s| s.pod(|it| it["status"]["phase"] = json!("Succeeded")),
+            Whereabouts::Gone,
+        ),
+        ("failed", |s| s.pod(|it| it["status"]["phase"] = json!("Failed")), Whereabouts::Gone),
+        (
+            "ends, and has not yet",
+            |s| s.pod(|it| it["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")),
+            home(),
+        ),
+        ("unknown phase", |s| s.pod(|it| it["status"]["phase"] = json!("Unknown")), home()),
+        (
+            "moved",
+            |s| s.pod(|it| it["status"] = json!({"phase": "Running", "podIP": "10.9.9.9"})),
+            at(&["10.9.9.9"]),
+        ),
+        ("no role", |s| s.api.allow_only(vec![]), Whereabouts::Unknown),
+        ("API is away", |s| s.api.vanish(), Whereabouts::Unknown),
+    ];
+    for (what, happens, expected) in table {
+        let stage = Stage::new().await;
+        let attested = stage.cluster.attest(&stage.token).await.unwrap();
+        let pod = attested.pod.unwrap();
+        assert_eq!((pod.name.as_str(), pod.uid.as_str(), pod.gone), (POD, UID, false));
+        happens(&stage);
+        assert_eq!(stage.cluster.attestor.whereabouts(&pod).await, expected, "{what}");
+        let elsewhere = PodRecord { issuer: "https://another.cluster".to_owned(), ..pod };
+        let nobody = stage.cluster.attestor.whereabouts(&elsewhere).await;
+        assert_eq!(nobody, Whereabouts::Unknown, "{what}, of another cluster");
     }
 }
