@@ -65,12 +65,6 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Where sidecars reach the CA. */}}
-{{- define "myelin.ca-address" -}}
-{{- $ip := .Values.ca.clusterIP -}}
-{{- if contains ":" $ip }}[{{ $ip }}]{{ else }}{{ $ip }}{{ end }}:15010
-{{- end }}
-
 {{/* The controller's file (docs/INJECTION.md). */}}
 {{- define "myelin.controller-toml" -}}
 trust_domain = {{ .Values.trustDomain | quote }}
@@ -78,7 +72,7 @@ mesh_cidrs = {{ .Values.meshCidrs | toJson }}
 namespace = {{ .Release.Namespace | quote }}
 
 [ca]
-address = [{{ include "myelin.ca-address" . | quote }}]
+service = "myelin-ca"
 bundle_file = "/etc/myelin-bundle/bundle.pem"
 
 [sidecar]
@@ -106,8 +100,14 @@ port = {{ . }}
 [webhook]
 listen = "[::]:15443"
 privileges = {{ .Values.controller.privileges | quote }}
+{{- if .Values.webhook.create }}
+service = "myelin-controller"
+configuration = "myelin-injector"
+certificate_secret = {{ .Values.webhook.secret | quote }}
+{{- else }}
 certificate_file = "/etc/myelin-webhook/tls.crt"
 key_file = "/etc/myelin-webhook/tls.key"
+{{- end }}
 
 [ops]
 listen = "[::]:15022"

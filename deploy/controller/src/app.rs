@@ -5,22 +5,26 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::bundle::{self, Held};
 use crate::ca_address;
+use crate::certificate::{Believed, Files, Identity, Keeper};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::{self, CaAddress, Certificate, Config, ConfigError};
 use crate::door::{self, DoorError};
 use crate::metrics::Metrics;
 use crate::ops::{self, Condition, Health};
-use crate::webhook::{Files, Identity, Webhook};
+use crate::webhook::Webhook;
 
 /// After the signal to end, API servers may still be sent here until they have heard that we leave.
 const LINGER: Duration = Duration::from_secs(5);
@@ -34,6 +38,10 @@ pub enum AppError {
     Door(#[from] DoorError),
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    #[error(
+        "a task that should run for ever has ended: the log says why; start the controller anew"
+    )]
+    Ended,
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -52,68 +60,112 @@ pub fn run(path: &Path, kubeconfig: Option<&Path>) -> Result<(), AppError> {
 async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError> {
     let mut end = Ends::catch()?;
     let metrics = Arc::new(Metrics::new());
-    let (bundle, identity) = (Held::default(), Identity::default());
+    let readiness = Readiness::default();
+    let Readiness { bundle, ca, identity, believed, leaving } = readiness.clone();
     let webhook_listener = door::bind("the webhook", config.webhook.listen)?;
     let ops_listener = door::bind("/live, /ready and /metrics", config.ops)?;
-    let Certificate::Files { certificate, key } = config.webhook.certificate;
-    let files = Files { certificate, key, identity: Arc::clone(&identity) };
+    let mut keepers = Keepers { kubeconfig, cluster: None, tasks: JoinSet::new() };
+    keepers.certificate(config.webhook.certificate, (&identity, believed), &metrics).await?;
+    keepers.ca(config.ca, &config.settings.namespace, &ca).await?;
     let source = bundle::Source {
         path: config.bundle_file,
         trust_domain: config.settings.trust_domain.clone(),
         held: Arc::clone(&bundle),
         metrics: Arc::clone(&metrics),
     };
-    let ca = ca_address::Held::default();
-    let service = match config.ca {
-        CaAddress::Fixed(addresses) => {
-            ca.store(Arc::new(addresses));
-            None
-        }
-        CaAddress::Service(service) => Some(ca_address::Source {
-            cluster: Cluster::connect(kubeconfig).await?,
-            namespace: config.settings.namespace.clone(),
-            service,
-            held: Arc::clone(&ca),
-        }),
-    };
-    let leaving = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let readiness = Readiness {
-        bundle: Arc::clone(&bundle),
-        ca: Arc::clone(&ca),
-        identity: Arc::clone(&identity),
-        leaving: Arc::clone(&leaving),
-    };
+    keepers.tasks.spawn(async move { source.follow().await });
     let (settings, counted) = (config.settings, Arc::clone(&metrics));
     let webhook = Arc::new(Webhook { settings, bundle, ca, identity, metrics: counted });
     tracing::info!(webhook = %config.webhook.listen, ops = %config.ops, "listening");
     let ended = async {
         end.told().await;
-        leaving.store(true, std::sync::atomic::Ordering::Relaxed);
+        leaving.store(true, Ordering::Relaxed);
         tracing::info!(?LINGER, "leaving");
         tokio::time::sleep(LINGER).await;
     };
     tokio::select! {
-        never = source.follow() => match never {},
-        never = follow_service(service) => match never {},
-        never = files.follow() => match never {},
+        // They follow for ever: one that ends has panicked, and the kubelet starts us anew.
+        _ = keepers.tasks.join_next() => Err(AppError::Ended),
         never = webhook.serve(webhook_listener) => match never {},
         never = ops::serve(ops_listener, Arc::new(readiness), metrics) => match never {},
         () = ended => Ok(()),
     }
 }
 
-async fn follow_service(service: Option<ca_address::Source>) -> std::convert::Infallible {
-    match service {
-        Some(service) => service.follow().await,
-        None => std::future::pending().await,
+/// What is kept right beside the answers, each in a task of its own.
+struct Keepers<'k> {
+    kubeconfig: Option<&'k Path>,
+    /// Connected when the first one needs it.
+    cluster: Option<Cluster>,
+    tasks: JoinSet<Infallible>,
+}
+
+impl Keepers<'_> {
+    async fn certificate(
+        &mut self,
+        certificate: Certificate,
+        (identity, believed): (&Identity, Believed),
+        metrics: &Arc<Metrics>,
+    ) -> Result<(), AppError> {
+        let identity = Arc::clone(identity);
+        match certificate {
+            Certificate::Kept(place) => {
+                let (cluster, metrics) = (self.cluster().await?, Arc::clone(metrics));
+                let keeper = Keeper::new(cluster, place, identity, believed, metrics);
+                self.tasks.spawn(keeper.follow(unix_seconds));
+            }
+            Certificate::Files { certificate, key } => {
+                // Whoever keeps the files keeps the registration as well.
+                believed.store(true, Ordering::Relaxed);
+                let files = Files { certificate, key, identity };
+                self.tasks.spawn(async move { files.follow().await });
+            }
+        }
+        Ok(())
+    }
+
+    async fn ca(
+        &mut self,
+        address: CaAddress,
+        namespace: &str,
+        held: &ca_address::Held,
+    ) -> Result<(), AppError> {
+        match address {
+            CaAddress::Fixed(addresses) => held.store(Arc::new(addresses)),
+            CaAddress::Service(service) => {
+                let (cluster, held) = (self.cluster().await?, Arc::clone(held));
+                let namespace = namespace.to_owned();
+                let source = ca_address::Source { cluster, namespace, service, held };
+                self.tasks.spawn(async move { source.follow().await });
+            }
+        }
+        Ok(())
+    }
+
+    async fn cluster(&mut self) -> Result<Cluster, ClusterError> {
+        match &self.cluster {
+            Some(cluster) => Ok(cluster.clone()),
+            None => {
+                let cluster = Cluster::connect(self.kubeconfig).await?;
+                Ok(self.cluster.insert(cluster).clone())
+            }
+        }
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one wall clock")]
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map(|since| since.as_secs()).unwrap_or_default()
+}
+
+#[derive(Clone, Default)]
 struct Readiness {
     bundle: Held,
     ca: ca_address::Held,
     identity: Identity,
-    leaving: Arc<std::sync::atomic::AtomicBool>,
+    believed: Believed,
+    leaving: Arc<AtomicBool>,
 }
 
 impl Health for Readiness {
@@ -123,7 +175,6 @@ impl Health for Readiness {
             met,
             why: if met { String::new() } else { why.to_owned() },
         };
-        let staying = !self.leaving.load(std::sync::atomic::Ordering::Relaxed);
         vec![
             condition(
                 "bundle",
@@ -140,7 +191,12 @@ impl Health for Readiness {
                 self.identity.load().is_some(),
                 "the webhook has no certificate yet; the log says why",
             ),
-            condition("listeners", staying, "leaving"),
+            condition(
+                "registration",
+                self.believed.load(Ordering::Relaxed),
+                "the API server is not told of the webhook's certificate; the log says why",
+            ),
+            condition("listeners", !self.leaving.load(Ordering::Relaxed), "leaving"),
         ]
     }
 }

@@ -11,6 +11,7 @@
 pub mod app;
 pub mod bundle;
 pub mod ca_address;
+pub mod certificate;
 pub mod cluster;
 pub mod config;
 pub mod door;

@@ -19,7 +19,7 @@ const REVIEW_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1,
 pub type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 /// Every family that `/metrics` can show, in the order of the documentation.
-pub const ROWS: [Row; 7] = [
+pub const ROWS: [Row; 9] = [
     (
         "myelin_injection_reviews_total",
         "counter",
@@ -49,6 +49,18 @@ pub const ROWS: [Row; 7] = [
         "gauge",
         &[],
         "Roots in the trust bundle that pods are injected with; 0 before the first.",
+    ),
+    (
+        "myelin_controller_certificate_looks_total",
+        "counter",
+        &["outcome"],
+        "Looks at the webhook's certificate and at its registration.",
+    ),
+    (
+        "myelin_controller_certificate_not_after_seconds",
+        "gauge",
+        &[],
+        "When the webhook's own certificate ends, in Unix time; 0 before the first, and with files.",
     ),
     ("myelin_controller_ready", "gauge", &[], "1 while /ready answers 200, else 0."),
     (
@@ -100,6 +112,8 @@ pub struct Metrics {
     warnings: IntCounterVec,
     bundle_reads: IntCounterVec,
     bundle_roots: IntGauge,
+    certificate_looks: IntCounterVec,
+    certificate_not_after: IntGauge,
     ready: IntGauge,
 }
 
@@ -107,7 +121,17 @@ impl Metrics {
     /// Every series is there from the start, so that a rate is never of a series that just began.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let [reviews, duration, warnings, bundle_reads, bundle_roots, ready, build] = ROWS;
+        let [
+            reviews,
+            duration,
+            warnings,
+            bundle_reads,
+            bundle_roots,
+            certificate_looks,
+            certificate_not_after,
+            ready,
+            build,
+        ] = ROWS;
         let buckets = HistogramOpts::new(duration.0, duration.3).buckets(REVIEW_BUCKETS.to_vec());
         let duration = Histogram::with_opts(buckets).expect("the table's names are valid");
         let metrics = Self {
@@ -116,6 +140,9 @@ impl Metrics {
             warnings: registered(&registry, counter(warnings)),
             bundle_reads: registered(&registry, counter(bundle_reads)),
             bundle_roots: registered(&registry, gauge(bundle_roots)).with_label_values::<&str>(&[]),
+            certificate_looks: registered(&registry, counter(certificate_looks)),
+            certificate_not_after: registered(&registry, gauge(certificate_not_after))
+                .with_label_values::<&str>(&[]),
             ready: registered(&registry, gauge(ready)).with_label_values::<&str>(&[]),
             registry,
         };
@@ -127,6 +154,9 @@ impl Metrics {
         }
         for outcome in ["read", "failed"] {
             metrics.bundle_reads.with_label_values(&[outcome]);
+        }
+        for outcome in ["right", "failed"] {
+            metrics.certificate_looks.with_label_values(&[outcome]);
         }
         metrics.warnings.with_label_values::<&str>(&[]);
         metrics
@@ -144,6 +174,15 @@ impl Metrics {
 
     pub fn bundle_roots(&self, roots: usize) {
         self.bundle_roots.set(i64::try_from(roots).unwrap_or(i64::MAX));
+    }
+
+    pub fn certificate_look(&self, outcome: &'static str) {
+        self.certificate_looks.with_label_values(&[outcome]).inc();
+    }
+
+    /// In seconds since the Unix epoch.
+    pub fn certificate_not_after(&self, seconds: u64) {
+        self.certificate_not_after.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     pub fn ready(&self, is: bool) {
@@ -209,6 +248,7 @@ mod tests {
             metrics.reviewed(reviewed, 1, 0.001);
         }
         metrics.bundle_read("failed");
+        metrics.certificate_look("failed");
         assert_eq!(metrics.render().lines().count(), before);
     }
 }

@@ -90,7 +90,7 @@ async fn serve(
         Some(Fault::Drop) => return Err(io::Error::other("dropped by a test")),
         Some(Fault::Answer(code)) => return Ok(refusal(&Refused::of_code(code))),
         Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
-        Some(Fault::LoseAnswer) | None => {}
+        Some(Fault::LoseAnswer | Fault::Cut) | None => {}
     }
     let answered = match asked(request).await {
         Ok(asked) => answer(&inner, asked),
@@ -100,6 +100,12 @@ async fn serve(
         return Err(io::Error::other("the answer is lost by a test"));
     }
     Ok(match answered {
+        Ok(Answer::Whole(code, value)) if fault == Some(Fault::Cut) => {
+            let text = value.to_string();
+            let (half, _) = text.split_at(text.floor_char_boundary(text.len() / 2));
+            let body = Full::new(Bytes::copy_from_slice(half.as_bytes()));
+            response(code, body.map_err(|never| match never {}).boxed_unsync())
+        }
         Ok(Answer::Whole(code, value)) => whole(code, &value),
         Ok(Answer::Stream(body)) => response(200, body),
         Err(refused) => refusal(&refused),

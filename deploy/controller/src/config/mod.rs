@@ -16,6 +16,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::certificate::Place;
 use crate::inject::Settings;
 
 pub use self::error::ConfigError;
@@ -51,6 +52,8 @@ pub struct Webhook {
 /// By what the API server knows us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
+    /// Made, renewed and told to the API server by ourselves.
+    Kept(Place),
     /// Somebody else keeps it right, and `caBundle` too.
     Files { certificate: PathBuf, key: PathBuf },
 }

@@ -17,7 +17,7 @@ pub(super) struct File {
     pub(super) namespace: Option<Text>,
     pub(super) ca: Spanned<Ca>,
     pub(super) sidecar: Sidecar,
-    pub(super) webhook: Webhook,
+    pub(super) webhook: Option<Spanned<Webhook>>,
     #[serde(default)]
     pub(super) ops: Ops,
     #[serde(default)]
@@ -63,13 +63,16 @@ pub(super) struct Exception {
     pub(super) port: Option<Spanned<i64>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Webhook {
     pub(super) listen: Option<Text>,
     pub(super) privileges: Option<Text>,
-    pub(super) certificate_file: Text,
-    pub(super) key_file: Text,
+    pub(super) service: Option<Text>,
+    pub(super) configuration: Option<Text>,
+    pub(super) certificate_secret: Option<Text>,
+    pub(super) certificate_file: Option<Text>,
+    pub(super) key_file: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

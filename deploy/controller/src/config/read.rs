@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Source};
 use super::raw::{self, Text};
 use super::{CaAddress, Certificate, Config, Log, Webhook};
+use crate::certificate::Place;
 use crate::inject::{Exception, Privileges, Resources, Settings, is_quantity};
 
 /// What the sidecar's own file takes of each (docs/CONFIG.md).
@@ -23,6 +24,9 @@ const MAX_EXCEPTIONS: usize = 1024;
 
 const DEFAULT_NAMESPACE: &str = "myelin-system";
 const DEFAULT_REVISION: &str = "default";
+const DEFAULT_SERVICE: &str = "myelin-controller";
+const DEFAULT_CONFIGURATION: &str = "myelin-injector";
+const DEFAULT_SECRET: &str = "myelin-webhook";
 const DEFAULT_WEBHOOK: &str = "[::]:15443";
 const DEFAULT_OPS: &str = "[::]:15022";
 
@@ -36,18 +40,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         settings,
         ca: reader.ca(&file.ca)?,
         bundle_file: reader.path("ca.bundle_file", &file.ca.get_ref().bundle_file)?,
-        webhook: Webhook {
-            listen: reader.listen(
-                "webhook.listen",
-                file.webhook.listen.as_ref(),
-                DEFAULT_WEBHOOK,
-            )?,
-            certificate: Certificate::Files {
-                certificate: reader
-                    .path("webhook.certificate_file", &file.webhook.certificate_file)?,
-                key: reader.path("webhook.key_file", &file.webhook.key_file)?,
-            },
-        },
+        webhook: reader.webhook(&file)?,
         ops: reader.listen("ops.listen", file.ops.listen.as_ref(), DEFAULT_OPS)?,
         log: reader.log(&file.log)?,
     })
@@ -65,10 +58,11 @@ impl Reader<'_> {
         let policies = ["Always", "IfNotPresent", "Never"];
         let pull = sidecar.image_pull_policy.as_ref();
         let pull = pull.map(|set| self.word("sidecar.image_pull_policy", set, &policies));
-        let refuse = match &file.webhook.privileges {
-            Some(set) => self.word("webhook.privileges", set, &["warn", "refuse"])? == "refuse",
-            None => false,
-        };
+        let refuse =
+            match &file.webhook.as_ref().and_then(|table| table.get_ref().privileges.as_ref()) {
+                Some(set) => self.word("webhook.privileges", set, &["warn", "refuse"])? == "refuse",
+                None => false,
+            };
         Ok(Settings {
             trust_domain,
             mesh_cidrs: self.list(
@@ -96,6 +90,43 @@ impl Reader<'_> {
             privileges: if refuse { Privileges::Refuse } else { Privileges::Warn },
             bundle_pem: "".into(),
         })
+    }
+
+    fn webhook(&self, file: &raw::File) -> Result<Webhook, ConfigError> {
+        let none = raw::Webhook::default();
+        let (table, span) = match &file.webhook {
+            Some(table) => (table.get_ref(), table.span()),
+            None => (&none, 0..0),
+        };
+        let kept = [&table.service, &table.configuration, &table.certificate_secret];
+        let certificate = match (&table.certificate_file, &table.key_file) {
+            (Some(certificate), Some(key)) if kept == [&None; 3] => Certificate::Files {
+                certificate: self.path("webhook.certificate_file", certificate)?,
+                key: self.path("webhook.key_file", key)?,
+            },
+            (None, None) => {
+                let [service, configuration, secret] = kept.map(Option::as_ref);
+                let named =
+                    |key: &str, text, default| self.named(&format!("webhook.{key}"), text, default);
+                Certificate::Kept(Place {
+                    namespace: self.named(
+                        "namespace",
+                        file.namespace.as_ref(),
+                        DEFAULT_NAMESPACE,
+                    )?,
+                    service: named("service", service, DEFAULT_SERVICE)?,
+                    configuration: named("configuration", configuration, DEFAULT_CONFIGURATION)?,
+                    secret: named("certificate_secret", secret, DEFAULT_SECRET)?,
+                })
+            }
+            _ => {
+                let expected = "certificate_file and key_file, or neither of them and perhaps service, configuration and certificate_secret";
+                let fix = "remove the others";
+                return Err(self.0.wrong(span, "webhook", expected, fix));
+            }
+        };
+        let listen = self.listen("webhook.listen", table.listen.as_ref(), DEFAULT_WEBHOOK)?;
+        Ok(Webhook { listen, certificate })
     }
 
     fn ca(&self, table: &Spanned<raw::Ca>) -> Result<CaAddress, ConfigError> {

@@ -58,6 +58,17 @@ fn every_key_reaches_its_room() {
 fn a_service_stands_in_for_addresses() {
     let config = parse("cluster.toml", IN_A_CLUSTER).unwrap();
     assert_eq!(config.ca, CaAddress::Service("myelin-ca".to_owned()));
+    let [namespace, service, configuration, secret] =
+        ["myelin-system", "injector", "injector", "injector-certificate"].map(str::to_owned);
+    let place = Place { namespace, secret, service, configuration };
+    assert_eq!(config.webhook.certificate, Certificate::Kept(place));
+    let default = parse("f", IN_A_CLUSTER.split("[webhook]").next().unwrap()).unwrap();
+    let Certificate::Kept(place) = default.webhook.certificate else { panic!("{default:?}") };
+    let Place { service, configuration, secret, .. } = &place;
+    assert_eq!(
+        [service, configuration, secret],
+        ["myelin-controller", "myelin-injector", "myelin-webhook"]
+    );
 }
 
 /// A line of the full example, what stands there instead, and what is said of it.
@@ -133,6 +144,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "listen = \"[::]:9443\"",
         "listen = \"9443\"",
         "`webhook.listen` is \"9443\", expected an IP address",
+    ),
+    ("key_file = \"/etc/myelin/webhook/tls.key\"", "", "`webhook` is [webhook]"),
+    (
+        "key_file = \"/etc/myelin/webhook/tls.key\"",
+        "key_file = \"/tls.key\"\ncertificate_secret = \"mine\"",
+        "expected certificate_file and key_file, or neither of them",
     ),
     (
         "port = 53",

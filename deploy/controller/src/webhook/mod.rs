@@ -7,31 +7,28 @@
 
 mod review;
 #[cfg(test)]
-mod tests;
-mod tls;
+pub(crate) mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::bundle::Held;
 use crate::ca_address;
+use crate::certificate::Identity;
 use crate::door::{self, Answer};
 use crate::inject::Settings;
 use crate::metrics::{Metrics, Reviewed};
 
 pub use self::review::{BadReview, Verdict, judge};
-pub use self::tls::{Files, TlsError, server_config};
 
 /// Where the API server asks. It asks only about pods that its selectors chose, by the namespace's
 /// label or their own.
@@ -48,9 +45,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For a question to arrive once its head has.
 const BODY_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The configuration that is served with; replaced at a renewal, for new connections.
-pub type Identity = Arc<ArcSwapOption<ServerConfig>>;
 
 pub struct Webhook {
     pub settings: Settings,

@@ -9,14 +9,16 @@ use std::net::SocketAddr;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+use crate::certificate::server_config;
 use crate::inject::{Privileges, Resources};
 
 const NAME: &str = "myelin-controller.myelin-system.svc";
@@ -43,6 +45,21 @@ async fn serve_with(bundle: Option<&str>, addresses: &[&str]) -> Served {
     let identity = Identity::default();
     identity.store(Some(Arc::new(server_config(vec![root.clone()], key).unwrap())));
     let metrics = Arc::new(Metrics::new());
+    let address = serving(Arc::clone(&identity), bundle, addresses, Arc::clone(&metrics));
+    Served { address, root, identity, metrics }
+}
+
+/// A webhook that has all it needs but for its certificate, which is the caller's.
+pub(crate) fn serve_with_identity(identity: Identity) -> SocketAddr {
+    serving(identity, Some("pem"), &["10.96.0.5:15010"], Arc::new(Metrics::new()))
+}
+
+fn serving(
+    identity: Identity,
+    bundle: Option<&str>,
+    addresses: &[&str],
+    metrics: Arc<Metrics>,
+) -> SocketAddr {
     let settings = Settings {
         trust_domain: "cluster.local".parse().unwrap(),
         mesh_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
@@ -59,48 +76,78 @@ async fn serve_with(bundle: Option<&str>, addresses: &[&str]) -> Served {
     };
     let held = Held::default();
     held.store(bundle.map(|pem| Arc::new(pem.to_owned())));
-    let (counted, serving) = (Arc::clone(&metrics), Arc::clone(&identity));
     let ca = ca_address::Held::default();
     ca.store(Arc::new(addresses.iter().map(|text| text.parse().unwrap()).collect()));
-    let webhook =
-        Arc::new(Webhook { settings, bundle: held, ca, identity: serving, metrics: counted });
+    let webhook = Arc::new(Webhook { settings, bundle: held, ca, identity, metrics });
     let listener = door::bind("test", "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(webhook.serve(listener));
-    Served { address, root, identity, metrics }
+    address
+}
+
+/// The API server's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At(pub(crate) Option<u64>);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        let Self(told) = self;
+        let told = told.map(|seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+        told.or_else(|| DefaultTimeProvider.current_time())
+    }
+}
+
+async fn connect(
+    (address, at): (SocketAddr, At),
+    believed: &[CertificateDer<'static>],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(believed.iter().cloned());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_details(provider, Arc::new(at))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(NAME).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Status and body, from a server that one of these certificates says is ours.
+pub(crate) async fn review_at(
+    address: (SocketAddr, At),
+    believed: &[CertificateDer<'static>],
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> std::io::Result<(u16, String)> {
+    let mut stream = connect(address, believed).await?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    // A refused body may be cut before it is read whole.
+    let _ = stream.write_all(body).await;
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    let said = String::from_utf8(said).unwrap();
+    let status = said.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let broken = || std::io::Error::other("no answer");
+    let body = said.split_once("\r\n\r\n").ok_or_else(broken)?.1;
+    Ok((status.ok_or_else(broken)?, body.to_owned()))
 }
 
 impl Served {
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from(NAME).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        connect((self.address, At(None)), std::slice::from_ref(&self.root)).await
     }
 
-    /// Status and body.
     async fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, String) {
-        let mut stream = self.connect().await.unwrap();
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // A refused body may be cut before it is read whole.
-        let _ = stream.write_all(body).await;
-        let mut said = Vec::new();
-        let _ = stream.read_to_end(&mut said).await;
-        let said = String::from_utf8(said).unwrap();
-        let status = said.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, said.split_once("\r\n\r\n").unwrap().1.to_owned())
+        let believed = std::slice::from_ref(&self.root);
+        review_at((self.address, At(None)), believed, method, path, body).await.unwrap()
     }
 
     async fn review(&self, body: &str) -> Value {
@@ -249,27 +296,4 @@ async fn a_renewed_certificate_is_served_without_a_restart() {
     served.connect().await.expect_err("under the old root");
     served.root = root;
     served.review(DEPLOYMENT).await;
-}
-
-#[tokio::test]
-async fn certificate_files_are_read_and_unfit_ones_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| directory.path().join(name));
-    let one = generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let other = generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let files = Files { certificate, key, identity: Identity::default() };
-    let mut held = None;
-    assert!(files.read(&mut held).unwrap_err().to_string().contains("tls.crt"));
-    std::fs::write(&files.certificate, one.cert.pem()).unwrap();
-    std::fs::write(&files.key, other.signing_key.serialize_pem()).unwrap();
-    assert!(files.read(&mut held).unwrap_err().to_string().contains("do not fit"));
-    assert!(files.identity.load().is_none() && held.is_none());
-    std::fs::write(&files.key, one.signing_key.serialize_pem()).unwrap();
-    files.read(&mut held).unwrap();
-    let first = files.identity.load_full().unwrap();
-    files.read(&mut held).unwrap();
-    assert!(Arc::ptr_eq(&first, &files.identity.load_full().unwrap()), "nothing has changed");
-    std::fs::write(&files.certificate, "").unwrap();
-    files.read(&mut held).unwrap_err();
-    assert!(Arc::ptr_eq(&first, &files.identity.load_full().unwrap()), "the good one stays");
 }

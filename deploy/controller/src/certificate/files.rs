@@ -1,51 +1,39 @@
-//! The webhook's own certificate as a rustls configuration: TLS 1.3, no client certificate (the API
-//! server has none by default; what is answered here is no secret). Called by `app`.
+//! A certificate and its key in files that somebody else keeps right, as they keep `caBundle`. Called
+//! by `app`.
 //!
-//! Never: an identity of the mesh's; a version below TLS 1.3.
+//! Never: gives up a good certificate for one that cannot be used.
 
 // SPDX-License-Identifier: Apache-2.0
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Identity;
+use super::tls::server_config;
 
 /// Whoever renews the files does so days before they end.
 const READ_EVERY: Duration = Duration::from_secs(10);
 
+/// A chain of a few certificates, or a key.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum FilesError {
     #[error("the webhook's certificate {path} cannot be used: {why}")]
     Certificate { path: PathBuf, why: String },
     #[error("the webhook's key {path} cannot be used: {why}")]
     Key { path: PathBuf, why: String },
     #[error("the webhook's certificate and key do not fit: {0}")]
-    Unfit(rustls::Error),
+    Unfit(#[from] rustls::Error),
 }
 
-/// From PEM: the chain, and its key.
-pub fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Unfit)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Unfit)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// Files that somebody else keeps right.
 pub struct Files {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -68,13 +56,12 @@ impl Files {
         }
     }
 
-    pub(super) fn read(&self, held: &mut Option<(Vec<u8>, Vec<u8>)>) -> Result<(), TlsError> {
+    pub(super) fn read(&self, held: &mut Option<(Vec<u8>, Vec<u8>)>) -> Result<(), FilesError> {
         let bad_certificate =
-            |why: String| TlsError::Certificate { path: self.certificate.clone(), why };
-        let bad_key = |why: String| TlsError::Key { path: self.key.clone(), why };
-        let chain = std::fs::read(&self.certificate);
-        let chain = chain.map_err(|why| bad_certificate(why.to_string()))?;
-        let key = std::fs::read(&self.key).map_err(|why| bad_key(why.to_string()))?;
+            |why: String| FilesError::Certificate { path: self.certificate.clone(), why };
+        let bad_key = |why: String| FilesError::Key { path: self.key.clone(), why };
+        let chain = bytes(&self.certificate).map_err(|why| bad_certificate(why.to_string()))?;
+        let key = bytes(&self.key).map_err(|why| bad_key(why.to_string()))?;
         if held.as_ref().is_some_and(|held| *held == (chain.clone(), key.clone())) {
             return Ok(());
         }
@@ -88,4 +75,13 @@ impl Files {
         *held = Some((chain, key));
         Ok(())
     }
+}
+
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(bytes)
 }
