@@ -156,8 +156,12 @@ impl Cluster {
 
     /// The metrics of a pod's sidecar, asked from the node as a scraper would.
     pub async fn metrics(&self, of: &Played) -> Result<Metrics> {
-        let at = SocketAddr::new(of.address(), OPS_PORT);
-        Metrics::parse(&http::request(&self.node, at, "GET", "/metrics").await?.body)
+        Metrics::parse(&self.ops(of, "/metrics").await?.body)
+    }
+
+    /// A page of the sidecar's ops port, asked from the node.
+    pub async fn ops(&self, of: &Played, path: &str) -> Result<http::Response> {
+        http::request(&self.node, SocketAddr::new(of.address(), OPS_PORT), "GET", path).await
     }
 
     /// TLS 1.3 only, but for probes and metrics, and nobody could read the word.

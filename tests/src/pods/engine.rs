@@ -10,9 +10,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use tempfile::TempDir;
 
@@ -21,6 +23,10 @@ use crate::programs::random_word;
 
 /// One command of podman's takes a fifth of a second here.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// As long as that, for who tidies up behind a container that has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+const STRAGGLER_LOOKS: u32 = 2_400;
 
 /// Hierarchies of control groups below here hold one group of ours each.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -126,6 +132,9 @@ impl Engine {
         let mut command = self.command(&self.podman);
         command.arg("--tmpdir").arg(self.dir().join("tmp"));
         output(command.args(["rm", "--all", "--force", "--time", "0"]), "podman rm --all")?;
+        self.wait_for_stragglers()?;
+        // podman binds this directory upon itself, and may leave it so.
+        while umount2(&self.dir().join("storage/overlay"), MntFlags::MNT_DETACH).is_ok() {}
         for hierarchy in fs::read_dir(CGROUPS)?.flatten() {
             let group = hierarchy.path().join(&self.parent);
             if group.is_dir() {
@@ -136,7 +145,23 @@ impl Engine {
         if unified.is_dir() {
             fs::remove_dir(&unified).with_context(|| format!("cannot remove {unified:?}"))?;
         }
-        Ok(())
+        fs::remove_dir_all(self.dir()).context("cannot remove the engine's directory")
+    }
+
+    /// When a container ends, its monitor starts a podman of its own that tidies up.
+    fn wait_for_stragglers(&self) -> Result<()> {
+        let dir = self.dir().as_os_str().as_encoded_bytes();
+        let is_ours = |process: &fs::DirEntry| {
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            words.windows(dir.len()).any(|part| part == dir)
+        };
+        for _ in 0..STRAGGLER_LOOKS {
+            if !fs::read_dir("/proc")?.flatten().any(|process| is_ours(&process)) {
+                return Ok(());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        bail!("something still runs on {}", self.dir().display())
     }
 }
 
@@ -144,7 +169,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if let Err(why) = self.remove_all() {
             // A test that fails already has its own reason to tell.
-            assert!(std::thread::panicking(), "the containers were not removed: {why:#}");
+            assert!(thread::panicking(), "the containers were not removed: {why:#}");
         }
     }
 }

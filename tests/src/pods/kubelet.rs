@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,6 +57,8 @@ pub struct Played {
     volumes: Volumes,
     /// In the order of their start.
     started: Mutex<Vec<std::sync::Arc<Container>>>,
+    /// The addresses are told when the test says so.
+    held: AtomicBool,
 }
 
 /// How a pod ended: each container with its exit code, in the order of their ends.
@@ -63,8 +66,10 @@ pub struct Played {
 pub struct Ended(pub Vec<(String, i32)>);
 
 impl Ended {
-    pub fn order(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    /// Just these, in this order, with these exit codes.
+    pub fn is(&self, expected: &[(&str, i32)]) -> bool {
+        let seen = self.0.iter().map(|(name, code)| (name.as_str(), *code));
+        seen.eq(expected.iter().copied())
     }
 
     pub fn codes(&self) -> BTreeMap<&str, i32> {
@@ -98,7 +103,8 @@ impl Cluster {
         };
         let dir = self.engine.subdir(&format!("volumes-{name}"))?;
         let volumes = Volumes::make(&dir, &source).with_context(|| format!("pod {name}"))?;
-        Ok(Played { object, pod, volumes, started: Mutex::default() })
+        let started = Mutex::default();
+        Ok(Played { object, pod, volumes, started, held: AtomicBool::new(false) })
     }
 
     /// From the sandbox to the readiness of every container.
@@ -125,9 +131,8 @@ impl Cluster {
             if spec["restartPolicy"] == "Always" {
                 // The kubelet tells the API server the addresses some time after the sandbox: a
                 // sidecar may well have asked the CA before that.
-                if !told {
+                if !std::mem::replace(&mut told, true) && !played.held.load(Ordering::Relaxed) {
                     self.tell_addresses(played);
-                    told = true;
                 }
                 self.pass(played, &container, "startupProbe").await?;
                 self.pass(played, &container, "livenessProbe").await?;
@@ -136,7 +141,7 @@ impl Cluster {
             let code = container.ended(&self.engine, START_LIMIT).await?;
             ensure!(code == 0, "an init container failed: {}", container.last_words());
         }
-        if !told {
+        if !told && !played.held.load(Ordering::Relaxed) {
             self.tell_addresses(played);
         }
         Ok(())
@@ -177,7 +182,8 @@ impl Cluster {
         Ok(())
     }
 
-    fn tell_addresses(&self, played: &Played) {
+    /// Tells the API server which addresses the pod has.
+    pub fn tell_addresses(&self, played: &Played) {
         let ips: Vec<Value> = played
             .pod
             .addresses()
@@ -276,6 +282,25 @@ impl Played {
 
     pub fn address(&self) -> IpAddr {
         self.pod.v4()
+    }
+
+    /// Keeps the API server from knowing the pod's addresses: nobody issues an identity for it.
+    pub fn hold_addresses(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// The containers that were started, in the order of it.
+    pub fn started(&self) -> Vec<String> {
+        let started = self.started.lock().expect("no holder panics");
+        started.iter().map(|container| container.name.clone()).collect()
+    }
+
+    /// Writes a file into one of its volumes; a reader sees the old one or the new one.
+    pub fn write(&self, volume: &str, file: &str, text: &str) -> Result<()> {
+        let place = self.volumes.place(volume, None)?;
+        let beside = place.join(format!("{file}.new"));
+        std::fs::write(&beside, text)?;
+        Ok(std::fs::rename(&beside, place.join(file))?)
     }
 
     /// One of its containers, if it was started.

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
@@ -112,12 +112,6 @@ impl Cluster {
              key_file = \"/etc/myelin-webhook/tls.key\"\n",
             self.node.v4()
         )
-    }
-
-    /// The CA's container, to be stopped and let go on.
-    pub async fn signal_ca(&self, signal: &str) -> Result<()> {
-        let container = self.system("myelin-ca")?.container("ca")?;
-        container.signal(&self.engine, signal).await.context("the CA takes no signal")
     }
 }
 

@@ -8,7 +8,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ends;
+mod probes;
+mod start;
 mod traffic;
+
+use std::net::SocketAddr;
+
+use myelin_tests::pods::Played;
 
 /// Where servers serve.
 pub(crate) const PORT: u16 = 8_080;
+
+pub(crate) fn endpoint(server: &Played) -> String {
+    SocketAddr::new(server.address(), PORT).to_string()
+}

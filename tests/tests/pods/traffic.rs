@@ -5,20 +5,19 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use myelin_tests::pods::Cluster;
 
-use crate::PORT;
+use crate::{PORT, endpoint};
 
 #[tokio::test]
 async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused() -> Result<()> {
     let Some(cluster) = Cluster::start().await? else { return Ok(()) };
     let server = cluster.play(&cluster.pod("server", &["serve", &PORT.to_string()])).await?;
-    let at = SocketAddr::new(server.address(), PORT).to_string();
-    let client = cluster.play(&cluster.pod("client", &["fetch", &at])).await?;
+    let at = endpoint(&server);
+    let client = cluster.play(&cluster.pod("client", &["get", &at, "/word"])).await?;
     let ended = cluster.complete(&client).await?;
     ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
     cluster.demand_clean_wire().await?;
@@ -26,7 +25,7 @@ async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused()
     ensure!(metrics.outcome("inbound", "completed") >= 1.0, "{:?}", metrics.outcomes());
 
     // The twin: a pod that nobody has injected hears nothing.
-    let stranger = cluster.play_outside(&cluster.pod("stranger", &["fetch", &at])).await?;
+    let stranger = cluster.play_outside(&cluster.pod("stranger", &["get", &at, "/word"])).await?;
     let app = stranger.container("app")?;
     let code = app.ended(&cluster.engine, Duration::from_secs(60)).await?;
     ensure!(code != 0, "a pod without a sidecar was served: {}", app.last_words());
@@ -37,8 +36,8 @@ async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused()
     // The control: the same programs without a mesh, and everybody on the bridge reads the word.
     let server = cluster.pod("bare-server", &["serve", &PORT.to_string()]);
     let server = cluster.play_outside(&server).await?;
-    let at = SocketAddr::new(server.address(), PORT).to_string();
-    let client = cluster.play_outside(&cluster.pod("bare-client", &["fetch", &at])).await?;
+    let at = endpoint(&server);
+    let client = cluster.play_outside(&cluster.pod("bare-client", &["get", &at, "/word"])).await?;
     let ended = cluster.complete(&client).await?;
     ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
     ensure!(cluster.watch.report().await?.canary_hits() > 0, "the capture reads nothing at all");

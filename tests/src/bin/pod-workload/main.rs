@@ -23,7 +23,7 @@ const WORD: &str = "/word/word";
 
 const USAGE: &str = "\
 pod-workload serve PORT [GRPC-PORT]      serves the word, and health by HTTP and gRPC
-pod-workload fetch ADDRESS:PORT          asks for the word once
+pod-workload get ADDRESS:PORT PATH       asks once, and expects the word or nothing
 pod-workload load FILE CLIENTS           asks the servers that the file lists, until SIGTERM
 pod-workload true                        does nothing, well";
 
@@ -43,10 +43,10 @@ async fn run(args: &[&str]) -> Result<()> {
     match args {
         ["serve", port] => serve::serve(port.parse()?, None).await,
         ["serve", port, grpc] => serve::serve(port.parse()?, Some(grpc.parse()?)).await,
-        ["fetch", server] => {
+        ["get", server, path] => {
             let server: SocketAddr = server.parse()?;
-            fetch::word(server, "/word").await?;
-            println!("fetched the word from {server}");
+            fetch::word(server, path).await?;
+            println!("{server} has answered");
             Ok(())
         }
         ["load", file, clients] => load::load(PathBuf::from(file), clients.parse()?).await,

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long a request takes that is meant to be open when something happens.
@@ -20,6 +21,9 @@ const SLOW: Duration = Duration::from_millis(150);
 
 /// No request here has a longer head.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// SIGTERM came: who asked for `/last` is answered now.
+static ENDS: Semaphore = Semaphore::const_new(0);
 
 /// `/break` was asked for: `/live` says no from then on.
 static BROKEN: AtomicBool = AtomicBool::new(false);
@@ -42,6 +46,7 @@ pub(crate) async fn serve(port: u16, grpc: Option<u16>) -> Result<()> {
         while open.try_join_next().is_some() {}
     }
     drop(listener);
+    ENDS.add_permits(Semaphore::MAX_PERMITS);
     let left = open.len();
     while open.join_next().await.is_some() {}
     println!("ended with {left} requests finished");
@@ -59,6 +64,11 @@ async fn answer(mut stream: TcpStream) {
         "/word" => ("200 OK", crate::word().unwrap_or_default()),
         "/slow" => {
             tokio::time::sleep(SLOW).await;
+            ("200 OK", crate::word().unwrap_or_default())
+        }
+        "/last" => {
+            println!("a last request is open");
+            drop(ENDS.acquire().await);
             ("200 OK", crate::word().unwrap_or_default())
         }
         "/break" => {
