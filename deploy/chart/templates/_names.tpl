@@ -74,6 +74,9 @@ namespace = {{ .Release.Namespace | quote }}
 [ca]
 service = "myelin-ca"
 bundle_file = "/etc/myelin-bundle/bundle.pem"
+{{- if .Values.trustBundle.distribute }}
+bundle_config_map = "myelin-trust-bundle"
+{{- end }}
 
 [sidecar]
 image = {{ include "myelin.image" (list $ "myelin-sidecar") | quote }}

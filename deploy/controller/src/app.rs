@@ -21,6 +21,7 @@ use crate::ca_address;
 use crate::certificate::{Believed, Files, Identity, Keeper};
 use crate::cluster::{Cluster, ClusterError};
 use crate::config::{self, CaAddress, Certificate, Config, ConfigError};
+use crate::config_map;
 use crate::door::{self, DoorError};
 use crate::metrics::Metrics;
 use crate::ops::{self, Condition, Health};
@@ -74,6 +75,17 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
         metrics: Arc::clone(&metrics),
     };
     keepers.tasks.spawn(async move { source.follow().await });
+    if let Some(name) = config.bundle_config_map {
+        let keeper = config_map::Keeper {
+            cluster: keepers.cluster().await?,
+            name,
+            namespace: config.settings.namespace.clone(),
+            trust_domain: config.settings.trust_domain.clone(),
+            bundle: Arc::clone(&bundle),
+            metrics: Arc::clone(&metrics),
+        };
+        keepers.tasks.spawn(async move { keeper.follow().await });
+    }
     let (settings, counted) = (config.settings, Arc::clone(&metrics));
     let webhook = Arc::new(Webhook { settings, bundle, ca, identity, metrics: counted });
     tracing::info!(webhook = %config.webhook.listen, ops = %config.ops, "listening");

@@ -14,6 +14,7 @@ pub mod ca_address;
 pub mod certificate;
 pub mod cluster;
 pub mod config;
+pub mod config_map;
 pub mod door;
 pub mod inject;
 pub mod metrics;

@@ -19,7 +19,7 @@ const REVIEW_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1,
 pub type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 /// Every family that `/metrics` can show, in the order of the documentation.
-pub const ROWS: [Row; 9] = [
+pub const ROWS: [Row; 11] = [
     (
         "myelin_injection_reviews_total",
         "counter",
@@ -61,6 +61,18 @@ pub const ROWS: [Row; 9] = [
         "gauge",
         &[],
         "When the webhook's own certificate ends, in Unix time; 0 before the first, and with files.",
+    ),
+    (
+        "myelin_controller_config_map_looks_total",
+        "counter",
+        &["outcome"],
+        "Looks at the trust bundle's ConfigMaps in meshed namespaces.",
+    ),
+    (
+        "myelin_controller_config_maps",
+        "gauge",
+        &[],
+        "Meshed namespaces whose ConfigMap was right at the last look.",
     ),
     ("myelin_controller_ready", "gauge", &[], "1 while /ready answers 200, else 0."),
     (
@@ -114,6 +126,8 @@ pub struct Metrics {
     bundle_roots: IntGauge,
     certificate_looks: IntCounterVec,
     certificate_not_after: IntGauge,
+    config_map_looks: IntCounterVec,
+    config_maps: IntGauge,
     ready: IntGauge,
 }
 
@@ -129,6 +143,8 @@ impl Metrics {
             bundle_roots,
             certificate_looks,
             certificate_not_after,
+            config_map_looks,
+            config_maps,
             ready,
             build,
         ] = ROWS;
@@ -143,6 +159,8 @@ impl Metrics {
             certificate_looks: registered(&registry, counter(certificate_looks)),
             certificate_not_after: registered(&registry, gauge(certificate_not_after))
                 .with_label_values::<&str>(&[]),
+            config_map_looks: registered(&registry, counter(config_map_looks)),
+            config_maps: registered(&registry, gauge(config_maps)).with_label_values::<&str>(&[]),
             ready: registered(&registry, gauge(ready)).with_label_values::<&str>(&[]),
             registry,
         };
@@ -157,6 +175,7 @@ impl Metrics {
         }
         for outcome in ["right", "failed"] {
             metrics.certificate_looks.with_label_values(&[outcome]);
+            metrics.config_map_looks.with_label_values(&[outcome]);
         }
         metrics.warnings.with_label_values::<&str>(&[]);
         metrics
@@ -183,6 +202,14 @@ impl Metrics {
     /// In seconds since the Unix epoch.
     pub fn certificate_not_after(&self, seconds: u64) {
         self.certificate_not_after.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    pub fn config_map_look(&self, outcome: &'static str) {
+        self.config_map_looks.with_label_values(&[outcome]).inc();
+    }
+
+    pub fn config_maps(&self, right: usize) {
+        self.config_maps.set(i64::try_from(right).unwrap_or(i64::MAX));
     }
 
     pub fn ready(&self, is: bool) {
@@ -249,6 +276,7 @@ mod tests {
         }
         metrics.bundle_read("failed");
         metrics.certificate_look("failed");
+        metrics.config_map_look("failed");
         assert_eq!(metrics.render().lines().count(), before);
     }
 }

@@ -54,6 +54,7 @@ const CONTROLLER: Floors = &[
     (6, &["main", "args"]),
     (5, &["app"]),
     (4, &["config", "webhook", "ops"]),
+    (4, &["config_map"]),
     (3, &["bundle", "ca_address", "certificate"]),
     (2, &["metrics"]),
     (1, &["inject"]),

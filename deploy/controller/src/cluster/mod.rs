@@ -28,15 +28,11 @@ pub use self::error::ClusterError;
 /// One question, its connection included: small objects, a busy API server. Every loop asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// One page of a list, or an object: a page has at most [`PAGE`] objects of some ten kilobytes.
-const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// One page of a list, or an object. Read, it takes some ten times that.
+const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
-/// Objects of one page of a list.
-const PAGE: usize = 500;
-
-/// Pages of one list; a cluster with more namespaces than this has thirty times the most that
-/// Kubernetes is tested with.
-const MAX_PAGES: usize = 600;
+/// Pages of one list: in pages of ten, as many namespaces as Kubernetes is tested with.
+const MAX_PAGES: usize = 1000;
 
 /// How long the API server lets one watch last: a connection that died in silence is noticed by then.
 const WATCH_SECONDS: u64 = 240;
@@ -49,6 +45,14 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 /// Between two looks where nothing can be watched.
 const UNWATCHED: Duration = Duration::from_secs(10);
+
+/// A list of one moment.
+#[derive(Debug, Default)]
+pub struct Listed {
+    pub items: Vec<Value>,
+    /// From which a watch goes on.
+    pub version: String,
+}
 
 /// A client of one API server.
 #[derive(Clone)]
@@ -93,19 +97,22 @@ impl Cluster {
         }
     }
 
-    /// All that `path` and its query select, page by page.
-    pub async fn list(&self, path: &str) -> Result<Vec<Value>, ClusterError> {
-        let (mut all, mut next) = (Vec::new(), String::new());
+    /// All that `path` and its query select, so many on a page.
+    pub async fn list(&self, path: &str, page: usize) -> Result<Listed, ClusterError> {
+        let (mut all, mut next) = (Listed::default(), String::new());
         for _ in 0..MAX_PAGES {
             let mark = if path.contains('?') { '&' } else { '?' };
-            let mut asked = format!("{path}{mark}limit={PAGE}");
+            let mut asked = format!("{path}{mark}limit={page}");
             if !next.is_empty() {
                 asked = format!("{asked}&continue={}", percent_encoded(&next));
             }
             let mut page = self.ask("GET", &asked, None).await?;
             if let Value::Array(items) = page["items"].take() {
-                all.extend(items);
+                all.items.extend(items);
             }
+            // Every page is of the same moment.
+            let version = page["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            version.clone_into(&mut all.version);
             match page["metadata"]["continue"].as_str() {
                 None | Some("") => return Ok(all),
                 Some(more) => more.clone_into(&mut next),

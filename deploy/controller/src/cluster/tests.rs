@@ -47,14 +47,15 @@ async fn objects_are_made_read_replaced_patched_and_removed_by_the_version_that_
 #[tokio::test]
 async fn a_list_of_many_pages_is_whole() {
     let (api, cluster) = connected().await;
-    for index in 0..=PAGE {
+    for index in 0..=30 {
         api.put(&Resource::core("configmaps"), map(&format!("m{index}")));
     }
-    assert_eq!(cluster.list(MAPS).await.unwrap().len(), PAGE + 1);
-    let some = cluster.list(&format!("{MAPS}?fieldSelector=metadata.name%3Dm7")).await.unwrap();
-    assert_eq!(some.len(), 1);
+    let all = cluster.list(MAPS, 10).await.unwrap();
+    assert_eq!((all.items.len(), all.version), (31, api.version().to_string()));
+    let one = format!("{MAPS}?fieldSelector=metadata.name%3Dm7");
+    assert_eq!(cluster.list(&one, 10).await.unwrap().items.len(), 1);
     let pages = api.requests().iter().filter(|it| it.path.contains("continue=")).count();
-    assert_eq!(pages, 1);
+    assert_eq!(pages, 3);
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn failures_are_told_apart_and_hold_no_object() {
     let one = format!("{MAPS}/a");
     api.put(&Resource::core("configmaps"), map("a"));
     api.allow_only(vec![Rule::new("", "configmaps", &["get"], &["a"])]);
-    let refused = cluster.list(MAPS).await.unwrap_err();
+    let refused = cluster.list(MAPS, 10).await.unwrap_err();
     assert!(matches!(refused, ClusterError::Refused { code: 403, .. }));
     assert!(refused.to_string().contains("the rights of the chart"), "{refused}");
     for (fault, expected) in [(Fault::Answer(503), "(503: "), (Fault::Drop, "cannot be asked")] {

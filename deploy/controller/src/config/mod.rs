@@ -30,6 +30,8 @@ pub struct Config {
     pub settings: Settings,
     pub ca: CaAddress,
     pub bundle_file: PathBuf,
+    /// The name of the ConfigMap that each meshed namespace gets. `None`: they get none.
+    pub bundle_config_map: Option<String>,
     pub webhook: Webhook,
     pub ops: SocketAddr,
     pub log: Log,

@@ -30,6 +30,7 @@ pub(super) struct Ca {
     pub(super) address: Option<Spanned<Vec<Text>>>,
     pub(super) service: Option<Text>,
     pub(super) bundle_file: Text,
+    pub(super) bundle_config_map: Option<Text>,
 }
 
 #[derive(Deserialize)]

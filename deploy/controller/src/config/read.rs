@@ -40,6 +40,10 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         settings,
         ca: reader.ca(&file.ca)?,
         bundle_file: reader.path("ca.bundle_file", &file.ca.get_ref().bundle_file)?,
+        bundle_config_map: match &file.ca.get_ref().bundle_config_map {
+            Some(name) => Some(reader.named("ca.bundle_config_map", Some(name), "")?),
+            None => None,
+        },
         webhook: reader.webhook(&file)?,
         ops: reader.listen("ops.listen", file.ops.listen.as_ref(), DEFAULT_OPS)?,
         log: reader.log(&file.log)?,

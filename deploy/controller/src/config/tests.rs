@@ -30,7 +30,7 @@ fn the_documented_example_is_understood() {
     assert_eq!(config.settings.namespace, "myelin-system");
     assert_eq!(config.settings.revision, "default");
     assert_eq!(config.settings.privileges, Privileges::Warn);
-    assert!(!config.settings.cni && !config.log.json);
+    assert!(!config.settings.cni && !config.log.json && config.bundle_config_map.is_none());
 }
 
 #[test]
@@ -58,6 +58,7 @@ fn every_key_reaches_its_room() {
 fn a_service_stands_in_for_addresses() {
     let config = parse("cluster.toml", IN_A_CLUSTER).unwrap();
     assert_eq!(config.ca, CaAddress::Service("myelin-ca".to_owned()));
+    assert_eq!(config.bundle_config_map.as_deref(), Some("myelin-trust-bundle"));
     let [namespace, service, configuration, secret] =
         ["myelin-system", "injector", "injector", "injector-certificate"].map(str::to_owned);
     let place = Place { namespace, secret, service, configuration };
