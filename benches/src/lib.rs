@@ -9,13 +9,16 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod budget;
 pub mod compare;
 pub mod credentials;
 pub mod handshake;
 pub mod issuance;
 pub mod mesh;
+pub(crate) mod pace;
 pub mod proofs;
+pub(crate) mod show;
 pub mod traffic;
 
 /// Benches run on the allocator that the sidecar runs on.

@@ -20,10 +20,10 @@ use tokio::time::Instant;
 use super::args::Options;
 use super::ca::Ca;
 use super::client::{Link, Right, Target};
-use super::pace;
-use super::show::{Bound, Figure, Show};
 use super::stage::{Joining, Stage};
 use crate::compare::cpu;
+use crate::pace;
+use crate::show::{Bound, Figure, Show};
 
 const BENCH: &str = "issuing";
 const CA_CPU: usize = 0;

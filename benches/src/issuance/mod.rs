@@ -12,9 +12,7 @@ mod args;
 mod ca;
 mod client;
 mod issuing;
-mod pace;
 mod restart;
-mod show;
 mod stage;
 mod storm;
 mod watches;
@@ -24,7 +22,7 @@ use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::args::{Args, Command, Options};
-use self::show::{Figure, Show};
+use crate::show::{Figure, Show};
 
 /// Does what the command line says.
 pub fn perform() -> Result<()> {

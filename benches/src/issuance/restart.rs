@@ -15,8 +15,8 @@ use tokio::time::sleep;
 
 use super::args::Options;
 use super::ca::Ca;
-use super::show::{Bound, Figure, Show};
 use super::stage::{Set, Stage};
+use crate::show::{Bound, Figure, Show};
 
 const BENCH: &str = "restart";
 const LOG_ENTRIES: usize = 1_000_000;

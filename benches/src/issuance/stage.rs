@@ -25,8 +25,8 @@ use tempfile::TempDir;
 use super::args::Options;
 use super::ca::TRUST_DOMAIN;
 use super::client::{Held, Host, Prepared, Right, ip};
-use super::pace;
-use super::show::Show;
+use crate::pace;
+use crate::show::Show;
 
 /// Commits and log entries that wait at once: enough to fill every batch, below every bound.
 const AT_ONCE: usize = 1024;

@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout};
 use super::args::Options;
 use super::ca::Ca;
 use super::client::{ATTEMPT, Held, Host, Prepared, Right, Target};
-use super::pace::Times;
-use super::show::{Bound, Figure, Show};
 use super::stage::{Joining, Stage};
+use crate::pace::Times;
+use crate::show::{Bound, Figure, Show};
 
 const BENCH: &str = "storm";
 const RENEWALS: usize = 5_000;

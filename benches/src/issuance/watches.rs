@@ -16,9 +16,9 @@ use tonic::Streaming;
 use super::args::Options;
 use super::ca::{Ca, Memory};
 use super::client::{Held, Host, Link, Target};
-use super::pace;
-use super::show::{Bound, Figure, Show};
 use super::stage::Stage;
+use crate::pace;
+use crate::show::{Bound, Figure, Show};
 
 const BENCH: &str = "watches";
 const WATCHES: usize = 5_000;

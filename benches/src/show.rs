@@ -19,12 +19,12 @@ const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// What a figure should be.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
-pub(super) struct Figure {
+pub(crate) struct Figure {
     bench: &'static str,
     name: String,
     value: f64,
@@ -33,7 +33,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    pub(super) fn new(
+    pub(crate) fn new(
         bench: &'static str,
         name: impl Into<String>,
         value: f64,
@@ -42,7 +42,7 @@ impl Figure {
         Self { bench, name: name.into(), value, unit, bound: None }
     }
 
-    pub(super) fn bound(self, bound: Bound) -> Self {
+    pub(crate) fn bound(self, bound: Bound) -> Self {
         Self { bound: Some(bound), ..self }
     }
 
@@ -54,24 +54,24 @@ impl Figure {
     }
 }
 
-pub(super) struct Show {
+pub(crate) struct Show {
     json: bool,
     live: bool,
     drawn: Mutex<Option<Instant>>,
 }
 
 impl Show {
-    pub(super) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self { json, live: std::io::stderr().is_terminal(), drawn: Mutex::new(None) }
     }
 
     /// What happens now.
-    pub(super) fn step(&self, what: &str) {
+    pub(crate) fn step(&self, what: &str) {
         self.clear();
         eprintln!("{what}");
     }
 
-    pub(super) fn progress(&self, what: &str, done: usize, all: usize) {
+    pub(crate) fn progress(&self, what: &str, done: usize, all: usize) {
         let Ok(mut drawn) = self.drawn.lock() else { return };
         let now = Instant::now();
         if !self.live || drawn.is_some_and(|last| now < last + REDRAW_EVERY) {
@@ -83,7 +83,7 @@ impl Show {
         let _ = std::io::stderr().flush();
     }
 
-    pub(super) fn figures(&self, figures: &[Figure]) {
+    pub(crate) fn figures(&self, figures: &[Figure]) {
         self.clear();
         if self.json {
             let figures: Vec<_> = figures.iter().map(as_json).collect();

@@ -12,27 +12,27 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 /// Times in their order.
-pub(super) struct Times(Vec<Duration>);
+pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
-    pub(super) fn new(mut times: Vec<Duration>) -> Self {
+    pub(crate) fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// In milliseconds, the time that this part of them did not exceed.
-    pub(super) fn ms(&self, part: f64) -> f64 {
+    pub(crate) fn ms(&self, part: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         self.0.get((last as f64 * part) as usize).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     }
 }
 
 /// Asks `each` of `all`, `at_once` at a time; the first error ends it.
-pub(super) async fn at_once<T, F, R>(
+pub(crate) async fn at_once<T, F, R>(
     all: impl IntoIterator<Item = T>,
     at_once: usize,
     each: impl Fn(T) -> F,
@@ -61,7 +61,7 @@ where
 
 /// Asks `each` of `all` at `rate` a second, whether or not earlier ones are answered; times count from
 /// when an ask was due.
-pub(super) async fn by_the_clock<T, F, R>(
+pub(crate) async fn by_the_clock<T, F, R>(
     all: impl IntoIterator<Item = T>,
     rate: f64,
     each: impl Fn(T) -> F,
