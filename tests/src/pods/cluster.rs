@@ -5,9 +5,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -34,9 +33,18 @@ pub const NAMESPACE: &str = "shop";
 pub const SYSTEM: &str = "myelin-system";
 
 /// Where the API server listens on the node.
-const API_PORT: u16 = 6_443;
+const API_PORT: u16 = 443;
 /// What is asked in plaintext by design: probes and metrics, which say no more than states.
 const PLAIN_PORTS: [u16; 3] = [OPS_PORT, 15_021, 15_022];
+
+/// Where a datagram goes that nobody reads; who sends it asks for the other's link address first.
+const DISCARD: u16 = 9;
+
+/// The addresses of pods: one that is free again is the next one that is given.
+struct Numbers {
+    next: u8,
+    free: Vec<u8>,
+}
 
 /// One node with a mesh on it.
 pub struct Cluster {
@@ -50,9 +58,11 @@ pub struct Cluster {
     pub(super) signer: Signer,
     pub(super) system: Vec<Arc<Played>>,
     pub(super) webhook: Option<Webhook>,
+    /// By whom pods reach addresses of Services.
+    pub(super) gateway: Option<IpAddr>,
     workload: String,
     lab: Lab,
-    next: AtomicU8,
+    numbers: Mutex<Numbers>,
 }
 
 impl Cluster {
@@ -65,7 +75,8 @@ impl Cluster {
         let node = lab.pod("node", &addresses(1))?;
         let at = SocketAddr::new(node.v4(), API_PORT);
         let api = FakeApi::start().await?;
-        let front = Front::serve(node.tcp_listen(at).await?, api.address())?;
+        let signer = Signer::new()?;
+        let front = Front::serve(node.tcp_listen(at).await?, api.address(), signer.jwks())?;
         let api_server = [("HOST", at.ip().to_string()), ("PORT", at.port().to_string())];
         let api_server =
             api_server.map(|(what, is)| (format!("KUBERNETES_SERVICE_{what}"), is)).to_vec();
@@ -76,12 +87,13 @@ impl Cluster {
             watch,
             front,
             api_server,
-            signer: Signer::new()?,
+            signer,
             system: Vec::new(),
             webhook: None,
+            gateway: None,
             workload: String::new(),
             lab,
-            next: AtomicU8::new(2),
+            numbers: Mutex::new(Numbers { next: 2, free: Vec::new() }),
         };
         cluster.workload = cluster.engine.image("pod-workload", &workload()?).await?;
         let word = json!({ "word": BASE64_STANDARD.encode(cluster.watch.canary()) });
@@ -148,12 +160,6 @@ impl Cluster {
         })
     }
 
-    /// A part of the mesh itself, by its pod's name.
-    pub fn system(&self, name: &str) -> Result<&Played> {
-        let found = self.system.iter().find(|played| played.name() == name);
-        found.map(AsRef::as_ref).with_context(|| format!("{name} was not started"))
-    }
-
     /// The metrics of a pod's sidecar, asked from the node as a scraper would.
     pub async fn metrics(&self, of: &Played) -> Result<Metrics> {
         Metrics::parse(&self.ops(of, "/metrics").await?.body)
@@ -174,14 +180,42 @@ impl Cluster {
         self.api.put(&Resource::core(plural), object);
     }
 
-    /// A pod's network, as the network plugin makes it.
-    pub(super) fn plug(&self, name: &str) -> Result<Pod> {
-        self.lab.pod(name, &addresses(self.next.fetch_add(1, Ordering::Relaxed)))
+    /// The end of a pod's network: its address is anybody's.
+    pub(super) fn release(&self, pod: &Pod) -> Result<()> {
+        pod.unplug()?;
+        let IpAddr::V4(address) = pod.v4() else { return Ok(()) };
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.free.push(address.octets()[3]);
+        Ok(())
     }
 
-    /// Where the next pod will be.
-    pub(super) fn next_address(&self) -> IpAddr {
-        addresses(self.next.load(Ordering::Relaxed))[0]
+    /// A pod's network, as the network plugin makes it.
+    pub(super) fn plug(&self, name: &str) -> Result<Pod> {
+        // A cluster of one family of addresses, as the chart's values are.
+        let (number, others) = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let [address, _] = addresses(number);
+        let pod = self.lab.pod(name, &[address])?;
+        // Whoever knew the address's last owner learns of the new one, as network plugins see to.
+        pod.run(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            for other in others {
+                socket.send_to(b"", (addresses(other)[0], DISCARD))?;
+            }
+            std::io::Result::Ok(())
+        })??;
+        if let Some(gateway) = self.gateway {
+            pod.default_route(gateway)?;
+        }
+        Ok(pod)
+    }
+}
+
+impl Numbers {
+    /// The next address, and those that others may have.
+    fn take(&mut self) -> (u8, Vec<u8>) {
+        let number = self.free.pop().unwrap_or(self.next);
+        self.next = self.next.max(number + 1);
+        (number, (1..self.next).filter(|other| *other != number).collect())
     }
 }
 

@@ -50,6 +50,13 @@ const SECURITY: [&str; 8] = [
     "seccompProfile",
 ];
 
+/// What a pod may say for all of its containers.
+const POD_SECURITY: [&str; 6] =
+    ["fsGroup", "fsGroupChangePolicy", "runAsGroup", "runAsNonRoot", "runAsUser", "seccompProfile"];
+
+/// Where programs find the API server by cluster DNS.
+pub(super) const API_NAME: &str = "kubernetes.default.svc";
+
 /// A container that was started.
 #[derive(Debug)]
 pub struct Container {
@@ -88,7 +95,8 @@ impl Sandbox<'_> {
             &full_name,
             "--pull",
             "never",
-            "--no-hosts",
+            "--add-host",
+            &format!("{API_NAME}:{}", self.api_server[0].1),
             "--dns",
             "none",
             "--systemd",
@@ -123,6 +131,7 @@ impl Sandbox<'_> {
     fn secure(&self, spec: &Value, args: &mut Vec<String>) -> Result<()> {
         let security = &spec["securityContext"];
         known(security, &SECURITY)?;
+        known(self.pod_security, &POD_SECURITY)?;
         ensure!(security["privileged"] != true, "privileged containers are not played");
         let either = |field: &str| match &security[field] {
             Value::Null => self.pod_security[field].clone(),

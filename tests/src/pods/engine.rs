@@ -35,6 +35,7 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// without systemd; locks in files are this storage's own.
 const CONFIGURATION: &str = "\
 [containers]
+base_hosts_file = \"none\"
 default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]
 [engine]
 runtime = \"runc\"

@@ -18,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+use super::container::API_NAME;
+
 /// Longest head of a request that is waited for.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -33,14 +35,17 @@ pub(super) struct Front {
 }
 
 impl Front {
-    pub(super) fn serve(listener: TcpListener, behind: SocketAddr) -> Result<Self> {
+    /// `jwks`: the public keys of tokens, which it serves itself.
+    pub(super) fn serve(listener: TcpListener, behind: SocketAddr, jwks: String) -> Result<Self> {
+        let jwks: Arc<str> = jwks.into();
         let (root_pem, acceptor) = identity(listener.local_addr()?)?;
         let bearers = Arc::new(Mutex::new(HashSet::new()));
         let known = Arc::clone(&bearers);
         let serving = tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (acceptor, known) = (acceptor.clone(), Arc::clone(&known));
-                tokio::spawn(async move { pass(tcp, acceptor, &known, behind).await.ok() });
+                let jwks = Arc::clone(&jwks);
+                tokio::spawn(async move { pass(tcp, acceptor, &known, &jwks, behind).await.ok() });
             }
         });
         Ok(Self { root_pem, bearers, serving })
@@ -65,7 +70,8 @@ fn identity(at: SocketAddr) -> Result<(String, TlsAcceptor)> {
     let (root_key, key) = (KeyPair::generate()?, KeyPair::generate()?);
     let root_pem = of_root.self_signed(&root_key)?.pem();
     let issuer = Issuer::from_params(&of_root, &root_key);
-    let leaf = CertificateParams::new([at.ip().to_string()])?.signed_by(&key, &issuer)?;
+    let leaf = CertificateParams::new([at.ip().to_string(), API_NAME.to_owned()])?
+        .signed_by(&key, &issuer)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -81,6 +87,7 @@ async fn pass(
     tcp: TcpStream,
     acceptor: TlsAcceptor,
     known: &Mutex<HashSet<String>>,
+    jwks: &str,
     behind: SocketAddr,
 ) -> Result<()> {
     let mut client = acceptor.accept(tcp).await?;
@@ -97,6 +104,14 @@ async fn pass(
     };
     if !is_known {
         client.write_all(REFUSAL).await?;
+        client.shutdown().await?;
+        return Ok(());
+    }
+    if text.starts_with("get /openid/v1/jwks ") {
+        let length = jwks.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        client.write_all(format!("{head}{jwks}").as_bytes()).await?;
         client.shutdown().await?;
         return Ok(());
     }

@@ -46,7 +46,7 @@ impl Engine {
         let whole =
             format!("{DOCKERFILE}{WORKLOAD}\nFROM {name} AS with-libraries\nCOPY libraries /\n");
         fs::write(&file, whole)?;
-        let tag = format!("localhost/{name}:test");
+        let tag = format!("localhost/{name}:{}", env!("CARGO_PKG_VERSION"));
         let platform = format!("linux/{arch}");
         let (file, context) = (file.display().to_string(), context.display().to_string());
         let args = [

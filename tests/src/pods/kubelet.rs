@@ -215,7 +215,12 @@ impl Cluster {
         }
         self.end_sidecars(played, self.deadline(played), &mut ended).await?;
         let fine = ended.iter().all(|(_, code)| *code == 0);
-        self.set_status(played, json!({ "phase": if fine { "Succeeded" } else { "Failed" } }));
+        let phase = if fine { "Succeeded" } else { "Failed" };
+        // The object stays, with the address that the pod had.
+        let address = played.address().to_string();
+        let ips = json!([{ "ip": address }]);
+        self.set_status(played, json!({ "phase": phase, "podIP": address, "podIPs": ips }));
+        self.release(&played.pod)?;
         Ok(Ended(ended))
     }
 
@@ -231,6 +236,7 @@ impl Cluster {
         self.end_sidecars(played, deadline, &mut ended).await?;
         let (metadata, pods) = (&played.object["metadata"], Resource::core("pods"));
         self.api.remove(&pods, text(metadata, "namespace")?, played.name());
+        self.release(&played.pod)?;
         Ok(Ended(ended))
     }
 

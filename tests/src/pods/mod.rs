@@ -2,11 +2,12 @@
 //! probes of a kubelet, over images that buildah has built. Called by the suite `pods`.
 //!
 //! What is real: the injector asked over HTTPS with an AdmissionReview, the images' Dockerfile, the
-//! container runtime with its seccomp filter and capabilities, the CA and the controller as pods, the
-//! network namespaces and the bridge, the traffic. What is played here, because only a cluster has
+//! container runtime with its seccomp filter and capabilities, the CA and the controller as the chart's
+//! own pods under its own roles, the network namespaces and the bridge, the traffic. What is played here, because only a cluster has
 //! it: the kubelet (`kubelet`, `probe`, `volumes`: the order of containers, probes, projected files,
 //! tokens), the API server (`myelin-fake-api` behind `front`, and what its own admission adds:
-//! `admission`), and the network plugin (`myelin-lab` makes the pod's namespace, and podman is told
+//! `admission`), cluster DNS (one name in /etc/hosts), kube-proxy (one route to the CA's Service), and the
+//! network plugin (`myelin-lab` makes the pod's namespace, and podman is told
 //! to use it, so there is neither a pause container nor a network of podman's).
 //!
 //! The images hold debug programs with the shared libraries that `ldd` names. Those that are released
@@ -17,6 +18,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod admission;
+mod chart;
 mod cluster;
 mod container;
 mod engine;

@@ -1,4 +1,5 @@
-//! The CA and the controller as pods of the mesh's own namespace. Called by `cluster`.
+//! The CA and the controller as pods of the mesh's own namespace, as the chart writes them, and what
+//! its notes ask an operator to do. Called by `cluster`.
 //!
 //! Never: a privilege that the chart does not give them.
 
@@ -7,162 +8,92 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::{Value, json};
+use myelin_fake_api::Resource;
+use serde_json::json;
 
 use super::admission::{Webhook, with_token};
+use super::chart::Chart;
 use super::cluster::{Cluster, NAMESPACE, SYSTEM};
-use super::tokens::ISSUER;
-use crate::mesh::{MESH_CIDRS, TRUST_DOMAIN};
+use super::kubelet::Ended;
+use crate::programs::{LIMIT, eventually, random_word};
 use crate::{binaries, ca, http};
 
 const WEBHOOK_PORT: u16 = 15_443;
-const SERVICE: &str = "myelin-controller.myelin-system.svc";
+const REGISTRATION: &str = "myelin-injector";
 
 impl Cluster {
     pub(super) async fn start_systems(&mut self) -> Result<()> {
-        let sidecar = self.engine.image("myelin-sidecar", &binaries::sidecar()?).await?;
-        let image = self.engine.image("myelin-ca", &binaries::ca()?).await?;
-        let ca = self.ca_pod(&image);
-        let ca = Arc::new(self.sandbox(&with_token(&ca)?)?);
-        self.watch.has_logs_at(ca.pod.addresses());
+        let chart = Chart::read()?;
+        chart.install(&self.api)?;
+        self.api.allow_only(chart.rules()?);
+        self.engine.image("myelin-sidecar", &binaries::sidecar()?).await?;
+        self.start_ca(&chart).await?;
+        self.start_controller(&chart).await
+    }
+
+    async fn start_ca(&mut self, chart: &Chart) -> Result<()> {
+        self.engine.image("myelin-ca", &binaries::ca()?).await?;
+        // What Helm draws by lot.
+        let key = BASE64_STANDARD.encode(random_word()?);
+        let data = json!({ "data": { "seal.key": key } });
+        self.put("secrets", SYSTEM, "myelin-ca-seal-key", data);
+        let mut pod = chart.pod("StatefulSet", "myelin-ca")?;
+        // ca.namespaces of the chart's values, of which the base has none.
+        let allow = json!(format!("--kubernetes-allow-namespace={NAMESPACE}"));
+        let args = pod["spec"]["containers"][0]["args"].as_array_mut();
+        args.context("no arguments")?.push(allow);
+        let ca = Arc::new(self.sandbox(&with_token(&pod)?)?);
+        // What kube-proxy does for its Service: packets for that address go to the pod.
+        let service = chart.service_address("myelin-ca")?;
+        ca.pod.add_address(service, 32)?;
+        self.gateway = Some(ca.address());
+        self.watch.has_logs_at(&[ca.address(), service]);
         self.run_pod(&ca).await?;
+        // What the notes of the installation ask for.
         let at = SocketAddr::new(ca.address(), ca::OPS_PORT);
         let bundle = http::request(&self.node, at, "GET", "/bundle.pem").await?.body;
-        self.system.push(ca.clone());
-
-        // What the notes of the installation ask for: the CA's roots as a ConfigMap.
         let data = json!({ "data": { "bundle.pem": bundle } });
         self.put("configmaps", SYSTEM, "myelin-trust-bundle", data);
-        let roots = self.webhook_certificate()?;
-        let configuration = self.controller_toml(&sidecar, SocketAddr::new(ca.address(), ca::PORT));
-        let data = json!({ "data": { "controller.toml": configuration } });
-        self.put("configmaps", SYSTEM, "myelin-controller", data);
-        let image = self.engine.image("myelin-controller", &binaries::controller()?).await?;
-        let controller = Arc::new(self.sandbox(&with_token(&controller_pod(&image))?)?);
+        self.system.push(ca);
+        Ok(())
+    }
+
+    async fn start_controller(&mut self, chart: &Chart) -> Result<()> {
+        self.engine.image("myelin-controller", &binaries::controller()?).await?;
+        let pod = chart.pod("Deployment", "myelin-controller")?;
+        let controller = Arc::new(self.sandbox(&with_token(&pod)?)?);
         self.run_pod(&controller).await?;
         let at = SocketAddr::new(controller.address(), WEBHOOK_PORT);
-        self.webhook = Some(Webhook { at, name: SERVICE.to_owned(), roots });
+        let name = format!("myelin-controller.{SYSTEM}.svc");
+        self.webhook = Some(Webhook { at, name, roots: self.ca_bundle().await? });
         self.system.push(controller);
         Ok(())
     }
 
-    fn ca_pod(&self, image: &str) -> Value {
-        self.put(
-            "configmaps",
-            SYSTEM,
-            "jwks",
-            json!({ "data": { "jwks.json": self.signer.jwks() } }),
-        );
-        let own = self.next_address();
-        let mut container = system_container("ca", image);
-        container["args"] = json!([
-            "serve",
-            format!("--trust-domain={TRUST_DOMAIN}"),
-            "--data=/var/lib/myelin-ca/data",
-            format!("--ca-address={own}"),
-            format!("--kubernetes-issuer={ISSUER}"),
-            "--kubernetes-jwks=/etc/cluster/jwks.json",
-            "--kubernetes-review",
-            "--store=kubernetes",
-            format!("--kubernetes-namespace={SYSTEM}"),
-            "--kubernetes-name=myelin-ca",
-            "--seal-key-file=/var/lib/myelin-ca/seal.key",
-            format!("--kubernetes-allow-namespace={NAMESPACE}"),
-        ]);
-        container["ports"] = json!([{ "name": "ops", "containerPort": ca::OPS_PORT }]);
-        container["startupProbe"] = get("/livez");
-        container["livenessProbe"] = get("/livez");
-        container["readinessProbe"] = get("/readyz");
-        container["volumeMounts"] = json!([
-            { "name": "data", "mountPath": "/var/lib/myelin-ca" },
-            { "name": "cluster", "mountPath": "/etc/cluster", "readOnly": true },
-        ]);
-        let volumes = json!([
-            { "name": "data", "emptyDir": {} },
-            { "name": "cluster", "configMap": { "name": "jwks" } },
-        ]);
-        system_pod("myelin-ca", container, volumes)
+    /// Ends the mesh's own pods; how they ended, the last one first.
+    pub async fn stop_systems(&mut self) -> Result<Vec<Ended>> {
+        let mut ended = Vec::new();
+        for played in std::mem::take(&mut self.system).iter().rev() {
+            ended.push(self.delete(played).await?);
+        }
+        Ok(ended)
     }
 
-    /// A root and the webhook's certificate as Helm draws them; yields the root for `caBundle`.
-    fn webhook_certificate(&self) -> Result<String> {
-        let mut of_root = CertificateParams::default();
-        of_root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let (root_key, key) = (KeyPair::generate()?, KeyPair::generate()?);
-        let root = of_root.self_signed(&root_key)?.pem();
-        let issuer = Issuer::from_params(&of_root, &root_key);
-        let leaf = CertificateParams::new([SERVICE.to_owned()])?.signed_by(&key, &issuer)?;
-        let (leaf, key) =
-            (BASE64_STANDARD.encode(leaf.pem()), BASE64_STANDARD.encode(key.serialize_pem()));
-        let data = json!({ "data": { "tls.crt": leaf, "tls.key": key } });
-        self.put("secrets", SYSTEM, "myelin-webhook", data);
-        Ok(root)
+    /// By what the API server believes the webhook.
+    async fn ca_bundle(&self) -> Result<String> {
+        let (group, plural) = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
+        let resource = Resource::new(group, "v1", plural);
+        let mut bundle = String::new();
+        eventually("the webhook is registered", LIMIT, async || {
+            let found = self.api.read(&resource, "", REGISTRATION).context("no registration")?;
+            let written = found["webhooks"][0]["clientConfig"]["caBundle"].as_str();
+            let Some(written) = written else { return Ok(false) };
+            bundle = String::from_utf8(BASE64_STANDARD.decode(written)?)?;
+            Ok(true)
+        })
+        .await?;
+        Ok(bundle)
     }
-
-    fn controller_toml(&self, sidecar: &str, ca: SocketAddr) -> String {
-        format!(
-            "trust_domain = \"{TRUST_DOMAIN}\"\nmesh_cidrs = {MESH_CIDRS:?}\nnamespace = \"{SYSTEM}\"\n\
-             [ca]\naddress = [\"{ca}\"]\nbundle_file = \"/etc/myelin-bundle/bundle.pem\"\n\
-             [sidecar]\nimage = \"{sidecar}\"\n\
-             [[sidecar.exception]]\nname = \"api\"\naddress = \"{}\"\n\
-             [webhook]\ncertificate_file = \"/etc/myelin-webhook/tls.crt\"\n\
-             key_file = \"/etc/myelin-webhook/tls.key\"\n",
-            self.node.v4()
-        )
-    }
-}
-
-fn controller_pod(image: &str) -> Value {
-    let mut container = system_container("controller", image);
-    container["args"] = json!(["run", "--config=/etc/myelin/controller.toml"]);
-    container["ports"] = json!([{ "name": "ops", "containerPort": 15_022 }]);
-    container["livenessProbe"] = get("/live");
-    container["readinessProbe"] = get("/ready");
-    container["volumeMounts"] = json!([
-        { "name": "configuration", "mountPath": "/etc/myelin", "readOnly": true },
-        { "name": "bundle", "mountPath": "/etc/myelin-bundle", "readOnly": true },
-        { "name": "certificate", "mountPath": "/etc/myelin-webhook", "readOnly": true },
-    ]);
-    let volumes = json!([
-        { "name": "configuration", "configMap": { "name": "myelin-controller" } },
-        { "name": "bundle", "configMap": { "name": "myelin-trust-bundle", "optional": true } },
-        { "name": "certificate", "secret": { "secretName": "myelin-webhook", "defaultMode": 0o440 } },
-    ]);
-    system_pod("myelin-controller", container, volumes)
-}
-
-/// As the chart secures both.
-fn system_container(name: &str, image: &str) -> Value {
-    json!({
-        "name": name, "image": image, "imagePullPolicy": "IfNotPresent",
-        "resources": { "limits": { "memory": "512Mi" } },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"] },
-        },
-    })
-}
-
-fn system_pod(name: &str, container: Value, volumes: Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": SYSTEM },
-        "spec": {
-            "serviceAccountName": name,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": 1337, "runAsGroup": 1337, "fsGroup": 1337,
-                "seccompProfile": { "type": "RuntimeDefault" },
-            },
-            "containers": [container],
-            "volumes": volumes,
-        },
-    })
-}
-
-fn get(path: &str) -> Value {
-    json!({ "httpGet": { "path": path, "port": "ops" } })
 }

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod ends;
 mod probes;
 mod start;

@@ -14,7 +14,7 @@ use crate::{PORT, endpoint};
 
 #[tokio::test]
 async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused() -> Result<()> {
-    let Some(cluster) = Cluster::start().await? else { return Ok(()) };
+    let Some(mut cluster) = Cluster::start().await? else { return Ok(()) };
     let server = cluster.play(&cluster.pod("server", &["serve", &PORT.to_string()])).await?;
     let at = endpoint(&server);
     let client = cluster.play(&cluster.pod("client", &["get", &at, "/word"])).await?;
@@ -41,5 +41,10 @@ async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused()
     let ended = cluster.complete(&client).await?;
     ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
     ensure!(cluster.watch.report().await?.canary_hits() > 0, "the capture reads nothing at all");
+
+    // CA and controller end by themselves when they are told to.
+    let ended = cluster.stop_systems().await?;
+    let fine = ended.iter().zip(["controller", "ca"]).all(|(ended, name)| ended.is(&[(name, 0)]));
+    ensure!(fine && ended.len() == 2, "{ended:?}");
     Ok(())
 }
