@@ -1,5 +1,5 @@
-//! Generates gRPC stubs: the client of the CA's API from the one proto file that sidecar and CA
-//! share (its messages live in `myelin-identity`), and the servers of the Workload API and of
+//! Generates gRPC stubs: the clients of the CA's API and of the controller's from the proto files that
+//! are shared with them (their messages live in `myelin-identity`), and the servers of the Workload API and of
 //! Envoy's secret discovery; and has the binary's relocations packed. Called by cargo.
 //!
 //! Never: generates a server of the CA, needs a `protoc`, writes outside `OUT_DIR`.
@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 const CA: &str = "../ca/identity/proto/myelin.proto";
+const SERVICES: &str = "../ca/identity/proto/services.proto";
 const WORKLOAD: &str = "proto/workload.proto";
 const SECRETS: &str = "proto/sds.proto";
 
@@ -25,6 +26,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(false)
         .extern_path(".myelin.v1", "::myelin_identity::issuance::proto")
         .compile_fds(files)?;
+    let files = protox::compile([SERVICES], ["../ca/identity/proto"])?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(false)
+        .extern_path(".myelin.services.v1", "::myelin_identity::services::proto")
+        .compile_fds(files)?;
     let files = protox::compile([WORKLOAD, SECRETS], ["proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
@@ -32,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // They carry keys: none of them can be logged.
         .skip_debug(["."])
         .compile_fds(files)?;
-    for proto in [CA, WORKLOAD, SECRETS] {
+    for proto in [CA, SERVICES, WORKLOAD, SECRETS] {
         println!("cargo::rerun-if-changed={proto}");
     }
     println!("cargo::rerun-if-env-changed={FOR_OLDER_GLIBC}");

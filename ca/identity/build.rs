@@ -1,4 +1,4 @@
-//! Turns `proto/myelin.proto` into message types, with a compiler written in Rust (no `protoc` on
+//! Turns the files in `proto` into message types, with a compiler written in Rust (no `protoc` on
 //! the builder's machine). Called by cargo before this crate; the CA and the sidecar make their own
 //! server and client stubs from the same file.
 //! Never: service stubs, network, files outside `OUT_DIR`.
@@ -6,12 +6,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo::rerun-if-changed=proto/myelin.proto");
-    let files = protox::compile(["myelin.proto"], ["proto"])?;
+    for file in ["myelin.proto", "services.proto"] {
+        println!("cargo::rerun-if-changed=proto/{file}");
+    }
+    let files = protox::compile(["myelin.proto", "services.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_server(false)
         .skip_debug(["myelin.v1.JoinToken", "myelin.v1.KubernetesToken"])
+        // One encoded service is shared by all who are told of it.
+        .bytes(".myelin.services.v1.ServiceAnswer.service")
         .compile_fds(files)?;
     Ok(())
 }

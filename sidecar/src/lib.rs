@@ -27,6 +27,7 @@ pub mod probes;
 pub mod proofs;
 pub mod relay;
 pub mod report;
+pub mod services;
 pub mod tls;
 pub mod unix_socket;
 pub mod wire;

@@ -2,6 +2,7 @@
 //! issuance protocol, and how secrets rest on disk. Everything else in the workspace stands on it.
 //!
 //! Rooms, each importing only from those after it:
+//! `services` -> `id`;
 //! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `log` -> `x509`; `bundle` -> `pem`; `seal` stands alone.
 //! Never: I/O, a clock (callers pass `now`), async, or the making and keeping of a private key.
 
@@ -15,6 +16,7 @@ pub mod issuance;
 pub mod log;
 pub mod pem;
 pub mod seal;
+pub mod services;
 pub mod svid;
 pub mod verify;
 

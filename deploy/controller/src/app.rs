@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use myelin_sidecar::addr::Clock;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing_subscriber::filter::LevelFilter;
@@ -25,6 +27,7 @@ use crate::config_map;
 use crate::door::{self, DoorError};
 use crate::metrics::Metrics;
 use crate::ops::{self, Condition, Health};
+use crate::services::{self, Directory};
 use crate::webhook::Webhook;
 
 /// After the signal to end, API servers may still be sent here until they have heard that we leave.
@@ -68,6 +71,7 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
     let mut keepers = Keepers { kubeconfig, cluster: None, tasks: JoinSet::new() };
     keepers.certificate(config.webhook.certificate, (&identity, believed), &metrics).await?;
     keepers.ca(config.ca, &config.settings.namespace, &ca).await?;
+    let directory = keepers.directory(config.services, (&ca, &bundle), &metrics).await?;
     let source = bundle::Source {
         path: config.bundle_file,
         trust_domain: config.settings.trust_domain.clone(),
@@ -100,6 +104,7 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
         _ = keepers.tasks.join_next() => Err(AppError::Ended),
         never = webhook.serve(webhook_listener) => match never {},
         never = ops::serve(ops_listener, Arc::new(readiness), metrics) => match never {},
+        never = serve_services(directory) => match never {},
         () = ended => Ok(()),
     }
 }
@@ -154,6 +159,22 @@ impl Keepers<'_> {
         Ok(())
     }
 
+    /// The service directory and its port, where it is configured.
+    async fn directory(
+        &mut self,
+        config: Option<services::Config>,
+        (ca, bundle): (&ca_address::Held, &Held),
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<(Directory, TcpListener)>, AppError> {
+        let Some(config) = config else { return Ok(None) };
+        let listener = door::bind("the service directory", config.listen)?;
+        let (ca, bundle, metrics) = (Arc::clone(ca), Arc::clone(bundle), Arc::clone(metrics));
+        let clock = Clock::new(unix_seconds);
+        let cluster = self.cluster().await?;
+        let directory = Directory::new(config, cluster, ca, bundle, metrics, clock);
+        Ok(Some((directory, listener)))
+    }
+
     async fn cluster(&mut self) -> Result<Cluster, ClusterError> {
         match &self.cluster {
             Some(cluster) => Ok(cluster.clone()),
@@ -169,6 +190,16 @@ impl Keepers<'_> {
 fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map(|since| since.as_secs()).unwrap_or_default()
+}
+
+/// The webhook does not stand on the CA, so it goes on whatever becomes of the directory.
+async fn serve_services(directory: Option<(Directory, TcpListener)>) -> Infallible {
+    if let Some((directory, listener)) = directory
+        && let Err(why) = Box::pin(directory.serve(listener)).await
+    {
+        tracing::error!("no sidecar is told of services until this controller starts anew: {why}");
+    }
+    std::future::pending().await
 }
 
 #[derive(Clone, Default)]

@@ -19,4 +19,5 @@ pub mod door;
 pub mod inject;
 pub mod metrics;
 pub mod ops;
+pub mod services;
 pub mod webhook;

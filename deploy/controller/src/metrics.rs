@@ -19,7 +19,7 @@ const REVIEW_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1,
 pub type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 /// Every family that `/metrics` can show, in the order of the documentation.
-pub const ROWS: [Row; 11] = [
+pub const ROWS: [Row; 13] = [
     (
         "myelin_injection_reviews_total",
         "counter",
@@ -73,6 +73,18 @@ pub const ROWS: [Row; 11] = [
         "gauge",
         &[],
         "Meshed namespaces whose ConfigMap was right at the last look.",
+    ),
+    (
+        "myelin_controller_service_streams",
+        "gauge",
+        &[],
+        "Sidecars that watch services at this controller.",
+    ),
+    (
+        "myelin_controller_service_answers_total",
+        "counter",
+        &[],
+        "Answers about services that were given to sidecars.",
     ),
     ("myelin_controller_ready", "gauge", &[], "1 while /ready answers 200, else 0."),
     (
@@ -128,6 +140,8 @@ pub struct Metrics {
     certificate_not_after: IntGauge,
     config_map_looks: IntCounterVec,
     config_maps: IntGauge,
+    service_streams: IntGauge,
+    service_answers: IntCounterVec,
     ready: IntGauge,
 }
 
@@ -145,6 +159,8 @@ impl Metrics {
             certificate_not_after,
             config_map_looks,
             config_maps,
+            streams,
+            answers,
             ready,
             build,
         ] = ROWS;
@@ -161,6 +177,8 @@ impl Metrics {
                 .with_label_values::<&str>(&[]),
             config_map_looks: registered(&registry, counter(config_map_looks)),
             config_maps: registered(&registry, gauge(config_maps)).with_label_values::<&str>(&[]),
+            service_streams: registered(&registry, gauge(streams)).with_label_values::<&str>(&[]),
+            service_answers: registered(&registry, counter(answers)),
             ready: registered(&registry, gauge(ready)).with_label_values::<&str>(&[]),
             registry,
         };
@@ -178,6 +196,7 @@ impl Metrics {
             metrics.config_map_looks.with_label_values(&[outcome]);
         }
         metrics.warnings.with_label_values::<&str>(&[]);
+        metrics.service_answers.with_label_values::<&str>(&[]);
         metrics
     }
 
@@ -210,6 +229,15 @@ impl Metrics {
 
     pub fn config_maps(&self, right: usize) {
         self.config_maps.set(i64::try_from(right).unwrap_or(i64::MAX));
+    }
+
+    /// So many streams more, or fewer.
+    pub fn service_streams(&self, more: i64) {
+        self.service_streams.add(more);
+    }
+
+    pub fn service_answer(&self) {
+        self.service_answers.with_label_values::<&str>(&[]).inc();
     }
 
     pub fn ready(&self, is: bool) {

@@ -37,6 +37,7 @@ use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
 use crate::policy::Policy;
 use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::{Duty, Judge, Seen};
+use crate::services::ServiceDesk;
 use crate::unix_socket::SocketError;
 use crate::workload_api::WorkloadApi;
 use health::Readiness;
@@ -144,6 +145,7 @@ async fn serve(
         never = serve_workload(workload_api) => match never {},
         never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
         never = serve_probes(probes) => match never {},
+        never = watch_services(&shared, &config) => match never {},
         never = Box::pin(audit(&shared, &config, seen)) => match never {},
         never = follow_changes(&shared) => match never {},
         never = follow_addresses(&shared, &config) => match never {},
@@ -164,6 +166,13 @@ async fn serve_workload(api: Option<WorkloadApi>) -> Infallible {
 async fn serve_probes(port: Option<ProbePort>) -> Infallible {
     match port {
         Some(port) => Box::pin(port.serve()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn watch_services(shared: &Shared, config: &Config) -> Infallible {
+    match wiring::service_watch(config, shared) {
+        Some(watch) => Box::pin(watch.run()).await,
         None => std::future::pending().await,
     }
 }
@@ -220,6 +229,7 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
     let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
     let policy = Policy::new(config.policy.clone());
     let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
+    let services = Arc::new(ArcSwap::from_pointee(wiring::services()));
     let metrics = Arc::new(Metrics::new());
     let (judge, seen) = Judge::new(config.proofs.witnesses.clone(), Arc::clone(&metrics));
     let shared = Shared {
@@ -237,6 +247,8 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
         store: wiring::store(config, clock, &judge),
         desk: Desk::new(Arc::clone(&learned)),
         learned,
+        service_desk: ServiceDesk::new(Arc::clone(&services), config.services.is_some()),
+        services,
         policy: Arc::new(ArcSwap::from_pointee(policy)),
         directory: Arc::new(ArcSwap::from_pointee(directory)),
         own: Arc::new(ArcSwap::from_pointee(own)),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::addr::{Clock, ListenAddr};
 use crate::credentials::{Desk, Store};
-use crate::directory::{Directory, Learned};
+use crate::directory::{Directory, Learned, Services};
 use crate::drain::Door;
 use crate::inbound::{self, Inbound};
 use crate::metrics::{Direction, Metrics, PeerLabel, Security};
@@ -22,6 +22,7 @@ use crate::outbound::{self, Outbound, Pool};
 use crate::policy::Policy;
 use crate::proofs::Judge;
 use crate::report::{Outcome, Roster};
+use crate::services::ServiceDesk;
 
 /// Where we listen.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) desk: Arc<Desk>,
     pub(super) learned: Arc<ArcSwap<Learned>>,
+    pub(super) service_desk: Arc<ServiceDesk>,
+    pub(super) services: Arc<ArcSwap<Services>>,
     pub(super) policy: Arc<ArcSwap<Policy>>,
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) own: Arc<ArcSwap<OwnAddresses>>,
@@ -84,6 +87,8 @@ impl Shared {
             store: Arc::clone(&self.store),
             desk: Arc::clone(&self.desk),
             learned: Arc::clone(&self.learned),
+            service_desk: Arc::clone(&self.service_desk),
+            services: Arc::clone(&self.services),
             directory: Arc::clone(&self.directory),
             changes: self.world.subscribe(),
             own: Arc::clone(&self.own),

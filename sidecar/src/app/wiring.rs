@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::JoinToken;
+use tokio::time::Instant;
 
 use super::shared::Shared;
 use crate::addr::Clock;
 use crate::auditor;
 use crate::config::Config;
 use crate::credentials::{self, Store, WorkloadIdentity};
-use crate::directory::Protocol;
+use crate::directory::{Protocol, Services};
 use crate::inbound;
 use crate::intercept::{self, Plan};
 use crate::metrics::Metrics;
@@ -27,6 +28,7 @@ use crate::net::Dialer;
 use crate::outbound;
 use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::Judge;
+use crate::services;
 use crate::unix_socket::SocketError;
 use crate::wire::Budget;
 use crate::workload_api::WorkloadApi;
@@ -134,6 +136,26 @@ pub(super) fn workload_api(
     Ok((Some(identity), Some(api)))
 }
 
+/// An empty table, whose choices are like nobody else's.
+pub(super) fn services() -> Services {
+    let mut seed = [0; 8];
+    // Without randomness sidecars choose alike, and balance worse; nothing more.
+    let _ = aws_lc_rs::rand::fill(&mut seed);
+    Services::new(Instant::now(), u64::from_ne_bytes(seed))
+}
+
+/// Who keeps that table, where controllers are configured.
+pub(super) fn service_watch(config: &Config, shared: &Shared) -> Option<services::Watch> {
+    let config = config.services.clone()?;
+    Some(services::Watch {
+        config,
+        desk: Arc::clone(&shared.service_desk),
+        store: Arc::clone(&shared.store),
+        dialer: shared.dialer,
+        clock: shared.clock.clone(),
+    })
+}
+
 pub(super) fn inbound(config: &Config) -> inbound::Config {
     let limits = &config.limits;
     inbound::Config {
@@ -203,6 +225,8 @@ pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
     });
     let mut alpns: Vec<_> =
         inbound.filter_map(|plain| plain.alpn.clone()).chain(outbound).collect();
+    // The controller's is ours to declare.
+    alpns.extend(config.services.iter().map(|_| services::ALPN.to_vec()));
     alpns.sort();
     alpns.dedup();
     alpns

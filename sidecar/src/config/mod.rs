@@ -18,6 +18,7 @@ mod outbound;
 mod probe;
 mod proofs;
 mod section;
+mod services;
 mod show;
 mod source;
 #[cfg(test)]
@@ -41,7 +42,7 @@ use crate::addr::{Endpoint, ListenAddr};
 use crate::credentials::Evidence;
 use crate::probes::Probe;
 use crate::proofs::Witnesses;
-use crate::{directory, policy, workload_api as socket};
+use crate::{directory, policy, services as controllers, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
 pub use self::interception::interception;
@@ -66,6 +67,8 @@ pub struct Config {
     pub intercept: Intercept,
     pub policy: policy::Config,
     pub directory: directory::Config,
+    /// Who says what is behind a service's address; absent: nobody.
+    pub services: Option<controllers::Config>,
     /// Absent: there is no such socket.
     pub workload_api: Option<socket::Config>,
     /// What the kubelet asks of the workload, run by us. Empty: there is no such port.
@@ -189,6 +192,7 @@ const KEYS: &[&str] = &[
     "intercept",
     "inbound",
     "outbound",
+    "services",
     "workload_api",
     "probe",
     "limits",
@@ -215,6 +219,7 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         intercept: base::intercept(&root)?,
         policy: inbound::read(&inbound, named, &listen)?,
         directory: outbound::read(&outbound, named, mesh)?,
+        services: services::read(&root, &trust_domain)?,
         workload_api: workload_api::read(&root)?,
         probes: probe::read(&root, &listen)?,
         limits: limits::read(&root)?,

@@ -61,6 +61,10 @@ impl Config {
             },
             "inbound": inbound(&self.policy),
             "outbound": self.outbound(),
+            "services": self.services.as_ref().map(|services| json!({
+                "address": texts(&services.addresses),
+                "id": services.id.as_str(),
+            })),
             "workload_api": self.workload_api.as_ref().map(|socket| json!({
                 "socket": socket.socket,
                 "allowed_uids": socket.allowed.uids,

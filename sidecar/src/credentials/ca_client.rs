@@ -148,7 +148,7 @@ impl Connector {
         let exporter =
             tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
         let bundle = recogniser.bundle();
-        let channel = tokio::time::timeout_at(deadline, channel_over(tls))
+        let channel = tokio::time::timeout_at(deadline, channel_over(tls, "http://myelin-ca"))
             .await
             .map_err(timed_out)?
             .map_err(|source| ConnectError::Http { ca, source })?;
@@ -220,8 +220,11 @@ impl Recogniser {
 }
 
 /// gRPC over this one stream. When it ends the channel is dead: a new connection has a new
-/// exporter.
-async fn channel_over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+/// exporter. The name is never resolved; it only fills HTTP/2's `:authority`.
+pub async fn channel_over(
+    tls: TlsStream<TcpStream>,
+    name: &'static str,
+) -> Result<Channel, tonic::transport::Error> {
     let once = Arc::new(Mutex::new(Some(TokioIo::new(tls))));
     let connector = tower::service_fn(move |_: tonic::transport::Uri| {
         let once = Arc::clone(&once);
@@ -230,8 +233,7 @@ async fn channel_over(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::trans
             stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
         }
     });
-    // The name is never resolved; it only fills HTTP/2's :authority.
-    GrpcEndpoint::from_static("http://myelin-ca")
+    GrpcEndpoint::from_static(name)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER_WITHIN)
         .keep_alive_while_idle(true)

@@ -45,7 +45,7 @@ use crate::addr::{Clock, Endpoint};
 use crate::metrics::Metrics;
 use crate::net::Dialer;
 
-pub use self::ca_client::ConnectError;
+pub use self::ca_client::{ConnectError, channel_over};
 pub use self::desk::{ANSWER_WITHIN, Answer, Desk};
 pub use self::evidence::{Evidence, EvidenceError};
 pub use self::host_key::HostKeyError;

@@ -1,5 +1,5 @@
 //! Whom to expect at a destination: the mesh's ranges, its named exceptions, services and static
-//! peers, together with what the CA's directory taught. Pure decisions over an immutable value.
+//! peers, together with what the CA's directory and the controller taught. Pure decisions over an immutable value.
 //! Called by `outbound` (at accept and at every `open`) and by `inbound` (is this source meshed?);
 //! built by `config`, held and swapped by `app`.
 //!
@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod learned;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +20,12 @@ use std::sync::Arc;
 
 use myelin_identity::id::SpiffeId;
 use myelin_identity::verify::Expected;
+use tokio::time::Instant;
 
 use crate::addr::{CidrSet, Endpoint, OrigDst, is_link_local};
 
 pub use self::learned::{Answer, Known, Learned, MAX_LEARNED, Place};
+pub use self::services::{Found, KnownService, MAX_PLACES, Running, Services, Spot, Told};
 
 /// Mesh ranges in one configuration; they are searched from end to end for every connection.
 pub const MAX_MESH_RANGES: usize = 64;
@@ -117,6 +120,14 @@ pub struct Target {
 #[derive(Clone, Debug)]
 pub enum Route {
     Mesh(Target),
+    /// One endpoint of a service that the controller told of.
+    Service(Target, Arc<Spot>),
+    /// A service that nobody of the mesh serves.
+    Unserved {
+        name: Arc<str>,
+        /// Endpoints without an identity of the mesh.
+        unmeshed: u32,
+    },
     Plain(Plain),
     /// Nothing certain is known: ask the CA's directory, then route again; without an answer, do
     /// `otherwise`.
@@ -131,6 +142,8 @@ pub enum Plain {
     /// The exception's name.
     Exception(Arc<str>),
     OutsideMesh,
+    /// A service led back to this very pod, which nothing leaves.
+    OwnPod(Endpoint),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +167,8 @@ pub enum OwnAddressError {
     None,
 }
 
-/// The immutable part; what the CA teaches comes along as `Learned`.
+/// The immutable part; what the CA teaches comes along as `Learned`, what the controller says as
+/// `Services`.
 #[derive(Clone, Debug)]
 pub struct Directory {
     config: Config,
@@ -215,14 +229,29 @@ impl Directory {
     }
 
     /// What to do with a connection to `dst`. `spin` chooses among a service's endpoints: callers
-    /// count it up, so that connections go around.
-    pub fn route(&self, dst: OrigDst, learned: &Learned, spin: u32) -> Route {
+    /// count it up, so that connections go around. The clock is read for a learned service only.
+    pub fn route(
+        &self,
+        dst: OrigDst,
+        learned: &Learned,
+        services: &Services,
+        spin: u32,
+        now: impl FnOnce() -> Instant,
+    ) -> Route {
         let dst = OrigDst::canonical(dst.0);
         if is_link_local(dst.ip()) || dst.ip().is_loopback() {
             return Route::Plain(Plain::OutsideMesh);
         }
         if let Some(target) = self.service(dst, spin).or_else(|| self.static_peer(dst)) {
             return Route::Mesh(target);
+        }
+        if let Found::Service(service) = services.lookup(dst.0) {
+            return match services.choose(service, spin, now()) {
+                Some(spot) => Route::Service(spot.target(), Arc::clone(spot)),
+                None => {
+                    Route::Unserved { name: Arc::clone(&service.name), unmeshed: service.unmeshed }
+                }
+            };
         }
         let known = learned.lookup(dst.ip(), dst.port());
         if let Known::Meshed { expected, protocol } = known {

@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use myelin_identity::services::{EncodedService, EndpointView, ServiceView};
+
 use super::*;
 
 const WEB: &str = "spiffe://td.example/ns/shop/sa/web";
@@ -65,7 +67,24 @@ fn learned(answers: &[(&str, Option<u16>, Option<&str>)]) -> Learned {
 
 /// A route in one line, so that tables stay readable.
 fn routed(dst: &str, learned: &Learned, spin: u32) -> String {
-    match Directory::new(config()).route(OrigDst(address(dst)), learned, spin) {
+    let now = Instant::now();
+    routed_with(dst, learned, &Services::new(now, 7), spin, now)
+}
+
+fn routed_with(
+    dst: &str,
+    learned: &Learned,
+    services: &Services,
+    spin: u32,
+    now: Instant,
+) -> String {
+    let directory = Directory::new(config());
+    match directory.route(OrigDst(address(dst)), learned, services, spin, || now) {
+        Route::Service(target, _) => {
+            let Target { endpoint, expected, .. } = target;
+            format!("service {endpoint} {} at {:?}", expected.ids[0].as_str(), expected.address)
+        }
+        Route::Unserved { name, unmeshed } => format!("unserved {name} {unmeshed}"),
         Route::Mesh(Target { endpoint, expected, protocol, .. }) => {
             let ids: Vec<&str> = expected.ids.iter().map(SpiffeId::as_str).collect();
             let at = expected.address.map_or_else(|| "anywhere".to_owned(), |ip| ip.to_string());
@@ -79,6 +98,7 @@ fn routed(dst: &str, learned: &Learned, spin: u32) -> String {
         }
         Route::Plain(Plain::Exception(name)) => format!("plain: {name}"),
         Route::Plain(Plain::OutsideMesh) => "plain: outside".to_owned(),
+        Route::Plain(Plain::OwnPod(_)) => "plain: own pod".to_owned(),
         Route::Ask { otherwise: Otherwise::Refuse } => "ask, else refuse".to_owned(),
         Route::Ask { otherwise: Otherwise::Plain } => "ask, else plain".to_owned(),
     }
@@ -252,5 +272,52 @@ fn protocols_are_read_strictly() {
         (&format!("mtls:{}", "x".repeat(256)), None),
     ] {
         assert_eq!(Protocol::parse(text), expected, "{text:?}");
+    }
+}
+
+fn told(place: &str, endpoints: &[&str]) -> Told {
+    let endpoints = endpoints.iter().map(|at| EndpointView {
+        address: address(at),
+        id: id(WEB),
+        zone: None,
+        terminating: false,
+    });
+    let endpoints = endpoints.collect();
+    let view = ServiceView { name: "shop/web".to_owned(), endpoints, unmeshed: 3 };
+    let version = EncodedService::new(&view).version();
+    Told { place: address(place), service: Some((version, view)), zone: None }
+}
+
+#[test]
+fn a_learned_service_leads_to_its_endpoints_and_never_to_plaintext() {
+    let (now, nothing) = (Instant::now(), Learned::default());
+    let mut services = Services::new(now, 7);
+    for told in [
+        told("10.96.0.90:80", &["10.1.0.9:8080"]),
+        told("[fd00::90]:80", &["[fd00::9]:8080"]),
+        told("10.96.0.91:80", &[]),
+        // Configuration names these two.
+        told("10.96.0.80:80", &["10.1.0.9:8080"]),
+        told("10.2.0.1:80", &["10.1.0.9:8080"]),
+        // An exception never covers what is named as meshed.
+        told("10.96.0.10:53", &["10.1.0.9:53"]),
+    ] {
+        services = services.with(told).0;
+    }
+    let not_one = Told { place: address("10.96.0.92:80"), service: None, zone: None };
+    services = services.with(not_one).0;
+    for (dst, expected) in [
+        ("10.96.0.90:80", format!("service 10.1.0.9:8080 {WEB} at Some(10.1.0.9)")),
+        ("[::ffff:10.96.0.90]:80", format!("service 10.1.0.9:8080 {WEB} at Some(10.1.0.9)")),
+        ("[fd00::90]:80", format!("service [fd00::9]:8080 {WEB} at Some(fd00::9)")),
+        ("10.96.0.90:81", "ask, else refuse".to_owned()),
+        ("10.96.0.91:80", "unserved shop/web 3".to_owned()),
+        ("10.96.0.92:80", "ask, else refuse".to_owned()),
+        ("10.96.0.80:80", format!("mesh 10.1.0.1:8080 {WEB} at anywhere myelin/1")),
+        ("10.2.0.1:80", format!("mesh 10.2.0.1:80 {DB} at 10.2.0.1 mtls:h2")),
+        ("10.96.0.10:53", format!("service 10.1.0.9:53 {WEB} at Some(10.1.0.9)")),
+        ("198.51.100.1:80", "ask, else plain".to_owned()),
+    ] {
+        assert_eq!(routed_with(dst, &nothing, &services, 0, now), expected, "{dst}");
     }
 }

@@ -72,17 +72,20 @@ pub enum Security {
     Exception,
     /// Plaintext to an address outside the mesh.
     OutsideMesh,
+    /// A service led back to this very pod, which nothing leaves.
+    OwnPod,
     /// The connection ended before this was decided.
     Unknown,
 }
 
 impl Security {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Mesh,
         Self::PlainMtls,
         Self::Permissive,
         Self::Exception,
         Self::OutsideMesh,
+        Self::OwnPod,
         Self::Unknown,
     ];
 
@@ -93,6 +96,7 @@ impl Security {
             Self::Permissive => "permissive",
             Self::Exception => "exception",
             Self::OutsideMesh => "outside_mesh",
+            Self::OwnPod => "own_pod",
             Self::Unknown => "unknown",
         }
     }
@@ -110,6 +114,8 @@ pub enum Verdict {
     /// It is a named exception.
     Exception,
     OutsideMesh,
+    /// A service led back to this very pod.
+    OwnPod,
     /// Inside the mesh ranges, and nobody known lives there.
     Unbound,
     /// Inside the mesh ranges, and the CA could not be asked who lives there.
@@ -117,12 +123,13 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Allowed,
         Self::Denied,
         Self::Mesh,
         Self::Exception,
         Self::OutsideMesh,
+        Self::OwnPod,
         Self::Unbound,
         Self::Unavailable,
     ];
@@ -142,6 +149,7 @@ impl Verdict {
             Self::Mesh => "mesh",
             Self::Exception => "exception",
             Self::OutsideMesh => "outside_mesh",
+            Self::OwnPod => "own_pod",
             Self::Unbound => "unbound",
             Self::Unavailable => "unavailable",
         }

@@ -24,7 +24,7 @@ use crate::proofs::Standing;
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
-use crate::wire::Dialer;
+use crate::wire::{Dialer, Refuse};
 
 /// How often a connection is sought for one use: in the pool, a new one when the acceptor handed the
 /// use back or is not there, and once more if the next one's credentials changed right then.
@@ -46,16 +46,21 @@ impl Outbound {
         let (mut said, mut from_pool, mut tries) = (Said::default(), true, 1);
         loop {
             let (mut held, kind) = match self.connection(&call.target, from_pool).await {
-                Ok(found) => found,
+                Ok(found) => {
+                    call.reached();
+                    found
+                }
                 // Nobody has heard of this use yet.
-                Err(why) => match self.elsewhere(call, tries) {
-                    Some(other) if why.is_nobody && tries < MOST_OPENS => {
-                        call.target = other;
-                        tries += 1;
-                        continue;
+                Err(why) if !why.is_nobody => return Err(why),
+                Err(why) => {
+                    self.unreached(call);
+                    match self.elsewhere(call, tries).filter(|_| tries < MOST_OPENS) {
+                        Some(other) => (call.target, call.running) = other,
+                        None => return Err(why),
                     }
-                    _ => return Err(why),
-                },
+                    tries += 1;
+                    continue;
+                }
             };
             call.report.peer(&held.peer.id);
             // Not flushed: what the workload has said already leaves in the same segment.
@@ -72,7 +77,7 @@ impl Outbound {
                     self.metrics.mesh_retired(Retired::Peer);
                     held.link.part();
                     if let Some(other) = self.elsewhere(call, tries) {
-                        call.target = other;
+                        (call.target, call.running) = other;
                     }
                     tries += 1;
                 }
@@ -90,9 +95,13 @@ impl Outbound {
     }
 
     /// The workload learns how it ended; what is left then is the connection.
-    pub(super) async fn end(&self, call: Call, used: Used) {
-        let Call { workload, target, wanted, mut report } = call;
-        let outcome = report.ending(&used.ending);
+    pub(super) async fn end(&self, mut call: Call, used: Used) {
+        let outcome = call.report.ending(&used.ending);
+        if outcome == Outcome::RefusedByPeer(Refuse::UpstreamUnreachable) {
+            self.unreached(&call);
+        }
+        // What follows is no use any more.
+        let Call { workload, target, running: _, wanted, report } = call;
         part(workload, outcome, report);
         self.after_use(&target, used, wanted.place).await;
     }

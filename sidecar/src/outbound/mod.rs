@@ -24,13 +24,14 @@ use tokio::sync::watch;
 
 use crate::addr::{Clock, Endpoint, OrigDst};
 use crate::credentials::{Desk, Store};
-use crate::directory::{Directory, Learned, Plain, Protocol, Target};
+use crate::directory::{Directory, Learned, Plain, Protocol, Running, Services, Target};
 use crate::drain::{Closing, Door, Place};
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::proofs::Judge;
 use crate::relay::plain;
 use crate::report::{Outcome, Report, Roster};
+use crate::services::ServiceDesk;
 use crate::wire::Budget;
 use mesh::unreached;
 pub use pool::Pool;
@@ -64,6 +65,8 @@ pub struct Outbound {
     pub store: Arc<Store>,
     pub desk: Arc<Desk>,
     pub learned: Arc<ArcSwap<Learned>>,
+    pub service_desk: Arc<ServiceDesk>,
+    pub services: Arc<ArcSwap<Services>>,
     pub directory: Arc<ArcSwap<Directory>>,
     /// Bumped whenever credentials, bundle, deny list or configuration change.
     pub changes: watch::Receiver<u64>,
@@ -79,6 +82,8 @@ pub struct Outbound {
 struct Call {
     workload: TcpStream,
     target: Target,
+    /// Counts this use at the endpoint of a learned service.
+    running: Option<Running>,
     wanted: Wanted,
     report: Report,
 }
@@ -117,12 +122,12 @@ async fn depart(outbound: Rc<Outbound>, accepted: Accepted, spin: u32) -> Option
     };
     report.destination(to);
     match outbound.way(to, spin).await {
-        Ok(Way::Mesh(target)) if target.protocol == Protocol::Myelin1 => {
+        Ok(Way::Mesh(target, running)) if target.protocol == Protocol::Myelin1 => {
             report.security(Security::Mesh);
             let wanted = Wanted { to, spin, place };
-            return Some(Call { workload: stream, target, wanted, report });
+            return Some(Call { workload: stream, target, running, wanted, report });
         }
-        Ok(Way::Mesh(target)) => {
+        Ok(Way::Mesh(target, _)) => {
             report.security(Security::PlainMtls);
             Box::pin(outbound.plain_mtls(stream, &target, report)).await;
         }
@@ -142,7 +147,7 @@ impl Outbound {
         if ours && self.own_ports.contains(&to.port()) { Err(Outcome::Loop) } else { Ok(to) }
     }
 
-    /// What is not meshed leaves as it is, counted and named.
+    /// What is not meshed leaves as it is, counted and named; so does what comes back to this pod.
     async fn outside(&self, mut workload: TcpStream, to: OrigDst, why: &Plain, report: Report) {
         let mut report = report;
         match why {
@@ -151,8 +156,10 @@ impl Outbound {
                 report.detail(name);
             }
             Plain::OutsideMesh => report.security(Security::OutsideMesh),
+            Plain::OwnPod(_) => report.security(Security::OwnPod),
         }
-        let mut other = match self.dialer.dial(Endpoint(to.0)).await {
+        let endpoint = if let Plain::OwnPod(endpoint) = why { *endpoint } else { Endpoint(to.0) };
+        let mut other = match self.dialer.dial(endpoint).await {
             Ok(other) => other,
             Err(error) => {
                 let outcome = Outcome::from(&error);

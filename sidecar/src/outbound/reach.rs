@@ -73,7 +73,9 @@ impl Outbound {
         let snapshot = self.store.usable(self.clock.unix())?;
         let tcp = self.dialer.dial(target.endpoint).await;
         let tcp = tcp.map_err(|error| {
-            let is_nobody = matches!(error, DialError::Unreachable { .. });
+            // Nothing was sent, so nobody has heard of any use.
+            let is_nobody =
+                matches!(error, DialError::Unreachable { .. } | DialError::TimedOut { .. });
             Unreached { is_nobody, ..Unreached::new(Outcome::from(&error), error) }
         })?;
         let offer = match &target.protocol {

@@ -144,7 +144,7 @@ impl Configs {
     }
 
     /// For a declared peer; `None` if this ALPN was not known when the generation was built.
-    pub(super) fn accept_plain(&self, alpn: Option<&[u8]>) -> Option<&Arc<ServerConfig>> {
+    pub fn accept_plain(&self, alpn: Option<&[u8]>) -> Option<&Arc<ServerConfig>> {
         match alpn {
             None => Some(&self.accept_bare),
             Some(name) => self.declared(name).map(|found| &found.accept),
@@ -156,7 +156,8 @@ impl Configs {
         &self.dial_mesh
     }
 
-    pub(super) fn dial_plain(&self, alpn: Option<&[u8]>) -> Option<&Arc<ClientConfig>> {
+    /// Towards a declared peer, likewise.
+    pub fn dial_plain(&self, alpn: Option<&[u8]>) -> Option<&Arc<ClientConfig>> {
         match alpn {
             None => Some(&self.dial_bare),
             Some(name) => self.declared(name).map(|found| &found.dial),

@@ -13,10 +13,11 @@ use crate::source::{Source, read, rust_files};
 type Floors = &'static [(u8, &'static [&'static str])];
 
 const SIDECAR: Floors = &[
-    (7, &["main", "args"]),
-    (6, &["app"]),
-    (5, &["config"]),
-    (4, &["inbound", "outbound", "auditor", "workload_api"]),
+    (8, &["main", "args"]),
+    (7, &["app"]),
+    (6, &["config"]),
+    (5, &["inbound", "outbound", "auditor", "workload_api"]),
+    (4, &["services"]),
     (3, &["credentials", "report", "probes"]),
     (2, &["tls", "policy", "directory", "net", "admin", "intercept", "proofs"]),
     (1, &["relay", "drain", "metrics", "unix_socket"]),
@@ -37,7 +38,7 @@ const CA: Floors = &[
 
 const IDENTITY: Floors = &[
     (3, &["issuance", "verify"]),
-    (2, &["svid", "bundle"]),
+    (2, &["svid", "bundle", "services"]),
     (1, &["id", "log"]),
     (0, &["x509", "pem", "seal"]),
 ];
@@ -51,10 +52,10 @@ const CNI: Floors = &[
 ];
 
 const CONTROLLER: Floors = &[
-    (6, &["main", "args"]),
-    (5, &["app"]),
-    (4, &["config", "webhook", "ops"]),
-    (4, &["config_map"]),
+    (7, &["main", "args"]),
+    (6, &["app"]),
+    (5, &["config"]),
+    (4, &["webhook", "ops", "services", "config_map"]),
     (3, &["bundle", "ca_address", "certificate"]),
     (2, &["metrics"]),
     (1, &["inject"]),

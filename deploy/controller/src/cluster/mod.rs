@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod error;
+mod follow;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 pub use self::error::ClusterError;
+pub use self::follow::{Meta, News, Read};
 
 /// One question, its connection included: small objects, a busy API server. Every loop asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use crate::certificate::Place;
 use crate::inject::Settings;
+use crate::services;
 
 pub use self::error::ConfigError;
 pub use self::load::{MAX_FILE_BYTES, load};
@@ -33,6 +34,8 @@ pub struct Config {
     /// The name of the ConfigMap that each meshed namespace gets. `None`: they get none.
     pub bundle_config_map: Option<String>,
     pub webhook: Webhook,
+    /// Absent: nobody is told of services.
+    pub services: Option<services::Config>,
     pub ops: SocketAddr,
     pub log: Log,
 }

@@ -18,6 +18,7 @@ pub(super) struct File {
     pub(super) ca: Spanned<Ca>,
     pub(super) sidecar: Sidecar,
     pub(super) webhook: Option<Spanned<Webhook>>,
+    pub(super) services: Option<Services>,
     #[serde(default)]
     pub(super) ops: Ops,
     #[serde(default)]
@@ -74,6 +75,16 @@ pub(super) struct Webhook {
     pub(super) certificate_secret: Option<Text>,
     pub(super) certificate_file: Option<Text>,
     pub(super) key_file: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Services {
+    pub(super) listen: Option<Text>,
+    pub(super) address: Spanned<Vec<Text>>,
+    pub(super) service_account: Option<Text>,
+    pub(super) token_file: Text,
+    pub(super) state_dir: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

@@ -8,18 +8,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use myelin_identity::id::TrustDomain;
+use myelin_identity::id::{SpiffeId, TrustDomain};
 use toml::Spanned;
 
 use super::error::{ConfigError, Source};
 use super::raw::{self, Text};
 use super::{CaAddress, Certificate, Config, Log, Webhook};
 use crate::certificate::Place;
-use crate::inject::{Exception, Privileges, Resources, Settings, is_quantity};
+use crate::inject::{Controllers, Exception, Privileges, Resources, Settings, is_quantity};
+use crate::services;
 
 /// What the sidecar's own file takes of each (docs/CONFIG.md).
 const MAX_MESH_RANGES: usize = 64;
 const MAX_CA_ADDRESSES: usize = 16;
+const MAX_CONTROLLERS: usize = 16;
 const MAX_EXCEPTIONS: usize = 1024;
 
 const DEFAULT_NAMESPACE: &str = "myelin-system";
@@ -28,6 +30,9 @@ const DEFAULT_SERVICE: &str = "myelin-controller";
 const DEFAULT_CONFIGURATION: &str = "myelin-injector";
 const DEFAULT_SECRET: &str = "myelin-webhook";
 const DEFAULT_WEBHOOK: &str = "[::]:15443";
+const DEFAULT_SERVICES: &str = "[::]:15014";
+const DEFAULT_ACCOUNT: &str = "myelin-controller";
+const DEFAULT_STATE_DIR: &str = "/var/lib/myelin";
 const DEFAULT_OPS: &str = "[::]:15022";
 
 /// Reads a configuration from its text; `name` is what errors call the file.
@@ -35,9 +40,13 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
     let source = Source { name, text };
     let file: raw::File = toml::from_str(text).map_err(|why| source.syntax(&why))?;
     let reader = Reader(source);
-    let settings = reader.settings(&file)?;
+    let mut settings = reader.settings(&file)?;
+    let services = reader.services(&file, &settings)?;
+    settings.services =
+        services.as_ref().map(|it| Controllers { address: it.address.clone(), id: it.id.clone() });
     Ok(Config {
         settings,
+        services,
         ca: reader.ca(&file.ca)?,
         bundle_file: reader.path("ca.bundle_file", &file.ca.get_ref().bundle_file)?,
         bundle_config_map: match &file.ca.get_ref().bundle_config_map {
@@ -93,6 +102,7 @@ impl Reader<'_> {
             resources: self.resources(&sidecar.resources)?,
             privileges: if refuse { Privileges::Refuse } else { Privileges::Warn },
             bundle_pem: "".into(),
+            services: None,
         })
     }
 
@@ -147,6 +157,33 @@ impl Reader<'_> {
                 Err(self.0.wrong(table.span(), "ca", expected, "remove or add one of the two"))
             }
         }
+    }
+
+    fn services(
+        &self,
+        file: &raw::File,
+        settings: &Settings,
+    ) -> Result<Option<services::Config>, ConfigError> {
+        let Some(raw) = &file.services else { return Ok(None) };
+        let account = raw.service_account.as_ref();
+        let account = self.named("services.service_account", account, DEFAULT_ACCOUNT)?;
+        let id = SpiffeId::workload(&settings.trust_domain, &settings.namespace, &account);
+        Ok(Some(services::Config {
+            listen: self.listen("services.listen", raw.listen.as_ref(), DEFAULT_SERVICES)?,
+            address: self.list(
+                "services.address",
+                &raw.address,
+                MAX_CONTROLLERS,
+                "an IP address and a port from 1 to 65535",
+                address,
+            )?,
+            id: id.expect("names of Kubernetes are good in a SPIFFE ID"),
+            token_file: self.path("services.token_file", &raw.token_file)?,
+            state_dir: match &raw.state_dir {
+                Some(set) => self.path("services.state_dir", set)?,
+                None => DEFAULT_STATE_DIR.into(),
+            },
+        }))
     }
 
     fn text<T>(

@@ -51,6 +51,12 @@ fn every_key_reaches_its_room() {
     assert_eq!(settings.privileges, Privileges::Refuse);
     assert_eq!(config.webhook.listen.port(), 9443);
     assert_eq!(config.ops.port(), 9022);
+    let services = config.services.as_ref().unwrap();
+    assert_eq!((services.listen.port(), services.address.len()), (9014, 2));
+    assert_eq!(services.id.as_str(), "spiffe://cluster.local/ns/mesh/sa/controller");
+    assert_eq!(services.state_dir.to_str(), Some("/var/lib/controller"));
+    let told = settings.services.as_ref().unwrap();
+    assert_eq!((&told.address, &told.id), (&services.address, &services.id));
     assert_eq!(config.log.level, "debug");
 }
 
@@ -70,6 +76,7 @@ fn a_service_stands_in_for_addresses() {
         [service, configuration, secret],
         ["myelin-controller", "myelin-injector", "myelin-webhook"]
     );
+    assert!(config.services.is_none() && config.settings.services.is_none(), "off");
 }
 
 /// A line of the full example, what stands there instead, and what is said of it.
@@ -162,6 +169,17 @@ const WRONG: &[(&str, &str, &str)] = &[
         "name = \"dns\"",
         "`sidecar.exception.name` is \"dns\", expected each name once",
     ),
+    (
+        "address = [\"10.96.0.7:15014\", \"[fd00::7]:15014\"]",
+        "address = []",
+        "`services.address` is [], expected 1 to 16 entries",
+    ),
+    (
+        "service_account = \"controller\"",
+        "service_account = \"Controller\"",
+        "`services.service_account` is \"Controller\", expected 1 to 63 of a-z",
+    ),
+    ("token_file = \"/etc/myelin/identity/token\"", "", "missing field `token_file`"),
     ("level = \"debug\"", "level = \"all\"", "`log.level` is \"all\", expected error or warn"),
     ("cni = true", "cni = \"yes\"", "invalid type: string \"yes\", expected a boolean"),
 ];

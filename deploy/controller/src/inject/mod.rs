@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 pub use self::annotations::{OURS, SETTINGS};
 pub use self::patch::Patch;
 pub use self::refusal::Refusal;
-pub use self::settings::{Exception, Privileges, Resources, Settings, is_quantity};
+pub use self::settings::{Controllers, Exception, Privileges, Resources, Settings, is_quantity};
 
 use self::annotations::Wishes;
 use self::containers::Place;

@@ -37,6 +37,8 @@ struct File {
     inbound: Inbound,
     #[serde(skip_serializing_if = "Outbound::is_empty")]
     outbound: Outbound,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<Services>,
     limits: Limits,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Log>,
@@ -95,6 +97,12 @@ impl Outbound {
     fn is_empty(&self) -> bool {
         self.exception.is_empty()
     }
+}
+
+#[derive(Serialize)]
+struct Services {
+    address: Vec<String>,
+    id: String,
 }
 
 #[derive(Serialize)]
@@ -169,6 +177,10 @@ pub(super) fn sidecar_toml(
         },
         inbound: inbound(wishes),
         outbound: Outbound { exception: settings.exceptions.iter().map(exception).collect() },
+        services: settings.services.as_ref().map(|controllers| Services {
+            address: texts(&controllers.address),
+            id: controllers.id.to_string(),
+        }),
         limits: Limits { drain_timeout: words(wishes.drain_timeout.unwrap_or(DRAIN)) },
         log: wishes.log_level.clone().map(|level| Log { level }),
         probe: probes.iter().map(probe).collect(),

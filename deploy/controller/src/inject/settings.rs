@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use myelin_identity::id::TrustDomain;
+use myelin_identity::id::{SpiffeId, TrustDomain};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -28,8 +28,17 @@ pub struct Settings {
     pub cni: bool,
     pub resources: Resources,
     pub privileges: Privileges,
+    /// Whom sidecars ask about services; absent: nobody.
+    pub services: Option<Controllers>,
     /// The roots that a sidecar begins with, in PEM.
     pub bundle_pem: Arc<str>,
+}
+
+/// The controllers, as the sidecar's own file has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Controllers {
+    pub address: Vec<SocketAddr>,
+    pub id: SpiffeId,
 }
 
 /// A named exception, as the sidecar's own file has it.

@@ -72,6 +72,7 @@ fn serving(
         cni: false,
         resources: Resources::default(),
         privileges: Privileges::Warn,
+        services: None,
         bundle_pem: "".into(),
     };
     let held = Held::default();

@@ -39,6 +39,7 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.log, Log { level: LogLevel::Info, format: LogFormat::Human });
     assert_eq!(config.policy.default, Mode::Strict);
     assert!(config.workload_api.is_none(), "off unless configured");
+    assert!(config.services.is_none(), "off unless configured");
     assert!(config.id.is_none() && config.addresses.is_empty() && config.ca.lifetime.is_none());
     assert_eq!(Policy::new(config.policy).demand(80, 0), Demand::Mtls);
 }
@@ -77,6 +78,9 @@ fn every_key_reaches_its_room() {
     assert_eq!(translated.max_uses.map(std::num::NonZeroU32::get), Some(1));
     assert!(gateway.max_uses.is_none());
     assert_eq!(gateway.protocol, Protocol::PlainMtls { alpn: Some(b"h2".to_vec()) });
+    let controllers = config.services.unwrap();
+    assert_eq!(controllers.addresses.len(), 2);
+    assert_eq!(controllers.id.service_account(), Some("myelin-controller"));
     let socket = config.workload_api.unwrap();
     assert_eq!(socket.socket.to_str(), Some("/run/myelin/workload/api.sock"));
     assert!(socket.allowed.uids.contains(&1000) && socket.allowed.gids.contains(&2000));
@@ -199,6 +203,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("outbound.exception.", outbound::EXCEPTION_KEYS),
     ("outbound.service.", outbound::SERVICE_KEYS),
     ("outbound.peer.", outbound::PEER_KEYS),
+    ("services.", services::KEYS),
     ("workload_api.", workload_api::KEYS),
     ("probe.", probe::KEYS),
     ("limits.", limits::KEYS),

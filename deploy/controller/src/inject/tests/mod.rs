@@ -29,6 +29,7 @@ pub(crate) fn settings() -> Settings {
         cni: false,
         resources: Resources::default(),
         privileges: Privileges::Warn,
+        services: None,
         bundle_pem: "-----BEGIN CERTIFICATE-----\n".into(),
     }
 }

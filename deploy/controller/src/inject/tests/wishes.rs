@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use myelin_identity::id::SpiffeId;
 use myelin_sidecar::policy::Mode;
 
 use super::*;
@@ -96,6 +97,19 @@ fn exceptions_of_the_meshs_operator_are_in_every_sidecars_file() {
     let places: Vec<_> =
         config.directory.exceptions.iter().map(|exception| exception.place.1).collect();
     assert_eq!(places, [Some(53), None]);
+}
+
+#[test]
+fn a_sidecar_is_told_of_the_controllers_where_they_tell_of_services() {
+    let id = SpiffeId::parse("spiffe://cluster.local/ns/myelin-system/sa/myelin-controller");
+    let controllers =
+        Controllers { address: vec!["10.96.0.6:15014".parse().unwrap()], id: id.unwrap() };
+    let with = Settings { services: Some(controllers.clone()), ..settings() };
+    let config = told(&injected_with(&plain(), &with).0);
+    let services = config.services.unwrap();
+    assert_eq!(services.id, controllers.id);
+    assert_eq!(services.addresses[0].0, controllers.address[0]);
+    assert!(told(&injected_with(&plain(), &settings()).0).services.is_none());
 }
 
 #[test]
