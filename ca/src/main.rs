@@ -4,12 +4,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the room that talks to the terminal"
-)]
+#![allow(clippy::print_stderr, reason = "this is the room that talks to the terminal")]
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -124,12 +121,7 @@ async fn perform(command: Command) -> Result<ExitCode, String> {
                     "the server answered another question; use its version of myelin-ca".to_owned()
                 );
             };
-            if args.json {
-                println!("{}", bundle.spiffe_json)
-            } else {
-                print!("{}", bundle.pem)
-            }
-            Ok(())
+            out(if args.json { format!("{}\n", bundle.spiffe_json) } else { bundle.pem })
         }
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -137,12 +129,18 @@ async fn perform(command: Command) -> Result<ExitCode, String> {
 
 fn say(said: Result<Said, AppError>, json: bool) -> Result<(), String> {
     let said = said.map_err(one_line)?;
-    if json {
-        println!("{}", said.json);
-    } else {
-        print!("{}", said.text);
+    out(if json { format!("{}\n", said.json) } else { said.text })
+}
+
+/// The answer to a command. Whoever reads it through a pipe and has enough (`| head`) makes no mistake.
+fn out(text: String) -> Result<(), String> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("cannot write the answer: {error}; is there room where it goes?"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// For a command that holds a key for a moment; a server says the same in its log.
@@ -212,10 +210,11 @@ async fn verify_log(args: &LogVerifyArgs) -> Result<bool, String> {
     let whole = found.damages.is_empty();
     if operator.json {
         let json = serde_json::to_string(&found);
-        println!("{}", json.map_err(|error| format!("cannot print the findings: {error}"))?);
+        let json = json.map_err(|error| format!("cannot print the findings: {error}"))?;
+        out(format!("{json}\n"))?;
         return Ok(whole);
     }
-    print!("{found}");
+    out(found.to_string())?;
     Ok(whole)
 }
 
@@ -299,52 +298,40 @@ fn print(answer: &Answer, json: bool) -> Result<(), String> {
             Answer::Rotated(Rotated::Moved(moved)) => serde_json::to_string(moved),
             Answer::Refused(why) => serde_json::to_string(why),
         };
-        println!("{}", value.map_err(|error| format!("cannot print the answer: {error}"))?);
-        return Ok(());
+        let value = value.map_err(|error| format!("cannot print the answer: {error}"))?;
+        return out(format!("{value}\n"));
     }
-    match answer {
+    out(match answer {
         // The token alone, so that a script can take it.
-        Answer::Token(made) => println!("{}", made.token),
-        Answer::Tokens(lines) => {
-            for line in lines {
-                println!(
-                    "{}  {:8}  {}  {:?}  until {}",
-                    &line.name[..16.min(line.name.len())],
-                    line.state,
-                    line.spiffe_id,
-                    line.addresses,
-                    rfc3339(line.expires)
-                );
-            }
-        }
-        Answer::Svids(lines) => {
-            for line in lines {
-                let port = line.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
-                println!(
-                    "{} port {port}  {}  serial {}  until {}",
-                    line.address,
-                    line.spiffe_id,
-                    line.serial,
-                    rfc3339(line.not_after)
-                );
-            }
-        }
-        Answer::Bundle(shown) => print!("{}", shown.pem),
+        Answer::Token(made) => format!("{}\n", made.token),
+        Answer::Tokens(tokens) => lines(tokens, |line| {
+            let (name, until) = (&line.name[..16.min(line.name.len())], rfc3339(line.expires));
+            let (state, id, addresses) = (&line.state, &line.spiffe_id, &line.addresses);
+            format!("{name}  {state:8}  {id}  {addresses:?}  until {until}")
+        }),
+        Answer::Svids(svids) => lines(svids, |line| {
+            let port = line.port.map_or_else(|| "*".to_owned(), |port| port.to_string());
+            let (address, id, serial) = (&line.address, &line.spiffe_id, &line.serial);
+            let until = rfc3339(line.not_after);
+            format!("{address} port {port}  {id}  serial {serial}  until {until}")
+        }),
+        Answer::Bundle(shown) => shown.pem.clone(),
         // The `issuer` commands and `log verify` say it in their own words.
-        Answer::Issuer(_) | Answer::Log(_) => {}
-        Answer::Revoked(revoked) => println!("{revoked}"),
-        Answer::Denials(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Answer::Entry(entry) => println!("{entry}"),
-        Answer::Entries(entries) => entries.iter().for_each(|entry| println!("{entry}")),
-        Answer::LogKeys(keys) => {
-            keys.iter().for_each(|line| println!("{}  {}", line.log, line.key));
-        }
-        Answer::Undone(line) => println!("taken back: {line}"),
-        Answer::Federation(answer) => print!("{answer}"),
-        Answer::Rotated(rotated) => print!("{rotated}"),
+        Answer::Issuer(_) | Answer::Log(_) => String::new(),
+        Answer::Revoked(revoked) => format!("{revoked}\n"),
+        Answer::Denials(denials) => lines(denials, ToString::to_string),
+        Answer::Entry(entry) => format!("{entry}\n"),
+        Answer::Entries(entries) => lines(entries, ToString::to_string),
+        Answer::LogKeys(keys) => lines(keys, |line| format!("{}  {}", line.log, line.key)),
+        Answer::Undone(line) => format!("taken back: {line}\n"),
+        Answer::Federation(answer) => answer.to_string(),
+        Answer::Rotated(rotated) => rotated.to_string(),
         Answer::Refused(why) => return Err(why.clone()),
-    }
-    Ok(())
+    })
+}
+
+fn lines<T>(all: &[T], line: impl Fn(&T) -> String) -> String {
+    all.iter().map(|one| line(one) + "\n").collect()
 }
 
 fn one_line(error: AppError) -> String {

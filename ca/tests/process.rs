@@ -335,3 +335,23 @@ fn every_command_has_help() {
         assert!(text.contains("Usage:") && text.len() > 200, "{args:?}: {text}");
     }
 }
+
+/// `myelin-ca ... | head`, and a disk that is full.
+#[test]
+fn a_reader_that_has_enough_is_no_mistake_and_an_answer_without_room_is() {
+    let (_directory, data) = scratch();
+    let _process = Process::start(&data);
+    let answer_into = |into: Stdio| {
+        let mut command = Command::new(BINARY);
+        command.args(["rotate", "status", "--data"]).arg(&data).stdout(into);
+        command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let enough = answer_into(writer.into());
+    assert_eq!(String::from_utf8_lossy(&enough.stderr), "");
+    assert!(enough.status.success());
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let line = mistake(&answer_into(full.into()));
+    assert!(line.contains("cannot write the answer"), "{line}");
+}

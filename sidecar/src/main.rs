@@ -6,6 +6,7 @@
 
 mod args;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -22,11 +23,8 @@ fn main() -> ExitCode {
     // `.cargo/config.toml` has it compiled without, this is for a build that did not read it. A
     // kernel without them has nothing to switch off.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    match run(&Args::parse()) {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
+    match run(&Args::parse()).and_then(|text| Ok(say(&text)?)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
@@ -50,9 +48,13 @@ fn run(args: &Args) -> anyhow::Result<String> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
-fn say(text: &str) {
-    print!("{text}");
+/// What a command prints is its result. A reader that has enough (`| head`) makes no mistake.
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "one line that says what failed")]

@@ -6,6 +6,7 @@
 
 mod args;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,11 +18,8 @@ use args::{Args, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(text) => {
-            say(&text);
-            ExitCode::SUCCESS
-        }
+    match run(&Args::parse()).and_then(|text| Ok(say(&text)?)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
@@ -42,9 +40,13 @@ fn run(args: &Args) -> anyhow::Result<String> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what a command prints is its result")]
-fn say(text: &str) {
-    print!("{text}");
+/// What a command prints is its result. A reader that has enough (`| head`) makes no mistake.
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "one line that says what failed")]
