@@ -29,6 +29,8 @@ use crate::workload::OPS_PORT;
 
 /// The namespace whose pods are meshed.
 pub const NAMESPACE: &str = "shop";
+/// One that nobody has labelled.
+pub const OUTSIDE: &str = "outside";
 /// The mesh's own.
 pub const SYSTEM: &str = "myelin-system";
 
@@ -98,7 +100,11 @@ impl Cluster {
         cluster.workload = cluster.engine.image("pod-workload", &workload()?).await?;
         let word = json!({ "word": BASE64_STANDARD.encode(cluster.watch.canary()) });
         let root = json!({ "ca.crt": cluster.front.root_pem });
-        for namespace in [NAMESPACE, "outside", SYSTEM] {
+        for namespace in [NAMESPACE, OUTSIDE, SYSTEM] {
+            let enabled = json!({ "myelin.dev/inject": "enabled" });
+            let labels = if namespace == NAMESPACE { enabled } else { json!({}) };
+            let metadata = json!({ "name": namespace, "labels": labels });
+            cluster.api.put(&Resource::core("namespaces"), json!({ "metadata": metadata }));
             cluster.put("secrets", namespace, "word", json!({ "data": word }));
             cluster.put("configmaps", namespace, "kube-root-ca.crt", json!({ "data": root }));
         }
@@ -132,7 +138,7 @@ impl Cluster {
     /// The same without a mesh: a namespace that nobody has labelled.
     pub async fn play_outside(&self, pod: &Value) -> Result<Played> {
         let mut pod = pod.clone();
-        pod["metadata"]["namespace"] = json!("outside");
+        pod["metadata"]["namespace"] = json!(OUTSIDE);
         let played = self.sandbox(&with_token(&pod)?)?;
         self.run_pod(&played).await?;
         Ok(played)

@@ -87,6 +87,14 @@ impl Sandbox<'_> {
         let what = || format!("{}: container {name}", self.pod);
         known(spec, &FIELDS).with_context(what)?;
         let full_name = format!("{}-{name}", self.pod);
+        // A container that is started again is another one.
+        let full_name = (0..)
+            .map(|times| match times {
+                0 => full_name.clone(),
+                again => format!("{full_name}-{again}"),
+            })
+            .find(|name| !self.engine.dir().join("pids").join(name).exists())
+            .context("a name is free")?;
         let log = self.engine.subdir("logs")?.join(&full_name);
         let mut args: Vec<String> = [
             "run",

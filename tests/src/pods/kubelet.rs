@@ -147,6 +147,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts a container anew that has ended, in the same pod, and waits until it is up.
+    pub async fn restart(&self, played: &Played, name: &str) -> Result<()> {
+        let ended = played.container(name)?;
+        ended.ended(&self.engine, START_LIMIT).await?;
+        played.started.lock().expect("no holder panics").retain(|one| one.name != name);
+        let container = self.run(played, &ended.spec).await?;
+        self.pass(played, &container, "startupProbe").await
+    }
+
     async fn run(&self, played: &Played, spec: &Value) -> Result<std::sync::Arc<Container>> {
         let sandbox = Sandbox {
             engine: &self.engine,

@@ -30,7 +30,7 @@ mod systems;
 mod tokens;
 mod volumes;
 
-pub use self::cluster::{Cluster, NAMESPACE, SYSTEM};
+pub use self::cluster::{Cluster, NAMESPACE, OUTSIDE, SYSTEM};
 pub use self::engine::Engine;
 pub use self::kubelet::{Ended, Played};
 pub use self::probe::ask;

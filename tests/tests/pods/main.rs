@@ -11,6 +11,7 @@
 mod addresses;
 mod ends;
 mod probes;
+mod restart;
 mod start;
 mod traffic;
 

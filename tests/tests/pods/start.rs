@@ -19,7 +19,12 @@ async fn the_app_starts_after_the_proxy_and_an_init_container_reaches_the_networ
     let server = cluster.play(&cluster.pod("server", &["serve", &PORT.to_string()])).await?;
     let at = endpoint(&server);
     let mut pod = cluster.pod("client", &["get", &at, "/word"]);
-    pod["spec"]["initContainers"] = json!([cluster.container("migrate", &["get", &at, "/word"])]);
+    // The author's own native sidecar: probed while nothing else of the workload's runs.
+    let mut cache = cluster.container("cache", &["serve", "8090"]);
+    cache["restartPolicy"] = json!("Always");
+    cache["startupProbe"] = json!({ "httpGet": { "path": "/ready", "port": 8090 } });
+    let migrate = cluster.container("migrate", &["get", &at, "/word"]);
+    pod["spec"]["initContainers"] = json!([migrate, cache]);
 
     // While the CA has no identity for it, there is a sidecar, and nothing else.
     let client = cluster.sandbox(&cluster.admit(&pod).await?)?;
@@ -32,10 +37,11 @@ async fn the_app_starts_after_the_proxy_and_an_init_container_reaches_the_networ
     let (started, held) = tokio::join!(cluster.run_pod(&client), held);
     held?;
     started?;
-    let order = ["myelin-init", "myelin-sidecar", "migrate", "app"];
+    let order = ["myelin-init", "myelin-sidecar", "migrate", "cache", "app"];
     ensure!(client.started() == order, "they started in the order {:?}", client.started());
     let ended = cluster.complete(&client).await?;
-    ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
+    let expected = [("app", 0), ("cache", 0), ("myelin-sidecar", 0)];
+    ensure!(ended.is(&expected), "{ended:?}: {}", client.container("app")?.last_words());
     let metrics = cluster.metrics(&server).await?;
     ensure!(metrics.outcome("inbound", "completed") >= 2.0, "{:?}", metrics.outcomes());
     cluster.demand_clean_wire().await?;

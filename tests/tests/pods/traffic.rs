@@ -5,12 +5,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use myelin_tests::pods::Cluster;
+use myelin_fake_api::Resource;
+use myelin_tests::pods::{Cluster, NAMESPACE, OUTSIDE, SYSTEM};
+use myelin_tests::programs::{LIMIT, eventually};
 
 use crate::{PORT, endpoint};
+
+const TRUST_BUNDLE: &str = "myelin-trust-bundle";
 
 #[tokio::test]
 async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused() -> Result<()> {
@@ -27,7 +29,7 @@ async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused()
     // The twin: a pod that nobody has injected hears nothing.
     let stranger = cluster.play_outside(&cluster.pod("stranger", &["get", &at, "/word"])).await?;
     let app = stranger.container("app")?;
-    let code = app.ended(&cluster.engine, Duration::from_secs(60)).await?;
+    let code = app.ended(&cluster.engine, LIMIT).await?;
     ensure!(code != 0, "a pod without a sidecar was served: {}", app.last_words());
     let metrics = cluster.metrics(&server).await?;
     ensure!(metrics.outcome("inbound", "plaintext_refused") >= 1.0, "{:?}", metrics.outcomes());
@@ -41,6 +43,16 @@ async fn an_injected_client_is_served_in_secret_and_an_unmeshed_one_is_refused()
     let ended = cluster.complete(&client).await?;
     ensure!(ended.codes()["app"] == 0, "{}", client.container("app")?.last_words());
     ensure!(cluster.watch.report().await?.canary_hits() > 0, "the capture reads nothing at all");
+
+    // Who verifies certificates in a meshed namespace finds the roots there, and only there.
+    let bundle = |namespace| {
+        let found = cluster.api.read(&Resource::core("configmaps"), namespace, TRUST_BUNDLE)?;
+        Some(found["data"]["bundle.pem"].as_str()?.to_owned())
+    };
+    let given = async || Ok(bundle(NAMESPACE).is_some());
+    eventually("the bundle is in the namespace", LIMIT, given).await?;
+    ensure!(bundle(NAMESPACE) == bundle(SYSTEM), "another bundle was given");
+    ensure!(bundle(OUTSIDE).is_none(), "an unmeshed namespace was given the bundle");
 
     // CA and controller end by themselves when they are told to.
     let ended = cluster.stop_systems().await?;
