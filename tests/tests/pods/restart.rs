@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use myelin_tests::pods::{Cluster, Played};
+use serde_json::{Value, json};
 
 use crate::{PORT, endpoint};
 
@@ -17,9 +18,8 @@ const SIDECAR: &str = "myelin-sidecar";
 #[tokio::test]
 async fn a_killed_sidecar_comes_back_in_its_pod_and_nothing_passes_meanwhile() -> Result<()> {
     let Some(cluster) = Cluster::start().await? else { return Ok(()) };
-    let serving = ["serve", &PORT.to_string()];
-    let server = cluster.play(&cluster.pod("server", &serving)).await?;
-    let client = cluster.play(&cluster.pod("client", &serving)).await?;
+    let server = cluster.play(&restricted(&cluster, "server")).await?;
+    let client = cluster.play(&restricted(&cluster, "client")).await?;
     asks(&cluster, &client, &server).await?;
     for killed in [&client, &server] {
         let sidecar = killed.container(SIDECAR)?;
@@ -31,6 +31,20 @@ async fn a_killed_sidecar_comes_back_in_its_pod_and_nothing_passes_meanwhile() -
         asks(&cluster, &client, &server).await?;
     }
     cluster.demand_clean_wire().await.map(drop)
+}
+
+/// As the `restricted` policy wants pods, and with a group that owns their volumes.
+fn restricted(cluster: &Cluster, name: &str) -> Value {
+    let mut pod = cluster.pod(name, &["serve", &PORT.to_string()]);
+    pod["spec"]["securityContext"] = json!({
+        "fsGroup": 2000, "runAsGroup": 1000, "runAsNonRoot": true, "runAsUser": 1000,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    pod["spec"]["containers"][0]["securityContext"] = json!({
+        "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+    });
+    pod
 }
 
 async fn asks(cluster: &Cluster, client: &Played, server: &Played) -> Result<()> {

@@ -55,6 +55,20 @@ async fn run(args: &[&str]) -> Result<()> {
     }
 }
 
+/// What `/last` answers: more than fits between two programs, so that much of it is on its way when the
+/// server has ended.
+const LAST_BYTES: usize = 16 * 1024 * 1024;
+
+/// The whole answer to a request for this path.
+fn answer(path: &str) -> Result<String> {
+    let word = word()?;
+    Ok(match path {
+        "/last" => word.repeat(LAST_BYTES / word.len()),
+        "/break" => String::new(),
+        _ => word,
+    })
+}
+
 fn word() -> Result<String> {
     std::fs::read_to_string(WORD).with_context(|| format!("cannot read {WORD}"))
 }

@@ -69,7 +69,7 @@ async fn answer(mut stream: TcpStream) {
         "/last" => {
             println!("a last request is open");
             drop(ENDS.acquire().await);
-            ("200 OK", crate::word().unwrap_or_default())
+            ("200 OK", crate::answer("/last").unwrap_or_default())
         }
         "/break" => {
             BROKEN.store(true, Ordering::Relaxed);
