@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use myelin_sidecar::addr::Clock;
+use myelin_sidecar::admin::{Condition, Health, OpsPort};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -26,7 +27,6 @@ use crate::config::{self, CaAddress, Certificate, Config, ConfigError};
 use crate::config_map;
 use crate::door::{self, DoorError};
 use crate::metrics::Metrics;
-use crate::ops::{self, Condition, Health};
 use crate::services::{self, Directory};
 use crate::webhook::Webhook;
 
@@ -64,8 +64,8 @@ pub fn run(path: &Path, kubeconfig: Option<&Path>) -> Result<(), AppError> {
 async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError> {
     let mut end = Ends::catch()?;
     let metrics = Arc::new(Metrics::new());
-    let readiness = Readiness::default();
-    let Readiness { bundle, ca, identity, believed, leaving } = readiness.clone();
+    let readiness = Readiness::new(Arc::clone(&metrics));
+    let Readiness { bundle, ca, identity, believed, leaving, .. } = readiness.clone();
     let webhook_listener = door::bind("the webhook", config.webhook.listen)?;
     let ops_listener = door::bind("/live, /ready and /metrics", config.ops)?;
     let mut keepers = Keepers { kubeconfig, cluster: None, tasks: JoinSet::new() };
@@ -90,9 +90,13 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
         };
         keepers.tasks.spawn(async move { keeper.follow().await });
     }
-    let (settings, counted) = (config.settings, Arc::clone(&metrics));
-    let webhook = Arc::new(Webhook { settings, bundle, ca, identity, metrics: counted });
-    tracing::info!(webhook = %config.webhook.listen, ops = %config.ops, "listening");
+    let webhook = Arc::new(Webhook::new(config.settings, bundle, ca, identity, metrics));
+    let bound = |listener: &TcpListener| {
+        let address = listener.local_addr();
+        address.map_err(|source| AppError::System { what: "ask for a socket's address", source })
+    };
+    let (webhook_at, ops_at) = (bound(&webhook_listener)?, bound(&ops_listener)?);
+    tracing::info!(webhook = %webhook_at, ops = %ops_at, "listening");
     let ended = async {
         end.told().await;
         leaving.store(true, Ordering::Relaxed);
@@ -103,7 +107,7 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
         // They follow for ever: one that ends has panicked, and the kubelet starts us anew.
         _ = keepers.tasks.join_next() => Err(AppError::Ended),
         never = webhook.serve(webhook_listener) => match never {},
-        never = ops::serve(ops_listener, Arc::new(readiness), metrics) => match never {},
+        never = OpsPort::of(ops_listener).serve(Arc::new(readiness)) => match never {},
         never = serve_services(directory) => match never {},
         () = ended => Ok(()),
     }
@@ -202,8 +206,9 @@ async fn serve_services(directory: Option<(Directory, TcpListener)>) -> Infallib
     std::future::pending().await
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Readiness {
+    metrics: Arc<Metrics>,
     bundle: Held,
     ca: ca_address::Held,
     identity: Identity,
@@ -211,7 +216,25 @@ struct Readiness {
     leaving: Arc<AtomicBool>,
 }
 
+impl Readiness {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        let (bundle, ca, identity) = (Held::default(), Default::default(), Identity::default());
+        let (believed, leaving) = (Believed::default(), Arc::default());
+        Self { metrics, bundle, ca, identity, believed, leaving }
+    }
+}
+
 impl Health for Readiness {
+    /// Who answers lives: the kubelet starts those anew that do not.
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.ready(self.conditions().iter().all(|condition| condition.met));
+        self.metrics.render()
+    }
+
     fn conditions(&self) -> Vec<Condition> {
         let condition = |name, met: bool, why: &str| Condition {
             name,

@@ -6,7 +6,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,10 +81,35 @@ impl Source {
 
 fn read(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
+    let mut text = String::new();
+    // The bound holds whatever the file says of its length: a pipe says nothing.
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return Err(FileError::TooLarge { path: path.to_owned() });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     TrustBundle::from_pem(trust_domain.clone(), 0, &text)
         .map_err(|why| FileError::Unusable { path: path.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_it() {
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let refused = |path: &Path| read(path, &domain).unwrap_err().to_string();
+        // It says that it has no bytes.
+        let endless = refused(Path::new("/dev/zero"));
+        assert!(endless.contains("more than 65536 bytes"), "{endless}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bundle.pem");
+        std::fs::write(&path, "x".repeat(65_537)).unwrap();
+        assert!(refused(&path).contains("more than 65536 bytes"));
+        std::fs::write(&path, "x".repeat(65_536)).unwrap();
+        assert!(refused(&path).contains("cannot be used"));
+        std::fs::write(&path, [0xff]).unwrap();
+        assert!(refused(&path).contains("cannot be read"));
+    }
 }

@@ -1,5 +1,5 @@
 //! A TCP port and how many may be inside: bound before it is served, so that a taken port is an error
-//! at the start. Called by `ops` and `webhook`.
+//! at the start. Called by `app` and `webhook`.
 //!
 //! Never: decides what is answered; waits for a stranger without an end.
 
@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,23 +19,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
+use myelin_sidecar::addr::ListenAddr;
+use myelin_sidecar::admin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub type Answer = Response<Full<Bytes>>;
 
-/// Connections that wait to be served.
-const BACKLOG: i32 = 256;
-
 /// Pause after a failed accept (too many open files): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request's head comes in one segment; a client that needs longer is no API server.
+/// A request's head comes in one segment; a client that needs longer is no API server. An idle
+/// connection is closed after as long: the API server dials again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whole life of a connection, however many requests it carries: the API server dials again.
+/// Whole life of a connection, however many requests it carries.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Heads of the API server, the kubelet and Prometheus are under 2 KiB.
@@ -51,26 +50,9 @@ pub struct DoorError {
     source: io::Error,
 }
 
-/// Binds. `[::]` serves both families, or IPv4 alone where the kernel has no IPv6.
+/// Bound before it is served, so that a taken port is an error at the start.
 pub fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, DoorError> {
-    let listen = |address: SocketAddr| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
-    };
-    let any_v6 = address.is_ipv6() && address.ip().is_unspecified();
-    let bound = listen(address).or_else(|why| match why.kind() {
-        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(why),
-        _ if any_v6 => listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))),
-        _ => Err(why),
-    });
-    bound.map_err(|source| DoorError { what, address, source })
+    admin::listen(ListenAddr(address)).map_err(|source| DoorError { what, address, source })
 }
 
 /// Hands each connection to `serve`, so many at once; more wait in the backlog. Until dropped.

@@ -18,6 +18,5 @@ pub mod config_map;
 pub mod door;
 pub mod inject;
 pub mod metrics;
-pub mod ops;
 pub mod services;
 pub mod webhook;

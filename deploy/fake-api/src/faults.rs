@@ -26,7 +26,7 @@ pub enum Fault {
     Drop,
     /// It is done, and the connection is closed without an answer.
     LoseAnswer,
-    /// It is done, and the answer ends in the middle as if that were all of it.
+    /// It is done, and the answer ends one character early as if that were all of it.
     Cut,
     /// It is done after this time.
     Delay(Duration),

@@ -24,7 +24,7 @@ use crate::unix_socket::SocketError;
 
 pub use self::http::{Answer, bare};
 pub use self::ops::OpsPort;
-pub use self::port::{Bounds, Port};
+pub use self::port::{Bounds, Port, listen};
 pub use self::socket::{AdminSocket, AllowedUids};
 
 /// An answer that may have to be collected from other cores.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::http::{self, Answer};
 use super::port::{Bounds, Port};
@@ -33,6 +34,11 @@ impl OpsPort {
     pub fn bind(address: ListenAddr) -> Result<Self, AdminError> {
         let failed = |source| AdminError::Ops { address: address.0, source };
         Port::bind(address).map(|port| Self { port }).map_err(failed)
+    }
+
+    /// On what somebody has bound.
+    pub fn of(listener: TcpListener) -> Self {
+        Self { port: Port::of(listener) }
     }
 
     pub fn local_address(&self) -> io::Result<ListenAddr> {

@@ -41,17 +41,13 @@ pub struct Bounds {
 }
 
 impl Port {
-    /// Binds. `[::]` serves both families, or IPv4 alone where the kernel has no IPv6. Must be
-    /// called within the runtime that will serve it.
+    /// See [`listen`].
     pub fn bind(address: ListenAddr) -> io::Result<Self> {
-        let bound = bind(address.0).or_else(|why| {
-            let any_v6 = address.0.is_ipv6() && address.ip().is_unspecified();
-            if any_v6 && no_ipv6(&why) {
-                return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
-            }
-            Err(why)
-        });
-        Ok(Self { listener: bound.and_then(TcpListener::from_std)? })
+        listen(address).map(Self::of)
+    }
+
+    pub fn of(listener: TcpListener) -> Self {
+        Self { listener }
     }
 
     pub fn local_address(&self) -> io::Result<ListenAddr> {
@@ -81,6 +77,19 @@ impl Port {
             });
         }
     }
+}
+
+/// Binds. `[::]` serves both families, or IPv4 alone where the kernel has no IPv6. Must be called
+/// within the runtime that will serve it.
+pub fn listen(address: ListenAddr) -> io::Result<TcpListener> {
+    let bound = bind(address.0).or_else(|why| {
+        let any_v6 = address.0.is_ipv6() && address.ip().is_unspecified();
+        if any_v6 && no_ipv6(&why) {
+            return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
+        }
+        Err(why)
+    });
+    bound.and_then(TcpListener::from_std)
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

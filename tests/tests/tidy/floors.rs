@@ -55,7 +55,7 @@ const CONTROLLER: Floors = &[
     (7, &["main", "args"]),
     (6, &["app"]),
     (5, &["config"]),
-    (4, &["webhook", "ops", "services", "config_map"]),
+    (4, &["webhook", "services", "config_map"]),
     (3, &["bundle", "ca_address", "certificate"]),
     (2, &["metrics"]),
     (1, &["inject"]),

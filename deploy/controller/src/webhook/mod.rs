@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -40,21 +41,37 @@ const MAX_CONNECTIONS: usize = 128;
 /// An object has at most 3 MiB (the API server's bound for a request); a review wraps one.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bodies that are held at once; they are judged one after the other. A quarter of the memory that the
+/// chart allows.
+const MAX_REVIEWS: usize = 32;
+
 /// For a TLS handshake. The whole question may take 5 s before the API server gives up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// For a question to arrive once its head has.
+/// For a question to arrive once its head has, its turn included.
 const BODY_TIMEOUT: Duration = Duration::from_secs(4);
 
 pub struct Webhook {
-    pub settings: Settings,
-    pub bundle: Held,
-    pub ca: ca_address::Held,
-    pub identity: Identity,
-    pub metrics: Arc<Metrics>,
+    settings: Settings,
+    bundle: Held,
+    ca: ca_address::Held,
+    identity: Identity,
+    metrics: Arc<Metrics>,
+    reviews: Semaphore,
 }
 
 impl Webhook {
+    pub fn new(
+        settings: Settings,
+        bundle: Held,
+        ca: ca_address::Held,
+        identity: Identity,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let reviews = Semaphore::new(MAX_REVIEWS);
+        Self { settings, bundle, ca, identity, metrics, reviews }
+    }
+
     /// Serves until dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) -> Infallible {
         let serve = |stream| {
@@ -82,8 +99,12 @@ impl Webhook {
         if *request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "there is only POST /inject\n");
         }
+        let deadline = Instant::now() + BODY_TIMEOUT;
+        let Ok(_turn) = tokio::time::timeout_at(deadline, self.reviews.acquire()).await else {
+            return self.unready("has too many questions at once");
+        };
         let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-        match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        match tokio::time::timeout_at(deadline, body).await {
             Ok(Ok(body)) => self.review(&body.to_bytes()),
             Ok(Err(_)) => {
                 self.unread(StatusCode::PAYLOAD_TOO_LARGE, "no review of a pod is so large")

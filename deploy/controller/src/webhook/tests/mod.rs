@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod bounds;
+
 use std::net::SocketAddr;
 
 use base64::Engine;
@@ -60,6 +62,15 @@ fn serving(
     addresses: &[&str],
     metrics: Arc<Metrics>,
 ) -> SocketAddr {
+    listening(built(identity, bundle, addresses, metrics))
+}
+
+fn built(
+    identity: Identity,
+    bundle: Option<&str>,
+    addresses: &[&str],
+    metrics: Arc<Metrics>,
+) -> Webhook {
     let settings = Settings {
         trust_domain: "cluster.local".parse().unwrap(),
         mesh_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
@@ -79,7 +90,11 @@ fn serving(
     held.store(bundle.map(|pem| Arc::new(pem.to_owned())));
     let ca = ca_address::Held::default();
     ca.store(Arc::new(addresses.iter().map(|text| text.parse().unwrap()).collect()));
-    let webhook = Arc::new(Webhook { settings, bundle: held, ca, identity, metrics });
+    Webhook::new(settings, held, ca, identity, metrics)
+}
+
+fn listening(webhook: Webhook) -> SocketAddr {
+    let webhook = Arc::new(webhook);
     let listener = door::bind("test", "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(webhook.serve(listener));
@@ -165,7 +180,7 @@ impl Served {
     }
 }
 
-const DEPLOYMENT: &str = include_str!("../../fixtures/deployment.json");
+const DEPLOYMENT: &str = include_str!("../../../fixtures/deployment.json");
 
 #[tokio::test]
 async fn a_pod_comes_back_with_a_patch_that_makes_it_meshed() {
@@ -195,7 +210,7 @@ async fn a_pod_comes_back_with_a_patch_that_makes_it_meshed() {
 #[tokio::test]
 async fn a_refused_pod_hears_why() {
     let served = serve(Some("pem")).await;
-    let conflicting = include_str!("../../fixtures/conflicting-annotations.json");
+    let conflicting = include_str!("../../../fixtures/conflicting-annotations.json");
     let response = served.review(conflicting).await;
     assert_eq!(response["allowed"], false);
     assert!(response["patch"].is_null());
@@ -207,7 +222,7 @@ async fn a_refused_pod_hears_why() {
 #[tokio::test]
 async fn warnings_are_sent_along_and_bounded() {
     let served = serve(Some("pem")).await;
-    let response = served.review(include_str!("../../fixtures/host-network.json")).await;
+    let response = served.review(include_str!("../../../fixtures/host-network.json")).await;
     assert_eq!(response["allowed"], true);
     assert!(response["warnings"][0].as_str().unwrap().contains("not meshed (hostNetwork"));
     assert!(served.counted("reason=\"host_network\",result=\"left\""));
