@@ -111,6 +111,16 @@ certificate_secret = {{ .Values.webhook.secret | quote }}
 certificate_file = "/etc/myelin-webhook/tls.crt"
 key_file = "/etc/myelin-webhook/tls.key"
 {{- end }}
+{{- with .Values.controller.services.clusterIP }}
+
+[services]
+listen = "[::]:15014"
+address = [{{ ternary (printf "[%s]:15014" .) (printf "%s:15014" .) (contains ":" .) | quote }}]
+service_account = "myelin-controller"
+token_file = "/etc/myelin-identity/token"
+# What an emptyDir gives is anybody's to write in; what is made below it is the controller's.
+state_dir = "/var/lib/myelin/state"
+{{- end }}
 
 [ops]
 listen = "[::]:15022"
