@@ -24,7 +24,7 @@ use crate::programs::random_word;
 
 /// Where programs look for a token for the API.
 const TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-const TOKEN_VOLUME: &str = "kube-api-access";
+pub(super) const TOKEN_VOLUME: &str = "kube-api-access";
 
 /// As the webhook's configuration says: `timeoutSeconds`; more, for a machine under load.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);

@@ -15,7 +15,7 @@ use myelin_lab::wire::WireReport;
 use myelin_lab::{Lab, Pod, addresses};
 use serde_json::{Value, json};
 
-use super::admission::{Webhook, with_token};
+use super::admission::{TOKEN_VOLUME, Webhook, with_token};
 use super::container::text;
 use super::engine::Engine;
 use super::front::Front;
@@ -124,6 +124,10 @@ impl Cluster {
             let first = &admitted["spec"]["initContainers"];
             ensure!(first[0]["name"] == "myelin-init", "{name} was not injected: {admitted}");
             ensure!(first[1]["name"] == "myelin-sidecar", "{name} was not injected: {admitted}");
+            let ours = first.as_array().into_iter().flatten().take(2);
+            let mut mounts = ours.filter_map(|one| one["volumeMounts"].as_array()).flatten();
+            let token = mounts.any(|mount| mount["name"] == TOKEN_VOLUME);
+            ensure!(!token, "a container of the mesh's holds a token for the API: {admitted}");
         }
         Ok(admitted)
     }
