@@ -84,7 +84,7 @@ pub struct HostRecord {
     #[serde(default)]
     pub attested_by: Option<String>,
     /// The pod that attested; none: no pod, or a record of before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRecord>,
     /// When the host's next issue would be due at the sustained rate (the "theoretical arrival
     /// time" of GCRA).

@@ -23,8 +23,9 @@ use clap::{Parser, Subcommand};
     myelin demo            a minute that shows what Myelin does, on this machine, without a trace\n  \
     myelin demo --keep     the same, and it stays up for you to look around\n  \
     myelin explain WORD    what a word in a log line or a metric means, and what to do\n  \
-    myelin log monitor     every certificate that was ever issued for an ID of yours\n\n\
-    The other two binaries explain themselves: myelin-ca --help, myelin-sidecar --help."
+    myelin log monitor     every certificate that was ever issued for an ID of yours\n  \
+    myelin check --pre     whether your Kubernetes cluster has what Myelin needs\n\n\
+    The other binaries explain themselves: myelin-ca --help, myelin-sidecar --help, myelin-controller --help."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -51,6 +52,30 @@ pub(crate) enum Command {
     /// Read the CA's logs of issued certificates
     #[command(subcommand)]
     Log(LogCommand),
+    /// Put the sidecar into Kubernetes manifests, offline: just what the webhook would do
+    ///
+    /// Reads YAML or JSON of as many documents as there are, and answers the same documents: Pods, and
+    /// every kind that has a template of them, with the sidecar; everything else as it came. Every pod is
+    /// taken for one of a meshed namespace; its own label `myelin.dev/inject: disabled` wins. Runs
+    /// `myelin-controller inject`.
+    ///
+    /// Exit code 0: all is on standard output. 1: a pod is refused, with the reason on standard error and
+    /// nothing on standard output, or something cannot be read.
+    Inject(InjectArgs),
+    /// Say whether a cluster has what Myelin needs, before it is installed; nothing is changed
+    ///
+    /// Asks the API server for its version, for the APIs that are used, and whether you may create what the
+    /// chart creates. Runs `myelin-controller preflight`. Exit code 0: all is there. 1: something is
+    /// missing. 2: something could not be asked, as without a cluster everything.
+    Check(CheckArgs),
+    /// Install Myelin in a Kubernetes cluster: runs `helm install` with the chart
+    ///
+    /// docs/operate/kubernetes.md says which values your cluster needs. Without helm it says what to type.
+    Install(InstallArgs),
+    /// Take Myelin out of a Kubernetes cluster: runs `helm uninstall`
+    ///
+    /// Refuses while the CNI plugin would stay behind in the nodes' chains, where no pod could start then.
+    Uninstall(UninstallArgs),
     /// Play a part of the demo inside a pod
     #[command(subcommand, hide = true)]
     Play(Role),
@@ -151,6 +176,99 @@ pub(crate) struct DemoArgs {
     /// The myelin-sidecar to use [default: as for --ca-bin]
     #[arg(long, value_name = "FILE")]
     pub(crate) sidecar_bin: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InjectArgs {
+    /// The manifests; - is standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// The webhook's configuration (TOML); docs/INJECTION.md has its keys
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Namespace of documents that name none
+    #[arg(long, short, value_name = "NAME", default_value = "default")]
+    pub(crate) namespace: String,
+
+    /// The trust bundle (PEM), in place of the configuration's ca.bundle_file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
+
+    /// Where sidecars find the CA, in place of the configuration's [ca] (repeat it for each replica)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) ca_address: Vec<SocketAddr>,
+
+    /// The myelin-controller to use [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) controller_bin: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Before the installation (nothing else is checked yet)
+    #[arg(long, required = true)]
+    pub(crate) pre: bool,
+
+    /// How to reach the Kubernetes API [default: KUBECONFIG, or as a pod does]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The namespace in which Myelin is to be installed
+    #[arg(long, short, value_name = "NAME", default_value = "myelin-system")]
+    pub(crate) namespace: String,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The myelin-controller to use [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) controller_bin: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReleaseArgs {
+    /// What helm calls it
+    #[arg(long, value_name = "NAME", default_value = "myelin")]
+    pub(crate) name: String,
+
+    /// The namespace of the mesh itself
+    #[arg(long, short, value_name = "NAME", default_value = "myelin-system")]
+    pub(crate) namespace: String,
+
+    /// The helm to use [default: the one in the PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) helm_bin: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    pub(crate) release: ReleaseArgs,
+
+    /// The chart's folder
+    #[arg(long, value_name = "DIR", default_value = "deploy/chart")]
+    pub(crate) chart: PathBuf,
+
+    /// A file of values, as helm takes it (may be repeated)
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(crate) values: Vec<PathBuf>,
+
+    /// One value, as helm takes it: key=value (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Only render what would be installed, by `helm template`; asks no cluster
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UninstallArgs {
+    #[command(flatten)]
+    pub(crate) release: ReleaseArgs,
 }
 
 /// The parts that this program itself plays inside the pods.

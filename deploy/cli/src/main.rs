@@ -7,8 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
+mod cluster;
 mod demo;
 mod explain;
+mod helm;
 mod log;
 mod play;
 
@@ -23,6 +25,10 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::perform(options),
         Command::Explain { word } => explain::perform(word.as_deref()),
         Command::Log(command) => log::perform(command),
+        Command::Inject(args) => cluster::inject(&args),
+        Command::Check(args) => cluster::check(&args),
+        Command::Install(args) => helm::install(&args),
+        Command::Uninstall(args) => helm::uninstall(&args),
         Command::Play(role) => play::perform(role),
     }
 }

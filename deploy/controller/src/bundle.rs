@@ -79,7 +79,8 @@ impl Source {
     }
 }
 
-fn read(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, FileError> {
+/// The bundle of one file, if it is this trust domain's.
+pub fn read(path: &Path, trust_domain: &TrustDomain) -> Result<TrustBundle, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     // The bound holds whatever the file says of its length: a pipe says nothing.

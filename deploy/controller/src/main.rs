@@ -10,16 +10,17 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
-use myelin_controller::{app, config};
+use myelin_controller::offline::{self, Asked};
+use myelin_controller::{app, cluster, config, preflight};
 
-use args::{Args, Command};
+use args::{Args, Command, InjectArgs, PreflightArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run(&Args::parse()).and_then(|text| Ok(say(&text)?)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(&Args::parse()).and_then(|(text, code)| Ok((say(&text)?, code))) {
+        Ok(((), code)) => ExitCode::from(code),
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
@@ -27,17 +28,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<String> {
+/// What to print, and the exit code.
+fn run(args: &Args) -> anyhow::Result<(String, u8)> {
     match &args.command {
         Command::Run { config: path, kubeconfig } => {
             app::run(path, kubeconfig.as_deref())?;
-            Ok(String::new())
+            Ok((String::new(), 0))
         }
+        Command::Inject(args) => Ok((inject(args)?, 0)),
+        Command::Preflight(args) => look(args),
         Command::Check { config: path } => {
             config::load(path)?;
-            Ok(format!("{}: every key is understood\n", path.display()))
+            Ok((format!("{}: every key is understood\n", path.display()), 0))
         }
     }
+}
+
+fn inject(args: &InjectArgs) -> anyhow::Result<String> {
+    let InjectArgs { file, config, namespace, bundle, ca_address } = args.clone();
+    let asked = Asked { config, manifests: file, namespace, bundle, ca: ca_address };
+    let answer = offline::inject(&asked)?;
+    for note in &answer.notes {
+        complain(note);
+    }
+    Ok(answer.text)
+}
+
+fn look(args: &PreflightArgs) -> anyhow::Result<(String, u8)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let needs = runtime.block_on(async {
+        let cluster = cluster::Cluster::connect(args.kubeconfig.as_deref()).await;
+        preflight::look(cluster, &args.namespace).await
+    });
+    let text = if args.json {
+        format!("{}\n", preflight::json(&needs))
+    } else {
+        needs.iter().map(|need| format!("{}\n", need.line())).collect()
+    };
+    Ok((text, preflight::exit_code(&needs)))
 }
 
 /// What a command prints is its result. A reader that has enough (`| head`) makes no mistake.
@@ -49,7 +77,7 @@ fn say(text: &str) -> io::Result<()> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "one line that says what failed")]
+#[expect(clippy::print_stderr, reason = "what failed, and what there is to say beside an answer")]
 fn complain(text: &str) {
     eprintln!("myelin-controller: {text}");
 }

@@ -5,6 +5,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use serde_json::{Value, json};
+
 use crate::path::Target;
 use crate::status::Refused;
 
@@ -48,6 +50,21 @@ pub(crate) struct Access {
 impl Access {
     pub(crate) fn only(&mut self, rules: Vec<Rule>) {
         self.rules = Some(rules);
+    }
+
+    /// A SelfSubjectAccessReview with its status; for all names.
+    pub(crate) fn review(&self, mut review: Value) -> Value {
+        let asked = review["spec"]["resourceAttributes"].clone();
+        let is = |field: &str, value: &str| asked[field].as_str().unwrap_or_default() == value;
+        let allows = |rule: &Rule| {
+            is("group", &rule.group)
+                && is("resource", &rule.resource)
+                && rule.names.is_empty()
+                && rule.verbs.iter().any(|verb| is("verb", verb))
+        };
+        let allowed = self.rules.as_ref().is_none_or(|rules| rules.iter().any(allows));
+        review["status"] = json!({ "allowed": allowed });
+        review
     }
 
     /// `name`: of the object, or the only one that a list or watch selects.

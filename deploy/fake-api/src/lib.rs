@@ -4,7 +4,7 @@
 //! that break or are too old, refusals, answers that are lost.
 //!
 //! What it does not do: schemas, defaults and validation (but for sizes and the few rules that
-//! clients lean on), admission, server-side apply and strategic merges, discovery, garbage
+//! clients lean on), admission, server-side apply and strategic merges, discovery of resources, garbage
 //! collection, scheduling, TLS, authentication, and more of RBAC than [`FakeApi::allow_only`].
 //! Passing against it shows that a loop survives what it should; that a real API server
 //! behaves so is for a suite against a real one to show.
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 mod access;
+mod discovery;
 mod door;
 mod faults;
 mod list;
@@ -44,6 +45,7 @@ pub use path::Resource;
 pub use tokens::PodToken;
 
 use access::Access;
+use discovery::Discovery;
 use faults::Faults;
 use objects::Objects;
 use tokens::Tokens;
@@ -62,6 +64,7 @@ struct Inner {
     faults: Mutex<Faults>,
     tokens: Mutex<Tokens>,
     access: Mutex<Access>,
+    discovery: Mutex<Discovery>,
     /// Grows whenever a watch may have something to say, or has to end.
     stirred: watch::Sender<u64>,
 }
@@ -89,6 +92,7 @@ impl FakeApi {
             faults: Mutex::default(),
             tokens: Mutex::default(),
             access: Mutex::default(),
+            discovery: Mutex::default(),
             stirred: watch::Sender::new(0),
         });
         let serving = tokio::spawn(serve::accept(listener, Arc::clone(&inner), None));
@@ -213,6 +217,16 @@ impl FakeApi {
         self.inner.tokens().revoke(text);
     }
 
+    /// What it says of its version, such as `v1.33.0`.
+    pub fn is_of_version(&self, version: &str) {
+        self.inner.discovery().set_version(version);
+    }
+
+    /// It says that it does not serve this group, such as `policy/v1`.
+    pub fn serves_no(&self, group: &str) {
+        self.inner.discovery().leave_out(group);
+    }
+
     /// From now on only what one of these rules allows is answered, everything else is 403. There
     /// are no users: the rules are of whoever asks.
     pub fn allow_only(&self, rules: Vec<Rule>) {
@@ -235,6 +249,10 @@ impl Inner {
 
     fn access(&self) -> MutexGuard<'_, Access> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn discovery(&self) -> MutexGuard<'_, Discovery> {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stir(&self) {

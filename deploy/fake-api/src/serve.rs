@@ -129,9 +129,10 @@ async fn asked(request: Request<Incoming>) -> Result<Asked, Refused> {
 }
 
 fn answer(inner: &Arc<Inner>, asked: Asked) -> Result<Answer, Refused> {
-    if asked.path == "/version" {
-        let version = json!({"major": "1", "minor": "33", "gitVersion": "v1.33.0-fake"});
-        return Ok(Answer::Whole(200, version));
+    if asked.method == Method::GET
+        && let Some(told) = inner.discovery().answer(&asked.path)
+    {
+        return told.map(|value| Answer::Whole(200, value));
     }
     let target = path::parse(&asked.path).ok_or_else(Refused::no_such_path)?;
     let selectors = Selectors::parse(asked.said("labelSelector"), asked.said("fieldSelector"))?;
@@ -139,6 +140,10 @@ fn answer(inner: &Arc<Inner>, asked: Asked) -> Result<Answer, Refused> {
     let verb = verb(&asked.method, &target, watches).ok_or_else(|| {
         Refused::new(405, "MethodNotAllowed", "the server does not allow this method")
     })?;
+    if verb == "create" && target.resource.name == "selfsubjectaccessreviews" {
+        // Whoever is known may ask.
+        return Ok(Answer::Whole(201, inner.access().review(asked.json()?)));
+    }
     let name = target.name.as_deref().or_else(|| selectors.name());
     inner.access().judge(verb, &target, name)?;
     if verb == "watch" {

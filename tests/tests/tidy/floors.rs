@@ -53,11 +53,11 @@ const CNI: Floors = &[
 
 const CONTROLLER: Floors = &[
     (7, &["main", "args"]),
-    (6, &["app"]),
+    (6, &["app", "offline"]),
     (5, &["config"]),
-    (4, &["webhook", "services", "config_map"]),
+    (4, &["webhook", "services", "config_map", "preflight"]),
     (3, &["bundle", "ca_address", "certificate"]),
-    (2, &["metrics"]),
+    (2, &["metrics", "manifests"]),
     (1, &["inject"]),
     (0, &["cluster", "door"]),
 ];

@@ -23,7 +23,7 @@ mod refusal;
 mod render;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
