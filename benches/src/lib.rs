@@ -17,6 +17,7 @@ pub mod handshake;
 pub mod issuance;
 pub mod mesh;
 pub(crate) mod pace;
+pub(crate) mod process;
 pub mod proofs;
 pub(crate) mod show;
 pub mod traffic;

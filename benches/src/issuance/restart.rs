@@ -74,7 +74,7 @@ async fn starts(kind: Kind, options: &Options, data: &Path, show: &Show) -> Resu
             Kind::Cold => forget(&data.join("store.redb"))?,
         }
         let ca = Ca::start(options, data).await?;
-        times.push(ca.ready_after.as_secs_f64());
+        times.push(ca.ready_after().as_secs_f64());
         cpu = ca.cpu();
         sleep(SETTLE).await;
         let memory = ca.memory()?;
