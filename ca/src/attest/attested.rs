@@ -62,6 +62,8 @@ pub struct Attested {
     pub service_account: Option<(String, String)>,
     /// Addresses that the evidence itself names.
     pub addresses: Vec<IpAddr>,
+    /// The addresses are of before: who has evidence is away.
+    pub is_remembered: bool,
     /// The pod, if it is one.
     pub pod: Option<PodRecord>,
 }
@@ -78,9 +80,9 @@ pub enum Whereabouts {
 }
 
 impl Attested {
-    /// A pod of which the cluster says that it has this address.
+    /// A pod of which the cluster says at this moment that it has this address.
     pub fn is_said_to_live_at(&self, address: IpAddr) -> bool {
-        self.pod.is_some() && self.addresses.contains(&address)
+        self.pod.is_some() && !self.is_remembered && self.addresses.contains(&address)
     }
 }
 

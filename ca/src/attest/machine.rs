@@ -207,8 +207,15 @@ fn read(leaf: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> Result<Attest
         }
     }
     let bound_to = Some(BoundTo { name: key_name(&certificate), lasts: Lasts::WithTheSvid });
-    let (service_account, pod) = (None, None);
-    Ok(Attested { attestor: ATTESTOR, selectors, bound_to, service_account, addresses, pod })
+    Ok(Attested {
+        attestor: ATTESTOR,
+        selectors,
+        bound_to,
+        service_account: None,
+        addresses,
+        is_remembered: false,
+        pod: None,
+    })
 }
 
 /// A machine is its key: certificates come and go, and two machines may have one name.

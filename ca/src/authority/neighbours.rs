@@ -42,8 +42,7 @@ impl Authority {
         now: UnixSeconds,
     ) -> Result<(), IssueError> {
         let Some(attestors) = self.attestors.get() else { return Ok(()) };
-        let told = |of: &Proven| of.attested().is_some_and(|it| it.is_said_to_live_at(address));
-        if !told(proven) {
+        if !proven.attested().is_some_and(|it| it.is_said_to_live_at(address)) {
             return Ok(());
         }
         let others: BTreeSet<&Hex> = record

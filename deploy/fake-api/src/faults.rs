@@ -22,6 +22,8 @@ pub struct Request {
 pub enum Fault {
     /// It is not done; this status is the answer. 429 and 503 come with `Retry-After: 0`.
     Answer(u16),
+    /// It is not done; this status comes with a word that is no `Status`, as from a proxy on the way.
+    Stray(u16),
     /// It is not done, and the connection is closed without an answer.
     Drop,
     /// It is done, and the connection is closed without an answer.

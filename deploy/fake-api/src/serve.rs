@@ -89,6 +89,10 @@ async fn serve(
     match fault {
         Some(Fault::Drop) => return Err(io::Error::other("dropped by a test")),
         Some(Fault::Answer(code)) => return Ok(refusal(&Refused::of_code(code))),
+        Some(Fault::Stray(code)) => {
+            let body = Full::new(Bytes::from_static(b"page not found"));
+            return Ok(response(code, body.map_err(|never| match never {}).boxed_unsync()));
+        }
         Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
         Some(Fault::LoseAnswer | Fault::Cut) | None => {}
     }

@@ -1,8 +1,8 @@
 //! One container of a pod's spec as podman's words, and the container that runs then. Called by
 //! `kubelet`.
 //!
-//! Never: a field that is passed over because nobody here knows it: a pod that says more than is
-//! played would look shown and is not.
+//! Never: a field of the container's own level that is passed over because nobody here knows it: a pod
+//! that says more than is played would look shown and is not.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -3,7 +3,7 @@
 //! containers first and the sidecars after them, in the other order. Called by `cluster` and the
 //! suite.
 //!
-//! Never: a restart; what ends before its time fails the test.
+//! Never: a restart that a test did not ask for; what ends before its time fails the test.
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -3,7 +3,7 @@
 //!
 //! What is real: the injector asked over HTTPS with an AdmissionReview, the images' Dockerfile, the
 //! container runtime with its seccomp filter and capabilities, the CA and the controller as the chart's
-//! own pods under its own roles, the network namespaces and the bridge, the traffic. What is played here, because only a cluster has
+//! own pods, the network namespaces and the bridge, the traffic. What is played here, because only a cluster has
 //! it: the kubelet (`kubelet`, `probe`, `volumes`: the order of containers, probes, projected files,
 //! tokens), the API server (`myelin-fake-api` behind `front`, and what its own admission adds:
 //! `admission`), cluster DNS (one name in /etc/hosts), kube-proxy (one route to the CA's Service), and the
@@ -13,7 +13,8 @@
 //! The images hold debug programs with the shared libraries that `ldd` names. Those that are released
 //! are static: `just images` builds and checks them.
 //!
-//! Never: a field of a pod that is passed over because nobody here knows it.
+//! Never: a field of a pod's or a container's spec that is passed over because nobody here knows it. What
+//! is known and not played: scheduling, limits of CPU, sizes of volumes, `postStart`.
 
 // SPDX-License-Identifier: Apache-2.0
 

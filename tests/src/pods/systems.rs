@@ -1,7 +1,8 @@
 //! The CA and the controller as pods of the mesh's own namespace, as the chart writes them, and what
 //! its notes ask an operator to do. Called by `cluster`.
 //!
-//! Never: a privilege that the chart does not give them.
+//! Never: a right that the chart gives to nobody: the fake API knows no users, so each of them has what
+//! the chart gives to all of them together.
 
 // SPDX-License-Identifier: Apache-2.0
 

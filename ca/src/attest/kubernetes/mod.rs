@@ -7,8 +7,6 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::net::IpAddr;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{ServiceToken, token_audience};
@@ -27,7 +25,7 @@ pub use claims::{Claims, Expected};
 pub use fetch::{FetchError, HttpsSource};
 pub use keys::{Jwks, KeysError, Source};
 
-use review::Review;
+use review::{Review, Said};
 
 /// The word in logs and metrics.
 pub const ATTESTOR: &str = "kubernetes";
@@ -59,11 +57,11 @@ impl Kubernetes {
     ) -> Result<Attested, Evidence> {
         let claims = signature::verify(token.reveal(), &self.keys).await?;
         claims::judge(&claims, &self.expected, now)?;
-        let addresses = match &self.review {
-            None => Vec::new(),
+        let said = match &self.review {
+            None => Said::default(),
             Some(review) => review.addresses(token.reveal(), &claims).await?,
         };
-        attested(claims, addresses)
+        attested(claims, said)
     }
 
     /// Where a pod of this cluster is; only the API server knows.
@@ -76,7 +74,7 @@ impl Kubernetes {
 }
 
 /// The facts of a token that was judged good.
-fn attested(claims: Claims, addresses: Vec<IpAddr>) -> Result<Attested, Evidence> {
+fn attested(claims: Claims, said: Said) -> Result<Attested, Evidence> {
     let missing = Evidence::TokenNotPodBound("it has no claims of kubernetes.io");
     let bound = claims.kubernetes.ok_or_else(|| missing.clone())?;
     let pod = bound.pod.ok_or(missing)?;
@@ -100,7 +98,8 @@ fn attested(claims: Claims, addresses: Vec<IpAddr>) -> Result<Attested, Evidence
         selectors,
         bound_to: Some(BoundTo { name, lasts: Lasts::ForGood }),
         service_account: Some((bound.namespace, account.name)),
-        addresses,
+        addresses: said.addresses,
+        is_remembered: said.is_remembered,
         pod: Some(pod),
     })
 }

@@ -45,6 +45,14 @@ pub(super) struct Review {
     remembered: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
+/// The addresses of a pod.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) addresses: Vec<IpAddr>,
+    /// From before: the API server is away.
+    pub(super) is_remembered: bool,
+}
+
 /// Why there is no answer.
 enum Silence {
     /// Nobody is there, or has time for us.
@@ -60,11 +68,7 @@ impl Review {
     }
 
     /// The addresses of the pod that this token is of.
-    pub(super) async fn addresses(
-        &self,
-        token: &str,
-        claims: &Claims,
-    ) -> Result<Vec<IpAddr>, Evidence> {
+    pub(super) async fn addresses(&self, token: &str, claims: &Claims) -> Result<Said, Evidence> {
         let (bound, pod) = bound(claims)?;
         match self.ask(token, claims, bound, pod).await {
             Ok(told) => {
@@ -73,14 +77,14 @@ impl Review {
                     // Refused once, refused in an outage too.
                     Err(_) => drop(self.remembered().remove(&pod.uid)),
                 }
-                told
+                told.map(|addresses| Said { addresses, is_remembered: false })
             }
             Err(Silence::Away(why)) => {
                 let remembered = self.remembered().get(&pod.uid).cloned();
                 let unknown = || Evidence::ReviewUnavailable(why.clone());
                 let addresses = remembered.ok_or_else(unknown)?;
                 tracing::warn!(why, pod = %pod.name, "the Kubernetes API is away: a pod that was seen before is attested by its token alone");
-                Ok(addresses)
+                Ok(Said { addresses, is_remembered: true })
             }
             Err(Silence::Missing) => Err(Evidence::ReviewUnavailable("no TokenReview".to_owned())),
             Err(Silence::Unwilling(why)) => Err(Evidence::ReviewUnavailable(why)),
@@ -232,7 +236,8 @@ async fn answered<T>(asked: impl Future<Output = Result<T, kube::Error>>) -> Res
         Err(_) => Err(Silence::Away(format!("no answer within {ANSWER_WITHIN:?}"))),
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
-            404 => Silence::Missing,
+            // In the API server's own words: a proxy on the way has a 404 for every pod.
+            404 if status.reason == "NotFound" => Silence::Missing,
             429 | 500.. => Silence::Away(quoted(&status.message)),
             _ => Silence::Unwilling(quoted(&status.message)),
         }),

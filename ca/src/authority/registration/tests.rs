@@ -42,6 +42,7 @@ fn pod(addresses: &[&str]) -> Attested {
         bound_to: None,
         service_account: Some(("shop".to_owned(), "web".to_owned())),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        is_remembered: false,
         pod: None,
     }
 }

@@ -11,6 +11,7 @@ use myelin_identity::seal::SealKey;
 use myelin_identity::svid::P256Spki;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::UnixTime;
+use serde_json::json;
 
 mod ladder;
 
@@ -147,14 +148,21 @@ fn token_is_redeemed_once_and_repeated_only_to_the_same_request() {
 }
 
 #[test]
-fn denied_host_gets_nothing_by_any_right() {
+fn host_that_is_denied_or_gone_gets_nothing_by_any_right() {
     let csr = key();
-    let host = host(true);
+    let of_pod = |gone| {
+        let pod = json!({"issuer": "c", "namespace": "n", "name": "p", "uid": "1", "gone": gone});
+        HostRecord { pod: Some(serde_json::from_value(pod).unwrap()), ..host(false) }
+    };
     let renewal = Claimed::Renewal { lineage: hex(3), generation: 1, serial: hex(9) };
     for claim in [Claimed::HostAlone, Claimed::Token { secret_hash: hex(8) }, renewal] {
         let proven = Proven::assumed(claim, hex(1), csr, hex(5));
-        let decision = decide(&proven, Known { host: Some(&host), ..Known::default() }, NOW);
-        assert_eq!(refused(&decision), Some(Reason::HostDenied));
+        let refused = |host: &HostRecord| {
+            refused(&decide(&proven, Known { host: Some(host), ..Known::default() }, NOW))
+        };
+        assert_eq!(refused(&host(true)), Some(Reason::HostDenied));
+        assert_eq!(refused(&of_pod(true)), Some(Reason::PodGone));
+        assert_ne!(refused(&of_pod(false)), Some(Reason::PodGone));
     }
 }
 
@@ -168,6 +176,7 @@ fn evidence_is_demanded_of_who_came_with_it_and_entries_decide() {
         bound_to: None,
         service_account: None,
         addresses: vec![],
+        is_remembered: false,
         pod: None,
     };
     let pod = HostRecord { attested_by: Some("kubernetes".to_owned()), ..host(false) };

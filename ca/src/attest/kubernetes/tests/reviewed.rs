@@ -6,7 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use kube::config::Config;
-use myelin_fake_api::{FakeApi, PodToken, Resource, Rule};
+use myelin_fake_api::{FakeApi, Fault, PodToken, Resource, Rule, Trouble};
 use serde_json::{Value, json};
 
 use super::{AUDIENCE, Cluster, NOW, claims, header};
@@ -193,8 +193,14 @@ async fn token_that_is_wrong_by_itself_is_refused_before_the_api_server_is_asked
 async fn while_the_api_is_away_pods_that_were_seen_go_on_and_nobody_new_is_let_in() {
     let stage = Stage::new().await;
     assert_eq!(stage.attest().await, good());
+    let lives_there = async || {
+        let attested = stage.cluster.attest(&stage.token).await.unwrap();
+        attested.is_said_to_live_at("10.1.2.3".parse().unwrap())
+    };
+    assert!(lives_there().await);
     stage.api.vanish();
     assert_eq!(stage.attest().await, good());
+    assert!(!lives_there().await, "memory takes nobody's address");
     let mut other = claims();
     other["kubernetes.io"]["pod"] = json!({"name": "web-2", "uid": "new"});
     let stranger = stage.cluster.mint(&header(), &other);
@@ -214,7 +220,6 @@ async fn while_the_api_is_away_pods_that_were_seen_go_on_and_nobody_new_is_let_i
 
 #[tokio::test]
 async fn outage_is_what_the_api_says_of_itself_and_no_refusal() {
-    use myelin_fake_api::{Fault, Trouble};
     for (code, expected) in
         [(500, good()), (503, good()), (429, good()), (403, Err("review_unavailable"))]
     {
@@ -233,7 +238,7 @@ async fn pod_is_gone_only_if_the_api_says_so_of_that_very_pod() {
         Whereabouts::At(addresses.iter().map(|text| text.parse().unwrap()).collect())
     };
     let home = || at(&["10.1.2.3", "fd00::3"]);
-    let table: [Happened; 10] = [
+    let table: [Happened; 11] = [
         ("nothing", |_| {}, home()),
         (
             "removed",
@@ -259,6 +264,12 @@ async fn pod_is_gone_only_if_the_api_says_so_of_that_very_pod() {
             at(&["10.9.9.9"]),
         ),
         ("no role", |s| s.api.allow_only(vec![]), Whereabouts::Unknown),
+        // A proxy's, say: it is not the API server that does not know the pod.
+        (
+            "a bare 404",
+            |s| s.api.trouble(Trouble::next(1, Fault::Stray(404))),
+            Whereabouts::Unknown,
+        ),
         ("API is away", |s| s.api.vanish(), Whereabouts::Unknown),
     ];
     for (what, happens, expected) in table {
