@@ -265,7 +265,7 @@ fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
         let what = "read this pod's addresses";
         return own_addresses().map_err(|source| AppError::System { what, source });
     }
-    Ok(OwnAddresses::new(config.addresses.clone()))
+    Ok(OwnAddresses::named(config.addresses.clone()))
 }
 
 /// New credentials, bundles and deny lists are a reason to judge running uses again.

@@ -248,6 +248,10 @@ impl Directory {
         if let Found::Service(service) = services.lookup(dst.0) {
             return match services.choose(service, spin, now()) {
                 Some(spot) => Route::Service(spot.target(), Arc::clone(spot)),
+                // Named by the operator, and nobody of the mesh is there who would be downgraded.
+                None if let Some(name) = at(&self.exceptions, dst) => {
+                    Route::Plain(Plain::Exception(Arc::clone(name)))
+                }
                 None => {
                     Route::Unserved { name: Arc::clone(&service.name), unmeshed: service.unmeshed }
                 }

@@ -28,6 +28,7 @@ fn config() -> Config {
         mesh: CidrSet::new(vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]),
         exceptions: vec![
             Exception { name: "dns".into(), place: place("10.96.0.10", Some(53)) },
+            Exception { name: "dns-2".into(), place: place("10.96.0.11", Some(53)) },
             Exception { name: "storage".into(), place: place("10.9.0.1", None) },
         ],
         services: vec![Service {
@@ -299,8 +300,9 @@ fn a_learned_service_leads_to_its_endpoints_and_never_to_plaintext() {
         // Configuration names these two.
         told("10.96.0.80:80", &["10.1.0.9:8080"]),
         told("10.2.0.1:80", &["10.1.0.9:8080"]),
-        // An exception never covers what is named as meshed.
+        // An exception never covers what is named as meshed, and does where nobody of the mesh serves.
         told("10.96.0.10:53", &["10.1.0.9:53"]),
+        told("10.96.0.11:53", &[]),
     ] {
         services = services.with(told).0;
     }
@@ -316,6 +318,7 @@ fn a_learned_service_leads_to_its_endpoints_and_never_to_plaintext() {
         ("10.96.0.80:80", format!("mesh 10.1.0.1:8080 {WEB} at anywhere myelin/1")),
         ("10.2.0.1:80", format!("mesh 10.2.0.1:80 {DB} at 10.2.0.1 mtls:h2")),
         ("10.96.0.10:53", format!("service 10.1.0.9:53 {WEB} at Some(10.1.0.9)")),
+        ("10.96.0.11:53", "plain: dns-2".to_owned()),
         ("198.51.100.1:80", "ask, else plain".to_owned()),
     ] {
         assert_eq!(routed_with(dst, &nothing, &services, 0, now), expected, "{dst}");

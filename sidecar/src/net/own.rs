@@ -18,19 +18,29 @@ const MAX_ADDRESSES: usize = 256;
 
 /// The addresses at which peers reach this pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnAddresses(Vec<IpAddr>);
+pub struct OwnAddresses {
+    addresses: Vec<IpAddr>,
+    /// They were found on interfaces, and not named by configuration.
+    are_here: bool,
+}
 
 impl OwnAddresses {
-    pub fn new(addresses: Vec<IpAddr>) -> Self {
-        Self(addresses)
+    /// As configuration names them: peers come by them, and what is sent there may leave the pod.
+    pub fn named(addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, are_here: false }
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
+        self.addresses.contains(&address.to_canonical())
+    }
+
+    /// Whether what is sent to this address stays in this network namespace.
+    pub fn is_here(&self, address: IpAddr) -> bool {
+        self.are_here && self.contains(address)
     }
 
     pub fn as_slice(&self) -> &[IpAddr] {
-        &self.0
+        &self.addresses
     }
 }
 
@@ -51,7 +61,7 @@ pub fn own_addresses() -> io::Result<OwnAddresses> {
             break;
         }
     }
-    Ok(OwnAddresses(found))
+    Ok(OwnAddresses { addresses: found, are_here: true })
 }
 
 /// Raises the soft limit of open descriptors to the hard one, and says what it is now.

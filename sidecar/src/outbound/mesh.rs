@@ -46,10 +46,7 @@ impl Outbound {
         let (mut said, mut from_pool, mut tries) = (Said::default(), true, 1);
         loop {
             let (mut held, kind) = match self.connection(&call.target, from_pool).await {
-                Ok(found) => {
-                    call.reached();
-                    found
-                }
+                Ok(found) => found,
                 // Nobody has heard of this use yet.
                 Err(why) if !why.is_nobody => return Err(why),
                 Err(why) => {
@@ -97,8 +94,9 @@ impl Outbound {
     /// The workload learns how it ended; what is left then is the connection.
     pub(super) async fn end(&self, mut call: Call, used: Used) {
         let outcome = call.report.ending(&used.ending);
-        if outcome == Outcome::RefusedByPeer(Refuse::UpstreamUnreachable) {
-            self.unreached(&call);
+        match outcome {
+            Outcome::RefusedByPeer(Refuse::UpstreamUnreachable) => self.unreached(&call),
+            _ => call.reached(),
         }
         // What follows is no use any more.
         let Call { workload, target, running: _, wanted, report } = call;

@@ -3,7 +3,7 @@
 //!
 //! Read `depart` and then `one_use` downward: that is the whole story.
 //!
-//! Never: plaintext to a meshed destination, whatever fails; a second offer with less; a byte of
+//! Never: plaintext to a meshed destination but this very pod, whatever fails; a second offer with less; a byte of
 //! the workload before the peer's identity and address were compared with what was expected.
 
 // SPDX-License-Identifier: Apache-2.0

@@ -67,7 +67,7 @@ impl Outbound {
         let way = match self.route(to, spin) {
             Route::Mesh(target) => Ok(Way::Mesh(target, None)),
             // What comes back to this pod never leaves it, like all that it says to itself.
-            Route::Service(target, _) if self.own.load().contains(target.endpoint.ip()) => {
+            Route::Service(target, _) if self.is_this_pod(&target) => {
                 Ok(Way::Plain(Plain::OwnPod(target.endpoint)))
             }
             Route::Service(target, spot) => Ok(Way::Mesh(target, Some(Running::new(spot)))),
@@ -78,6 +78,20 @@ impl Outbound {
             Route::Ask { otherwise } => return Err(otherwise),
         };
         Ok(way)
+    }
+
+    /// Whether an endpoint is ourselves: its identity is ours and its address on an interface of ours.
+    /// Whoever can write endpoints cannot name this pod's address for a service of another identity:
+    /// that goes the way of the mesh, and ends in a refusal.
+    fn is_this_pod(&self, target: &Target) -> bool {
+        let endpoint = target.endpoint;
+        let is_us = || {
+            let ours = self.store.load();
+            ours.is_some_and(|ours| target.expected.ids.iter().any(|id| id == ours.id()))
+        };
+        self.own.load().is_here(endpoint.ip())
+            && !self.own_ports.contains(&endpoint.port())
+            && is_us()
     }
 
     /// Asks whoever may know, both at once; the first answer that shows a way is enough.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use myelin_identity::UnixTime;
-use myelin_identity::services::{ServiceAnswer, ServicesError, proto};
+use myelin_identity::services::{ServiceAnswer, proto};
 use myelin_identity::verify::{Expected, Peer, Refusal, Role};
 use rustls::pki_types::ServerName;
 use tokio::time::{Instant, sleep, timeout};
@@ -67,8 +67,6 @@ enum Broken {
     Status(#[from] tonic::Status),
     #[error("the controller closed the watch")]
     Closed,
-    #[error("the controller's answer makes no sense: {0}")]
-    Malformed(#[from] ServicesError),
 }
 
 /// All that the watch stands on.
@@ -139,7 +137,11 @@ impl Watch {
             tokio::select! {
                 answer = answers.message() => {
                     let answer = answer?.ok_or(Broken::Closed)?;
-                    self.desk.answered(ServiceAnswer::try_from(answer)?);
+                    // One service that somebody wrote amiss is no reason to lose all others.
+                    match ServiceAnswer::try_from(answer) {
+                        Ok(answer) => self.desk.answered(answer),
+                        Err(why) => tracing::warn!(%why, "an answer of the controller is not taken"),
+                    }
                     *heard = true;
                 }
                 _ = published.changed() => {

@@ -27,6 +27,9 @@ pub(crate) fn now() -> u64 {
     myelin_tests::forge::now()
 }
 
+/// Of a service behind which somebody wrote the address of whoever asks.
+const MINE: &str = "10.77.0.201";
+
 /// Whoever connects is told this word.
 async fn serve(pod: &Pod, on: SocketAddr, word: &'static str) -> Result<JoinHandle<()>> {
     let listener = pod.tcp_listen(on).await?;
@@ -65,6 +68,8 @@ async fn front() -> Result<Option<(Stage, Workload, Workload)>> {
 #[tokio::test]
 async fn a_services_address_leads_to_its_pods_and_to_nobody_else() -> Result<()> {
     let Some((stage, server, client)) = front().await? else { return Ok(()) };
+    stage.service("mine", &[MINE]);
+    stage.slice("mine", &[Behind::new(client.pod.v4(), "server-0")]);
     let _v4 = serve(&server.pod, server.v4(TARGET), "four").await?;
     let _v6 = serve(&server.pod, server.v6(TARGET), "six").await?;
     reaches(&client, at(WEB[0]), "four").await?;
@@ -72,6 +77,10 @@ async fn a_services_address_leads_to_its_pods_and_to_nobody_else() -> Result<()>
     // A pod that calls its own service reaches itself, and nothing leaves it.
     reaches(&server, at(WEB[0]), "four").await?;
     server.ended("outbound", "own_pod", 1.0).await?;
+    // Not so one of another identity, for which somebody wrote that very pod's address.
+    let _own = serve(&client.pod, client.v4(TARGET), "own").await?;
+    ensure!(says(&client, at(MINE)).await.is_err_or_empty(), "an identity was not compared");
+    ensure!(client.metrics().await?.outcome("outbound", "own_pod") == 0.0);
     // By its own address, as a headless service resolves to it.
     reaches(&client, server.v4(TARGET), "four").await?;
 

@@ -34,7 +34,7 @@ const VERSION_BYTES: usize = 16;
 pub const MAX_ASKED: usize = 5_120;
 
 /// A zone's name is a label's value in Kubernetes.
-const MAX_ZONE_BYTES: usize = 63;
+pub const MAX_ZONE_BYTES: usize = 63;
 
 /// The state of one service, by what was said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

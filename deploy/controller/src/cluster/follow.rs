@@ -17,8 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{ANSWER_WITHIN, Cluster, MAX_PAGES, WATCH_GRACE, WATCH_SECONDS, percent_encoded};
 
-/// Objects of one page: of each a few fields are kept, whatever it holds.
-const PAGE: usize = 500;
+/// Objects of one page: of each a few fields are kept, but the page is held whole, and an object may have
+/// a megabyte and a half.
+const PAGE: usize = 100;
 
 /// Between two tries while the API server is away: then doubled, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use myelin_identity::id::{SpiffeId, TrustDomain};
-use myelin_identity::services::{EndpointView, MAX_ENDPOINTS_TOLD, ServiceView};
+use myelin_identity::services::{EndpointView, MAX_ENDPOINTS_TOLD, MAX_ZONE_BYTES, ServiceView};
 
 use super::objects::{Node, Pod, Service, Slice, address, is_tcp};
 use crate::cluster::News;
@@ -223,15 +223,20 @@ impl Catalog {
             _ => return None,
         };
         let tcp = slice.ports.into_iter().filter(|port| is_tcp(port.protocol.as_deref()));
-        let ports =
-            tcp.filter_map(|port| Some((port.port?, self.name(port.name.as_deref())))).collect();
+        let number = |port: Option<i64>| u16::try_from(port?).ok().filter(|port| *port != 0);
+        let ports = tcp
+            .filter_map(|port| Some((number(port.port)?, self.name(port.name.as_deref()))))
+            .collect();
         let mut endpoints = Vec::with_capacity(slice.endpoints.len());
         for endpoint in slice.endpoints {
             let pod = endpoint.target_ref.filter(|target| target.kind == "Pod");
             endpoints.push(Behind {
                 addresses: endpoint.addresses.iter().filter_map(|text| address(text)).collect(),
                 pod: pod.map(|pod| format!("{}/{}", meta.namespace, pod.name).into()),
-                zone: endpoint.zone.map(|zone| self.name(Some(&zone))),
+                zone: endpoint
+                    .zone
+                    .filter(|zone| zone.len() <= MAX_ZONE_BYTES)
+                    .map(|zone| self.name(Some(&zone))),
                 is_ready: endpoint.conditions.is_ready(),
                 goes: endpoint.conditions.goes(),
             });

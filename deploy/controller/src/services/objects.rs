@@ -64,7 +64,8 @@ pub(super) struct Slice {
 pub(super) struct SlicePort {
     pub(super) name: Option<String>,
     pub(super) protocol: Option<String>,
-    pub(super) port: Option<u16>,
+    /// The API server takes any number here, from whoever may write slices.
+    pub(super) port: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

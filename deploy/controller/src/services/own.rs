@@ -1,7 +1,8 @@
 //! The controller's own SVID, from the CA as any pod gets it: by its projected service-account token,
 //! renewed by the sidecar's own room for that. Called by the room's door.
 //!
-//! Never: another identity than the configured one, a key outside of this process's memory.
+//! Never: another identity than the configured one; an SVID's key outside of this process's memory (the
+//! host key rests sealed in the state directory, as a sidecar's does).
 
 // SPDX-License-Identifier: Apache-2.0
 

@@ -50,6 +50,13 @@ pub struct Snapshot {
     key: Arc<PrivateKeyDer<'static>>,
 }
 
+impl Snapshot {
+    /// Who we are.
+    pub fn id(&self) -> &SpiffeId {
+        &self.own.id
+    }
+}
+
 /// Why there is nothing to authenticate with. The word is a connection's outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoIdentity {

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 use super::{Protocol, Target};
 use crate::addr::Endpoint;
 
-/// Addresses and ports remembered, those that are no service's included: as many as one stream may
-/// ask about.
+/// Addresses and ports remembered, those that are no service's included: fewer than one stream may ask
+/// about, so that there is room for what is on its way.
 pub const MAX_PLACES: usize = 4_096;
 /// Endpoints of all services together, some 200 bytes each.
 const MAX_ENDPOINTS_HELD: usize = 32_768;

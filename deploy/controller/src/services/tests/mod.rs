@@ -145,6 +145,26 @@ fn a_services_endpoints_are_those_that_serve_and_have_an_identity() {
     }
 }
 
+/// The API server takes these from whoever may write slices.
+#[test]
+fn a_slice_that_nobody_can_mean_costs_only_itself() {
+    let mut catalog = catalog();
+    for port in [-1_i64, 0, 70_000] {
+        let mut hostile = slice("web-1", &[endpoint("10.1.0.1", "first", Some(true), false)]);
+        hostile["ports"][0]["port"] = json!(port);
+        catalog.slices(News::Now(read(hostile)));
+        let web = catalog.view(place(WEB)).unwrap();
+        assert!(web.endpoints.iter().all(|it| it.address.port() == 8080), "{port}");
+        assert_eq!(shown(catalog.view(place(WEB_V6)).as_ref()), ["[fd00::1]:8080 web"]);
+    }
+    let mut hostile = slice("web-1", &[endpoint("10.1.0.2", "second", Some(true), false)]);
+    hostile["endpoints"][0]["zone"] = json!("z".repeat(64));
+    catalog.slices(News::Now(read(hostile)));
+    let web = catalog.view(place(WEB)).unwrap();
+    let second = web.endpoints.iter().find(|it| it.address.to_string() == "10.1.0.2:8080");
+    assert_eq!(second.unwrap().zone, None);
+}
+
 #[test]
 fn news_touch_the_addresses_that_they_concern_and_no_others() {
     let mut catalog = catalog();
