@@ -99,7 +99,8 @@ fn may_go(values: &[u8], release: &ReleaseArgs) -> Result<(), String> {
 fn left(namespace: &str) -> String {
     format!(
         "Left in {namespace}, since they belong together and are yours to delete: the seal key, the CA's volumes and \
-         its state, the trust bundle (docs/operate/kubernetes.md). Pods keep their sidecars until they are made anew.\n"
+         its state, the trust bundle; and the ConfigMap myelin-trust-bundle of each meshed namespace, which nobody keeps right any more \
+         (docs/operate/kubernetes.md). Pods keep their sidecars until they are made anew.\n"
     )
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use myelin_identity::pem;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -79,12 +80,24 @@ impl Kept {
     }
 }
 
+/// The certificates of a text, and nothing else of it: what is here is published, and whoever put a
+/// chain and its key into one field did not mean that. `None`: there is none, or one is damaged.
+pub(super) fn certificates(text: &str) -> Option<String> {
+    if text.len() > MAX_PEM_BYTES {
+        return None;
+    }
+    let all = CertificateDer::pem_slice_iter(text.as_bytes());
+    let again = all.map(|der| der.map(|der| pem::encode("CERTIFICATE", &der)));
+    again.collect::<Result<String, _>>().ok().filter(|again| !again.is_empty())
+}
+
 impl Pair {
     /// `None`: it is not one, or certificate and key do not fit.
     pub(super) fn read(certificate: &str, key: &str) -> Option<Self> {
-        if certificate.len().max(key.len()) > MAX_PEM_BYTES {
+        if key.len() > MAX_PEM_BYTES {
             return None;
         }
+        let certificate = certificates(certificate)?;
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
         let (_, read) = parse_x509_certificate(&der).ok()?;
         let names = read.subject_alternative_name().ok()??.value.general_names.iter();
@@ -97,7 +110,7 @@ impl Pair {
             names: names.collect(),
             not_before: u64::try_from(validity.not_before.timestamp()).ok()?,
             not_after: u64::try_from(validity.not_after.timestamp()).ok()?,
-            certificate: certificate.to_owned(),
+            certificate,
             key: key.to_owned(),
         };
         pair.server_config().is_some().then_some(pair)

@@ -71,9 +71,9 @@ pub enum CertificateError {
     )]
     Contended { secret: String, attempts: usize },
     #[error(
-        "there is no Secret {secret} and we may not make it: {why}: make an empty one (kubectl create secret generic {secret})"
+        "there is no Secret {secret} in {namespace}, and to make one is not among our rights: make an empty one (kubectl -n {namespace} create secret generic {secret})"
     )]
-    NoSecret { secret: String, why: ClusterError },
+    NoSecret { secret: String, namespace: String },
     #[error(
         "there is no MutatingWebhookConfiguration {name}: pods are not injected: install the chart, or correct webhook.configuration"
     )]
@@ -200,7 +200,9 @@ impl Keeper {
     /// What the Secret holds once there is nothing more to do about it at this moment.
     async fn settle(&self, now: u64, seen: &mut Seen) -> Result<Kept, CertificateError> {
         let names = self.place.names();
-        let mut found = secret::read(&self.cluster, &self.place).await?;
+        // Clocks of replicas differ.
+        let latest = now + 2 * BEFORE_SECONDS;
+        let mut found = secret::read(&self.cluster, &self.place, latest).await?;
         for _ in 0..MAX_ATTEMPTS {
             seen.secret = found.version();
             let next = found.kept.as_ref().and_then(|kept| kept.next.as_ref());
@@ -221,13 +223,14 @@ impl Keeper {
                 }
                 // Another replica has done it, or something else; look again.
                 Err(ClusterError::Conflict { .. }) => {}
-                Err(why @ ClusterError::Refused { .. }) if seen.secret.is_none() => {
-                    let secret = self.place.secret.clone();
-                    return Err(CertificateError::NoSecret { secret, why });
+                Err(ClusterError::Refused { code: 403, .. }) if seen.secret.is_none() => {
+                    let (secret, namespace) =
+                        (self.place.secret.clone(), self.place.namespace.clone());
+                    return Err(CertificateError::NoSecret { secret, namespace });
                 }
                 Err(why) => return Err(why.into()),
             }
-            found = secret::read(&self.cluster, &self.place).await?;
+            found = secret::read(&self.cluster, &self.place, latest).await?;
         }
         let secret = self.place.secret.clone();
         Err(CertificateError::Contended { secret, attempts: MAX_ATTEMPTS })

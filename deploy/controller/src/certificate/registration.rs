@@ -64,8 +64,13 @@ pub(super) async fn tell(
     let path = format!("{ALL}/{}", place.configuration);
     match cluster.patch(&path, &Value::from(operations)).await {
         Ok(object) => Registration::of(object, place).map(Some),
-        // An API server says so with 409 or, of a test that failed, with 422.
-        Err(ClusterError::Conflict { .. } | ClusterError::Refused { code: 422, .. }) => Ok(None),
+        Err(ClusterError::Conflict { .. }) => Ok(None),
+        // So says an API server of a test that failed, and of a patch that it does not want.
+        Err(why @ ClusterError::Refused { code: 422, .. }) => {
+            let now = cluster.read(&path).await?;
+            let moved = now.is_some_and(|now| now["metadata"]["resourceVersion"] != *seen);
+            if moved { Ok(None) } else { Err(why.into()) }
+        }
         Err(why) => Err(why.into()),
     }
 }

@@ -7,12 +7,10 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value, json};
 
 use super::Place;
-use super::kept::{Kept, MAX_BEFORE, MAX_PEM_BYTES, Pair};
+use super::kept::{Kept, MAX_BEFORE, Pair, certificates};
 use crate::cluster::{Cluster, ClusterError};
 
 /// Fields of the Secret; the first two are those of type `kubernetes.io/tls`.
@@ -47,9 +45,19 @@ pub(super) fn version(object: &Value) -> Option<String> {
     object["metadata"]["resourceVersion"].as_str().map(str::to_owned)
 }
 
-pub(super) async fn read(cluster: &Cluster, place: &Place) -> Result<Found, ClusterError> {
+/// `latest`: no certificate that is served no more is published for longer.
+pub(super) async fn read(
+    cluster: &Cluster,
+    place: &Place,
+    latest: u64,
+) -> Result<Found, ClusterError> {
     let object = cluster.read(&path(place, &place.secret)).await?;
     let kept = object.as_ref().and_then(|object| kept(&object["data"]));
+    // A time that no replica writes is none.
+    let kept = kept.map(|kept| match kept.before_until > latest {
+        true => Kept { before_until: 0, ..kept },
+        false => kept,
+    });
     Ok(Found { object, kept })
 }
 
@@ -91,10 +99,7 @@ fn kept(data: &Value) -> Option<Kept> {
         String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
     };
     let pair = |certificate: &str, key: &str| Pair::read(&text(certificate)?, &text(key)?);
-    let certificate = |field: &str| {
-        let text = text(field).filter(|text| text.len() <= MAX_PEM_BYTES)?;
-        CertificateDer::from_pem_slice(text.as_bytes()).ok().map(|_| text)
-    };
+    let certificate = |field: &str| certificates(&text(field)?);
     Some(Kept {
         serving: pair(CERTIFICATE, KEY)?,
         next: pair(NEXT_CERTIFICATE, NEXT_KEY),

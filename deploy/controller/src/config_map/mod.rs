@@ -30,8 +30,8 @@ use self::plan::{Found, Plan, Wanted};
 /// Between two looks where no watch says that something has changed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Between two looks while something is wrong, and after we wrote: whoever else writes the same has a
-/// say in turn.
+/// Between two looks after we wrote, so that whoever else writes the same has a say in turn; and while
+/// something is wrong, then doubled up to the time between any two looks.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often the held bundle is looked at.
@@ -100,7 +100,7 @@ struct Seen {
 impl Keeper {
     /// Looks at once, when something has changed, and every so often. Until dropped.
     pub async fn follow(&self) -> Infallible {
-        let (mut memory, mut said) = (Memory::default(), None);
+        let (mut memory, mut said, mut pause) = (Memory::default(), None, AGAIN);
         loop {
             let mut seen = Seen::default();
             let looked = match self.bundle.load_full() {
@@ -117,7 +117,14 @@ impl Keeper {
                 }
                 said = wrong;
             }
-            if looked.is_err() || seen.wrote {
+            if looked.is_err() {
+                // One namespace that refuses for ever is no reason to read all of them each second.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LOOK_EVERY);
+                continue;
+            }
+            pause = AGAIN;
+            if seen.wrote {
                 tokio::time::sleep(AGAIN).await;
             } else {
                 self.wait(&seen, memory.last.as_ref()).await;

@@ -124,6 +124,12 @@ impl Stage {
     }
 
     /// What our webhooks say in `caBundle`; they agree.
+    fn ca_bundle_text(&self) -> String {
+        let object = self.api.read(&registrations(), "", CONFIGURATION).unwrap();
+        let bundle = object["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap();
+        String::from_utf8(BASE64_STANDARD.decode(bundle).unwrap()).unwrap()
+    }
+
     fn ca_bundle(&self) -> Vec<CertificateDer<'static>> {
         let object = self.api.read(&registrations(), "", CONFIGURATION).unwrap();
         let of = |index: usize| &object["webhooks"][index]["clientConfig"]["caBundle"];

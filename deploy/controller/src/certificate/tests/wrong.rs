@@ -107,6 +107,21 @@ async fn wrong_contents_are_not_served_but_made_anew_and_no_key_is_logged() {
             }
         }
     }
+    // A chain and its key in one field: what is published of it is the chain.
+    let stage = Stage::installed().await;
+    let encoded = |text: &str| BASE64_STANDARD.encode(text);
+    let both = format!("{key}{}", certificate.trim_end());
+    stage.put_secret(json!({
+        "tls.crt": encoded(&both), "tls.key": encoded(&key),
+        "before-0.crt": encoded(&both), "before.until": encoded(&u64::MAX.to_string()),
+    }));
+    let mut replica = stage.replica().await;
+    replica.look(START).await.unwrap();
+    let published = stage.ca_bundle_text();
+    assert_eq!(published.matches("-----BEGIN CERTIFICATE-----\n").count(), 1, "{published}");
+    assert!(
+        !published.contains("PRIVATE") && admits(replica.address, &stage.ca_bundle(), START).await
+    );
     // The twin: a good one is taken as it is.
     let stage = Stage::installed().await;
     let encoded = |text: &str| BASE64_STANDARD.encode(text);
@@ -204,6 +219,17 @@ async fn a_next_one_that_the_registration_does_not_hold_is_not_served() {
 }
 
 #[tokio::test]
+async fn a_registration_that_the_api_server_does_not_want_is_no_lost_race() {
+    let stage = Stage::installed().await;
+    stage.api.trouble(Trouble::next(1, Fault::Answer(422)).on("PATCH"));
+    let mut replica = stage.replica().await;
+    let said = replica.look(START).await.unwrap_err().to_string();
+    assert!(said.contains("422"), "{said}");
+    replica.look(START).await.unwrap();
+    assert!(replica.is_believed());
+}
+
+#[tokio::test]
 async fn a_secret_that_is_gone_is_made_again_where_we_may_and_served_on_where_not() {
     let stage = Stage::installed().await;
     let mut replica = stage.replica().await;
@@ -212,7 +238,7 @@ async fn a_secret_that_is_gone_is_made_again_where_we_may_and_served_on_where_no
     stage.api.remove(&secrets(), NAMESPACE, SECRET).unwrap();
     stage.overwrite_ca_bundle(&Value::Null);
     let said = replica.look(START).await.unwrap_err().to_string();
-    assert!(said.contains("kubectl create secret generic myelin-webhook"), "{said}");
+    assert!(said.contains("create secret generic myelin-webhook"), "{said}");
     assert!(replica.is_believed() && admits(replica.address, &stage.ca_bundle(), START).await);
     let mut young = stage.replica().await;
     young.look(START).await.unwrap_err();
