@@ -2,7 +2,7 @@
 //! issuance protocol, and how secrets rest on disk. Everything else in the workspace stands on it.
 //!
 //! Rooms, each importing only from those after it:
-//! `services` -> `id`;
+//! `services`, `policy` -> `id`, `wire`;
 //! `issuance`, `verify` -> `svid`, `bundle` -> `id`, `log` -> `x509`; `bundle` -> `pem`; `seal` stands alone.
 //! Never: I/O, a clock (callers pass `now`), async, or the making and keeping of a private key.
 
@@ -15,11 +15,13 @@ pub mod id;
 pub mod issuance;
 pub mod log;
 pub mod pem;
+pub mod policy;
 pub mod seal;
 pub mod services;
 pub mod svid;
 pub mod verify;
 
+mod wire;
 mod x509;
 
 #[cfg(test)]

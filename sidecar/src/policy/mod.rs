@@ -11,18 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use myelin_identity::id::{SpiffeId, TrustDomain};
+pub use myelin_identity::policy::{MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, Mode};
 
 #[cfg(test)]
 mod tests;
-
-/// Rules of one kind (allow or deny): judged from end to end at each `open`, so kept few.
-pub const MAX_RULES: usize = 256;
-
-/// Ports with a demand of their own.
-pub const MAX_PORTS: usize = 256;
-
-/// Identities or namespaces in one rule.
-pub const MAX_NAMES_IN_RULE: usize = 1_024;
 
 /// What the operator wrote, already parsed.
 #[derive(Clone, Debug)]
@@ -46,16 +38,6 @@ impl Config {
             deny: Vec::new(),
         }
     }
-}
-
-/// Whether plaintext may enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    Strict,
-    /// Plaintext may enter until this second of the Unix epoch; from then on strict.
-    Permissive {
-        until: u64,
-    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

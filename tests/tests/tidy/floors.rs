@@ -38,9 +38,9 @@ const CA: Floors = &[
 
 const IDENTITY: Floors = &[
     (3, &["issuance", "verify"]),
-    (2, &["svid", "bundle", "services"]),
+    (2, &["svid", "bundle", "services", "policy"]),
     (1, &["id", "log"]),
-    (0, &["x509", "pem", "seal"]),
+    (0, &["x509", "pem", "seal", "wire"]),
 ];
 
 const CNI: Floors = &[

@@ -138,7 +138,7 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("ca/identity/src/log/tiles.rs", "HASH_BYTES", "the length of a hash, exact"),
     ("ca/identity/src/log/tree.rs", "LEAF_PREFIX", "a number of RFC 6962"),
     ("ca/identity/src/log/tree.rs", "NODE_PREFIX", "a number of RFC 6962"),
-    ("ca/identity/src/services/mod.rs", "VERSION_BYTES", "the length of a version, exact"),
+    ("ca/identity/src/wire.rs", "VERSION_BYTES", "the length of a version, exact"),
     ("ca/identity/src/x509/key.rs", "P256_SPKI_BYTES", "the length of a key, exact"),
     ("ca/identity/src/x509/key.rs", "P256_SIGNATURE_MAX_BYTES", "the length of a signature"),
     ("ca/identity/src/seal.rs", "VERSION", "a number of the sealed form"),

@@ -212,6 +212,11 @@ fn in_trust_domain(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-')
 }
 
+/// One part of a path: what a namespace and a service account are.
+pub(crate) fn is_segment(text: &str) -> bool {
+    check_segment(text).is_ok()
+}
+
 fn check_segment(segment: &str) -> Result<(), IdError> {
     match segment {
         "" => return Err(IdError::EmptySegment),

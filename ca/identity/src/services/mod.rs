@@ -12,13 +12,15 @@ mod view;
 
 pub use view::{EndpointView, MAX_ENDPOINTS_TOLD, ServiceView};
 
-use std::net::{IpAddr, SocketAddr};
+pub use crate::wire::Version as ServiceVersion;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use std::net::SocketAddr;
+
 use prost::Message as _;
 use prost::bytes::Bytes;
 
 use crate::id::IdError;
+use crate::wire::{NoVersion, read_address, write_address};
 
 /// Messages of package `myelin.services.v1`. Both sides map their stubs onto these with `extern_path`.
 #[allow(clippy::all, clippy::use_self, clippy::or_fun_call, unreachable_pub, missing_docs)]
@@ -26,19 +28,12 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/myelin.services.v1.rs"));
 }
 
-/// What a version is long: enough that no two states of one service share one by chance.
-const VERSION_BYTES: usize = 16;
-
 /// Addresses and ports that one stream may ask about: what a sidecar remembers, and what is on its way
 /// meanwhile.
 pub const MAX_ASKED: usize = 5_120;
 
 /// A zone's name is a label's value in Kubernetes.
 pub const MAX_ZONE_BYTES: usize = 63;
-
-/// The state of one service, by what was said of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ServiceVersion([u8; VERSION_BYTES]);
 
 /// A caller asks about an address and port that its workload dials, or forgets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +68,8 @@ pub enum ServicesError {
     Address { bytes: usize },
     #[error("{seen} is no port")]
     Port { seen: u32 },
-    #[error("a version has {bytes} bytes; expected {VERSION_BYTES}")]
-    Version { bytes: usize },
+    #[error(transparent)]
+    Version(#[from] NoVersion),
     #[error("the service cannot be read: {why}")]
     Malformed { why: String },
     #[error("the service is not the one that its version names")]
@@ -85,23 +80,6 @@ pub enum ServicesError {
     TooMany { seen: usize },
     #[error("a zone's name is longer than {MAX_ZONE_BYTES} bytes")]
     Zone,
-}
-
-impl ServiceVersion {
-    fn of(encoded: &[u8]) -> Self {
-        let mut version = [0; VERSION_BYTES];
-        version.copy_from_slice(&digest(&SHA256, encoded).as_ref()[..VERSION_BYTES]);
-        Self(version)
-    }
-
-    /// Absent where there are no bytes.
-    fn read(bytes: &[u8]) -> Result<Option<Self>, ServicesError> {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let version = bytes.try_into();
-        version.map(|it| Some(Self(it))).map_err(|_| ServicesError::Version { bytes: bytes.len() })
-    }
 }
 
 /// One service as it goes to everybody who asks: encoded once.
@@ -130,7 +108,7 @@ impl EncodedService {
     ) -> proto::ServiceAnswer {
         let is_known = known == Some(self.version);
         proto::ServiceAnswer {
-            version: self.version.0.to_vec(),
+            version: self.version.to_vec(),
             service: if is_known { Bytes::new() } else { self.bytes.clone() },
             ..no_service(place, zone)
         }
@@ -140,7 +118,7 @@ impl EncodedService {
 /// The answer about an address and port that are no service's.
 pub fn no_service(place: SocketAddr, zone: &str) -> proto::ServiceAnswer {
     proto::ServiceAnswer {
-        address: write_address(place.ip()),
+        address: write_address(place.ip().to_canonical()),
         port: place.port().into(),
         version: Vec::new(),
         service: Bytes::new(),
@@ -161,10 +139,10 @@ impl TryFrom<proto::ServiceQuestion> for ServiceQuestion {
 impl From<ServiceQuestion> for proto::ServiceQuestion {
     fn from(question: ServiceQuestion) -> Self {
         Self {
-            address: write_address(question.place.ip()),
+            address: write_address(question.place.ip().to_canonical()),
             port: question.place.port().into(),
             forget: question.forget,
-            known: question.known.map(|version| version.0.to_vec()).unwrap_or_default(),
+            known: question.known.map(ServiceVersion::to_vec).unwrap_or_default(),
         }
     }
 }
@@ -192,20 +170,9 @@ impl TryFrom<proto::ServiceAnswer> for ServiceAnswer {
 
 /// IPv4-mapped IPv6 addresses become IPv4: one spelling of each address.
 fn read_place(bytes: &[u8], port: u32) -> Result<SocketAddr, ServicesError> {
-    let address = match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
-        (Ok(v4), _) => IpAddr::from(v4),
-        (_, Ok(v6)) => IpAddr::from(v6).to_canonical(),
-        _ => return Err(ServicesError::Address { bytes: bytes.len() }),
-    };
+    let address = read_address(bytes).ok_or(ServicesError::Address { bytes: bytes.len() })?;
     match u16::try_from(port) {
-        Ok(port) if port != 0 => Ok(SocketAddr::new(address, port)),
+        Ok(port) if port != 0 => Ok(SocketAddr::new(address.to_canonical(), port)),
         _ => Err(ServicesError::Port { seen: port }),
-    }
-}
-
-fn write_address(address: IpAddr) -> Vec<u8> {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }

@@ -78,7 +78,7 @@ fn what_makes_no_sense_is_refused() {
     let good = EncodedService::new(&view()).answer(place(), None, "");
     let with = |service: proto::Service| {
         let service = Bytes::from(service.encode_to_vec());
-        let version = ServiceVersion::of(&service).0.to_vec();
+        let version = ServiceVersion::of(&service).to_vec();
         proto::ServiceAnswer { service, version, ..good.clone() }
     };
     let service = view().to_proto();

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost::bytes::Bytes;
 
-use super::{MAX_ZONE_BYTES, ServicesError, proto, read_place, write_address};
+use super::{MAX_ZONE_BYTES, ServicesError, proto, read_place};
 use crate::id::SpiffeId;
+use crate::wire::write_address;
 
 /// Endpoints of one service that a sidecar is told: a client of a larger one balances over as many.
 pub const MAX_ENDPOINTS_TOLD: usize = 1_024;
@@ -40,7 +41,7 @@ impl ServiceView {
     pub(super) fn to_proto(&self) -> proto::Service {
         let (mut ids, mut zones) = (Vec::new(), Vec::new());
         let endpoints = self.endpoints.iter().map(|endpoint| proto::ServiceEndpoint {
-            address: write_address(endpoint.address.ip()),
+            address: write_address(endpoint.address.ip().to_canonical()),
             port: endpoint.address.port().into(),
             id: index(&mut ids, endpoint.id.as_str()),
             zone: endpoint.zone.as_deref().map_or(0, |zone| index(&mut zones, zone) + 1),
