@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::objects::Objects;
@@ -29,26 +31,32 @@ pub(crate) fn list(
         let message = format!("Too large resource version: {}", asked.version);
         return Err(Refused::new(504, "Timeout", message));
     }
-    let (version, mut items) = if asked.continued.is_empty() {
-        let all = objects.all(&target.resource, &target.namespace);
-        let chosen = all.filter(|object| asked.selectors.hold(object)).cloned().collect();
-        (objects.version(), chosen)
-    } else {
-        let page = objects.pages.remove(&asked.continued);
-        page.ok_or_else(|| {
-            Refused::new(410, "Expired", "The provided continue parameter is too old")
-        })?
+    let too_old = || Refused::new(410, "Expired", "The provided continue parameter is too old");
+    let (name, version, all, from) = match asked.continued.rsplit_once('@') {
+        None if asked.continued.is_empty() => {
+            let all = objects.all(&target.resource, &target.namespace);
+            let chosen = all.filter(|object| asked.selectors.hold(object)).cloned().collect();
+            (None, objects.version(), Arc::new(chosen), 0)
+        }
+        None => return Err(too_old()),
+        Some((name, from)) => {
+            let from: usize = from.parse().map_err(|_| too_old())?;
+            let kept = objects.kept(name).ok_or_else(too_old)?;
+            let from = from.min(kept.items.len());
+            (Some(kept.name), kept.version, kept.items, from)
+        }
     };
-    let rest = match asked.limit {
-        0 => Vec::new(),
-        limit => items.split_off(limit.min(items.len())),
+    let end = match asked.limit {
+        0 => all.len(),
+        limit => all.len().min(from + limit),
     };
+    let mut items = all[from..end].to_vec();
     let mut metadata = json!({"resourceVersion": version.to_string()});
-    if !rest.is_empty() {
-        let continued = format!("page-{version}-{}", objects.suffix());
-        metadata["continue"] = json!(continued);
-        metadata["remainingItemCount"] = json!(rest.len());
-        objects.pages.insert(continued, (version, rest));
+    if end < all.len() {
+        // A page may be asked for again, and with another limit.
+        let name = name.unwrap_or_else(|| objects.keep(Arc::clone(&all)));
+        metadata["continue"] = json!(format!("{name}@{end}"));
+        metadata["remainingItemCount"] = json!(all.len() - end);
     }
     // Items of a list do not say what they are; the list does.
     for fields in items.iter_mut().filter_map(Value::as_object_mut) {

@@ -15,6 +15,9 @@ use crate::path::{Key, Resource};
 /// Events that are kept for watches; beyond, the oldest are forgotten.
 const MAX_HISTORY: usize = 100_000;
 
+/// Lists that are kept for their further pages; beyond, the oldest are forgotten.
+const MAX_LISTS: usize = 64;
+
 /// One change of one object.
 #[derive(Debug)]
 pub(crate) struct Event {
@@ -24,6 +27,14 @@ pub(crate) struct Event {
     pub(crate) after: Option<Value>,
 }
 
+/// A list as it was when its first page was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) items: Arc<Vec<Value>>,
+}
+
 #[derive(Default)]
 pub(crate) struct Objects {
     stored: BTreeMap<Key, Value>,
@@ -31,8 +42,8 @@ pub(crate) struct Objects {
     history: VecDeque<Arc<Event>>,
     /// Nothing is known of what happened up to this version.
     forgotten: u64,
-    /// The rest of lists that are read in pages.
-    pub(crate) pages: BTreeMap<String, (u64, Vec<Value>)>,
+    /// Lists that are read in pages, the newest last.
+    lists: VecDeque<Pages>,
     /// Watches that began under an earlier number end.
     pub(crate) cut: u64,
     pub(crate) bookmarks: u64,
@@ -101,9 +112,24 @@ impl Objects {
         self.history.range(newer..).cloned().collect()
     }
 
+    /// Keeps a list for its further pages, under a name.
+    pub(crate) fn keep(&mut self, items: Arc<Vec<Value>>) -> String {
+        let (version, suffix) = (self.version, self.suffix());
+        let name = format!("page-{version}-{suffix}");
+        if self.lists.len() >= MAX_LISTS {
+            self.lists.pop_front();
+        }
+        self.lists.push_back(Pages { name: name.clone(), version, items });
+        name
+    }
+
+    pub(crate) fn kept(&self, name: &str) -> Option<Pages> {
+        self.lists.iter().find(|list| list.name == name).cloned()
+    }
+
     pub(crate) fn forget(&mut self) {
         self.history.clear();
-        self.pages.clear();
+        self.lists.clear();
         self.forgotten = self.version;
     }
 

@@ -33,6 +33,10 @@ pub enum ClusterError {
     Unreachable { what: String, why: String },
     #[error("{what}: the API server's answer cannot be read: {why}: it is asked again")]
     Unreadable { what: String, why: String },
+    #[error(
+        "{what}: the API server's answer is longer than {most} bytes: no object is, so ask for fewer"
+    )]
+    TooLong { what: String, most: usize },
     #[error("{what}: there are more objects than any cluster has: ask for fewer by a selector")]
     TooMany { what: String },
 }
@@ -59,6 +63,12 @@ pub(super) fn refused(what: String, status: StatusCode, body: &[u8]) -> ClusterE
     ClusterError::Refused { what, code: status.as_u16(), why: quoted(&said) }
 }
 
+/// Where in an answer it stands, and not what stands there.
+pub(super) fn no_json(what: String, why: &serde_json::Error) -> ClusterError {
+    let why = format!("no JSON at line {}, column {}", why.line(), why.column());
+    ClusterError::Unreadable { what, why }
+}
+
 /// What a client says of a failed connection has its reason (a certificate, a refusal) further down.
 pub(super) fn causes(error: &dyn Error) -> String {
     let (mut said, mut cause) = (error.to_string(), error.source());
@@ -75,6 +85,6 @@ pub(super) fn causes(error: &dyn Error) -> String {
 }
 
 /// One line, bounded.
-fn quoted(said: &str) -> String {
+pub(super) fn quoted(said: &str) -> String {
     said.chars().filter(|c| !c.is_control()).take(MAX_QUOTED_CHARS).collect()
 }

@@ -9,6 +9,8 @@
 
 mod error;
 mod follow;
+mod lines;
+mod page;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,8 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, Response, StatusCode};
 use kube::client::Body;
@@ -26,11 +29,12 @@ use serde_json::Value;
 
 pub use self::error::ClusterError;
 pub use self::follow::{Meta, News, Read};
+pub use self::page::Listed;
 
 /// One question, its connection included: small objects, a busy API server. Every loop asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// One page of a list, or an object. Read, it takes some ten times that.
+/// One page of a list, an object, or an event. Read whole, it takes some ten times that.
 const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Pages of one list: in pages of ten, as many namespaces as Kubernetes is tested with.
@@ -47,14 +51,6 @@ const SETTLE: Duration = Duration::from_millis(250);
 
 /// Between two looks where nothing can be watched.
 const UNWATCHED: Duration = Duration::from_secs(10);
-
-/// A list of one moment.
-#[derive(Debug, Default)]
-pub struct Listed {
-    pub items: Vec<Value>,
-    /// From which a watch goes on.
-    pub version: String,
-}
 
 /// A client of one API server.
 #[derive(Clone)]
@@ -92,50 +88,31 @@ impl Cluster {
 
     /// `None`: there is no such object.
     pub async fn read(&self, path: &str) -> Result<Option<Value>, ClusterError> {
-        match self.ask("GET", path, None).await {
+        match self.say("GET", path, None).await {
             Ok(object) => Ok(Some(object)),
             Err(ClusterError::Refused { code: 404, .. }) => Ok(None),
             Err(why) => Err(why),
         }
     }
 
-    /// All that `path` and its query select, so many on a page.
+    /// All that `path` and its query select, so many on a page, whole.
     pub async fn list(&self, path: &str, page: usize) -> Result<Listed, ClusterError> {
-        let (mut all, mut next) = (Listed::default(), String::new());
-        for _ in 0..MAX_PAGES {
-            let mark = if path.contains('?') { '&' } else { '?' };
-            let mut asked = format!("{path}{mark}limit={page}");
-            if !next.is_empty() {
-                asked = format!("{asked}&continue={}", percent_encoded(&next));
-            }
-            let mut page = self.ask("GET", &asked, None).await?;
-            if let Value::Array(items) = page["items"].take() {
-                all.items.extend(items);
-            }
-            // Every page is of the same moment.
-            let version = page["metadata"]["resourceVersion"].as_str().unwrap_or_default();
-            version.clone_into(&mut all.version);
-            match page["metadata"]["continue"].as_str() {
-                None | Some("") => return Ok(all),
-                Some(more) => more.clone_into(&mut next),
-            }
-        }
-        Err(ClusterError::TooMany { what: format!("GET {path}") })
+        self.list_of(path, page).await
     }
 
     /// Into the collection at `path`; a conflict if there is one of that name already.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, ClusterError> {
-        self.ask("POST", path, Some(("application/json", object))).await
+        self.say("POST", path, Some(("application/json", object))).await
     }
 
     /// Its `metadata.resourceVersion` must be the one that was read; a conflict otherwise.
     pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, ClusterError> {
-        self.ask("PUT", path, Some(("application/json", object))).await
+        self.say("PUT", path, Some(("application/json", object))).await
     }
 
     /// By RFC 6902.
     pub async fn patch(&self, path: &str, operations: &Value) -> Result<Value, ClusterError> {
-        self.ask("PATCH", path, Some(("application/json-patch+json", operations))).await
+        self.say("PATCH", path, Some(("application/json-patch+json", operations))).await
     }
 
     /// Only the one that was read: its UID and version go along. `false`: it is gone or another.
@@ -147,7 +124,7 @@ impl Cluster {
                 "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
             },
         });
-        match self.ask("DELETE", path, Some(("application/json", &wanted))).await {
+        match self.say("DELETE", path, Some(("application/json", &wanted))).await {
             Ok(_) => Ok(true),
             Err(ClusterError::Conflict { .. } | ClusterError::Refused { code: 404, .. }) => {
                 Ok(false)
@@ -192,29 +169,43 @@ impl Cluster {
         Ok(())
     }
 
-    async fn ask(
+    async fn say(
         &self,
         method: &str,
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Value, ClusterError> {
+        let answer = self.ask(method, path, body).await?;
+        serde_json::from_slice(&answer)
+            .map_err(|why| error::no_json(format!("{method} {path}"), &why))
+    }
+
+    /// The answer as it came, if it is a success.
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Bytes, ClusterError> {
         let what = || format!("{method} {path}");
-        let unreadable = |why: &str| ClusterError::Unreadable { what: what(), why: why.to_owned() };
         let answered = within(what, async {
             let answer = self.send(method, path, body).await?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|_| unreadable("it breaks off, or has no end"))?;
+            let body = body.map_err(|why| match why.is::<LengthLimitError>() {
+                true => ClusterError::TooLong { what: what(), most: MAX_ANSWER_BYTES },
+                false => {
+                    let why = "it breaks off".to_owned();
+                    ClusterError::Unreadable { what: what(), why }
+                }
+            })?;
             Ok((head.status, body.to_bytes()))
         });
         let (status, body) = answered.await?;
         if !status.is_success() {
             return Err(error::refused(what(), status, &body));
         }
-        // Where it stands, and not what stands there.
-        serde_json::from_slice(&body).map_err(|why| {
-            unreadable(&format!("no JSON at line {}, column {}", why.line(), why.column()))
-        })
+        Ok(body)
     }
 
     async fn send(

@@ -162,7 +162,7 @@ impl Catalog {
                 self.drop_service(&key_of(&service.metadata), &mut touched);
                 self.put_service(&service, &mut touched);
             }
-            News::Gone(service) => self.drop_service(&key_of(&service.metadata), &mut touched),
+            News::Gone(meta) => self.drop_service(&key_of(&meta), &mut touched),
         }
         touched
     }
@@ -208,7 +208,7 @@ impl Catalog {
                 of.extend(self.drop_slice(&key_of(&slice.metadata)));
                 of.extend(self.put_slice(slice));
             }
-            News::Gone(slice) => of.extend(self.drop_slice(&key_of(&slice.metadata))),
+            News::Gone(meta) => of.extend(self.drop_slice(&key_of(&meta))),
         }
         self.addresses_of(&of)
     }
@@ -270,8 +270,8 @@ impl Catalog {
                 let key = self.put_pod(&pod);
                 key.map(|key| self.in_front_of(&key)).unwrap_or_default()
             }
-            News::Gone(pod) => {
-                let key = key_of(&pod.metadata);
+            News::Gone(meta) => {
+                let key = key_of(&meta);
                 self.forget_pod(&key);
                 self.in_front_of(&key)
             }
@@ -330,8 +330,8 @@ impl Catalog {
                 nodes
             }
             News::Now(node) => vec![node],
-            News::Gone(node) => {
-                self.zones.remove(&node.metadata.name);
+            News::Gone(meta) => {
+                self.zones.remove(&meta.name);
                 return;
             }
         };

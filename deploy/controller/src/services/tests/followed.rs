@@ -109,7 +109,16 @@ async fn changes_arrive_through_broken_watches_and_versions_that_are_too_old() {
 async fn an_api_server_that_is_away_changes_nothing_until_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let fed = fed(directory.path()).await;
+    fed.api.forget_requests();
     fed.api.vanish();
+    // Each of the three has tried again, and heard nothing.
+    let tried = async {
+        let asks = |path: &str| fed.api.requests().iter().any(|it| it.path.starts_with(path));
+        while ![SERVICES, SLICES, PODS].iter().all(|path| asks(path)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(LIMIT, tried).await.is_ok(), "{:?}", fed.api.requests());
     assert_eq!(fed.seen(), ["10.1.0.1:8080 web"]);
     fed.endpoints(&["10.1.0.2"]);
     fed.api.heal();

@@ -29,6 +29,10 @@ fn read<T: Read>(object: Value) -> T {
     serde_json::from_value(object).unwrap()
 }
 
+fn gone<T>(object: &Value) -> News<T> {
+    News::Gone(serde_json::from_value(object["metadata"].clone()).unwrap())
+}
+
 fn service(name: &str, addresses: &[&str]) -> Value {
     json!({
         "metadata": { "name": name, "namespace": "shop", "resourceVersion": "1" },
@@ -175,12 +179,12 @@ fn news_touch_the_addresses_that_they_concern_and_no_others() {
     assert_eq!(catalog.pods(News::Now(read(pod("elsewhere", "web", false)))), none);
     assert_eq!(catalog.pods(News::Now(read(pod("unknown", "web", false)))), both);
     assert!(shown(catalog.view(place(WEB)).as_ref()).contains(&"10.1.0.5:8080 web".to_owned()));
-    assert_eq!(catalog.pods(News::Gone(read(pod("unknown", "web", false)))), both);
-    assert_eq!(catalog.slices(News::Gone(read(slice("web-6", &[])))), both);
+    assert_eq!(catalog.pods(gone(&pod("unknown", "web", false))), both);
+    assert_eq!(catalog.slices(gone(&slice("web-6", &[]))), both);
     assert!(shown(catalog.view(place(WEB_V6)).as_ref()).is_empty());
     assert_eq!(catalog.services(News::Now(read(service("other", &["10.96.0.81"])))).len(), 1);
     // Its address goes to another service.
-    assert_eq!(catalog.services(News::Gone(read(service("web", &[])))), both);
+    assert_eq!(catalog.services(gone(&service("web", &[]))), both);
     assert_eq!(shown(catalog.view(place(WEB)).as_ref()), ["no service"]);
     catalog.services(News::Now(read(service("next", &["10.96.0.80"]))));
     assert_eq!(catalog.view(place(WEB)).unwrap().name, "shop/next");
@@ -208,7 +212,7 @@ fn a_callers_zone_is_its_nodes() {
     catalog.nodes(News::Now(node("a")));
     assert_eq!(at(&catalog).as_deref(), Some("a"));
     assert_eq!(catalog.zone(&["10.7.7.7".parse().unwrap()]), None);
-    catalog.nodes(News::Gone(node("a")));
+    catalog.nodes(News::Gone(node("a").metadata));
     assert_eq!(at(&catalog), None);
 }
 

@@ -4,6 +4,8 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod follow;
+
 use myelin_fake_api::{FakeApi, Fault, Resource, Rule, Trouble};
 use serde_json::json;
 
