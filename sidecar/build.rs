@@ -8,6 +8,7 @@
 
 const CA: &str = "../ca/identity/proto/myelin.proto";
 const SERVICES: &str = "../ca/identity/proto/services.proto";
+const POLICY: &str = "../ca/identity/proto/policy.proto";
 const WORKLOAD: &str = "proto/workload.proto";
 const SECRETS: &str = "proto/sds.proto";
 
@@ -26,11 +27,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(false)
         .extern_path(".myelin.v1", "::myelin_identity::issuance::proto")
         .compile_fds(files)?;
-    let files = protox::compile([SERVICES], ["../ca/identity/proto"])?;
+    let files = protox::compile([SERVICES, POLICY], ["../ca/identity/proto"])?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(false)
         .extern_path(".myelin.services.v1", "::myelin_identity::services::proto")
+        .extern_path(".myelin.policy.v1", "::myelin_identity::policy::proto")
         .compile_fds(files)?;
     let files = protox::compile([WORKLOAD, SECRETS], ["proto"])?;
     tonic_prost_build::configure()
@@ -39,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // They carry keys: none of them can be logged.
         .skip_debug(["."])
         .compile_fds(files)?;
-    for proto in [CA, SERVICES, WORKLOAD, SECRETS] {
+    for proto in [CA, SERVICES, POLICY, WORKLOAD, SECRETS] {
         println!("cargo::rerun-if-changed={proto}");
     }
     println!("cargo::rerun-if-env-changed={FOR_OLDER_GLIBC}");

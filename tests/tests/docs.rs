@@ -151,6 +151,7 @@ fn outcomes() -> Vec<Outcome> {
         O::UpstreamUnreachable,
         O::UpstreamTimeout,
         O::PolicyDenied,
+        O::PolicyPending,
         O::Withdrawn,
         O::HandedBack,
     ];

@@ -61,6 +61,19 @@ impl Readiness {
         Condition { name: "log", met: judged.is_ok(), why }
     }
 
+    /// Where controllers decide who may enter: unmet until the first one has answered.
+    fn policy(&self) -> Option<Condition> {
+        let in_force = self.shared.policy_desk.in_force()?;
+        let why = match (in_force.version, in_force.is_connected) {
+            (None, _) => "policy_pending: no controller has answered yet, nobody enters".to_owned(),
+            (Some(version), true) => format!("version {version}"),
+            (Some(version), false) => {
+                format!("version {version}, as last known; no controller tells us now")
+            }
+        };
+        Some(Condition { name: "policy", met: in_force.version.is_some(), why })
+    }
+
     fn open(&self) -> Condition {
         let leaving = self.shared.door.is_leaving();
         let why = if leaving { "leaving".to_owned() } else { String::new() };
@@ -75,7 +88,8 @@ impl Health for Readiness {
     }
 
     fn conditions(&self) -> Vec<Condition> {
-        let conditions = vec![self.identity(), self.rules(), self.log(), self.open()];
+        let mut conditions = vec![self.identity(), self.rules(), self.log(), self.open()];
+        conditions.extend(self.policy());
         self.shared.metrics.ready(conditions.iter().all(|condition| condition.met));
         conditions
     }

@@ -34,7 +34,6 @@ use crate::drain::{Closing, Door};
 use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::net::{Dialer, OwnAddresses, own_addresses, raise_descriptor_limit};
-use crate::policy::Policy;
 use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::{Duty, Judge, Seen};
 use crate::services::ServiceDesk;
@@ -146,6 +145,7 @@ async fn serve(
         never = ops.serve(Arc::<Readiness>::clone(&readiness)) => match never {},
         never = serve_probes(probes) => match never {},
         never = watch_services(&shared, &config) => match never {},
+        never = watch_policies(&shared, &config) => match never {},
         never = Box::pin(audit(&shared, &config, seen)) => match never {},
         never = follow_changes(&shared) => match never {},
         never = follow_addresses(&shared, &config) => match never {},
@@ -172,6 +172,13 @@ async fn serve_probes(port: Option<ProbePort>) -> Infallible {
 
 async fn watch_services(shared: &Shared, config: &Config) -> Infallible {
     match wiring::service_watch(config, shared) {
+        Some(watch) => Box::pin(watch.run()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn watch_policies(shared: &Shared, config: &Config) -> Infallible {
+    match wiring::policy_watch(config, shared) {
         Some(watch) => Box::pin(watch.run()).await,
         None => std::future::pending().await,
     }
@@ -227,10 +234,10 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
     let affordable = (ours - most_resting) / DESCRIPTORS_A_CONNECTION;
     let most = affordable.min(config.limits.max_connections.into());
     let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
-    let policy = Policy::new(config.policy.clone());
     let learned = Arc::new(ArcSwap::from_pointee(Learned::default()));
     let services = Arc::new(ArcSwap::from_pointee(wiring::services()));
     let metrics = Arc::new(Metrics::new());
+    let policy_desk = wiring::policy_desk(config, &metrics, clock);
     let (judge, seen) = Judge::new(config.proofs.witnesses.clone(), Arc::clone(&metrics));
     let shared = Shared {
         listen: Listen {
@@ -249,7 +256,7 @@ fn build(config: &Config, clock: &Clock) -> Result<(Shared, mpsc::Receiver<Seen>
         learned,
         service_desk: ServiceDesk::new(Arc::clone(&services), config.services.is_some()),
         services,
-        policy: Arc::new(ArcSwap::from_pointee(policy)),
+        policy_desk,
         directory: Arc::new(ArcSwap::from_pointee(directory)),
         own: Arc::new(ArcSwap::from_pointee(own)),
         dialer,
@@ -268,12 +275,17 @@ fn find_own(config: &Config) -> Result<OwnAddresses, AppError> {
     Ok(OwnAddresses::named(config.addresses.clone()))
 }
 
-/// New credentials, bundles and deny lists are a reason to judge running uses again.
+/// New credentials, bundles, deny lists and policies are a reason to judge running uses again.
 async fn follow_changes(shared: &Shared) -> Infallible {
     let mut store = shared.store.subscribe();
+    let mut policies = shared.policy_desk.subscribe();
     let mut said = None;
     loop {
-        if store.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = store.changed() => changed,
+            changed = policies.changed() => changed,
+        };
+        if changed.is_err() {
             std::future::pending::<()>().await;
         }
         shared.world_changed();

@@ -19,7 +19,7 @@ use crate::inbound::{self, Inbound};
 use crate::metrics::{Direction, Metrics, PeerLabel, Security};
 use crate::net::{Dialer, OwnAddresses};
 use crate::outbound::{self, Outbound, Pool};
-use crate::policy::Policy;
+use crate::policies::PolicyDesk;
 use crate::proofs::Judge;
 use crate::report::{Outcome, Roster};
 use crate::services::ServiceDesk;
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) learned: Arc<ArcSwap<Learned>>,
     pub(super) service_desk: Arc<ServiceDesk>,
     pub(super) services: Arc<ArcSwap<Services>>,
-    pub(super) policy: Arc<ArcSwap<Policy>>,
+    pub(super) policy_desk: Arc<PolicyDesk>,
     pub(super) directory: Arc<ArcSwap<Directory>>,
     pub(super) own: Arc<ArcSwap<OwnAddresses>>,
     pub(super) dialer: Dialer,
@@ -67,7 +67,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             desk: Arc::clone(&self.desk),
             learned: Arc::clone(&self.learned),
-            policy: Arc::clone(&self.policy),
+            policy: Arc::clone(self.policy_desk.policy()),
             directory: Arc::clone(&self.directory),
             changes: self.world.subscribe(),
             own: Arc::clone(&self.own),

@@ -21,7 +21,7 @@ use crate::admin::{Answering, View};
 use crate::config::{self, Config};
 use crate::credentials::Snapshot;
 use crate::directory::Directory;
-use crate::policy::Policy;
+use crate::policies::InForce;
 
 /// A worker that is busy for longer than this is left out of the list, and named as such.
 const ROSTER_WITHIN: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ impl Operator {
         let held = self.shared.store.load();
         let foreign = held.map_or(0, |held| held.trust.foreign().bundles().len());
         self.shared.metrics.foreign_bundles(foreign);
-        self.shared.policy.store(Arc::new(Policy::new(config.policy.clone())));
+        self.shared.policy_desk.reload(config.policy.clone());
         self.shared.directory.store(Arc::new(directory));
         self.show(config.show());
         self.shared.world_changed();
@@ -103,7 +103,15 @@ impl Operator {
 
 impl View for Operator {
     fn config(&self) -> Value {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some(in_force), Some(shown)) =
+            (self.shared.policy_desk.in_force(), shown.as_object_mut())
+        {
+            let policy = self.shared.policy_desk.policy().load();
+            shown.insert("inbound".to_owned(), config::show_inbound(policy.config()));
+            shown.insert("policy_in_force".to_owned(), policy_in_force(in_force));
+        }
+        shown
     }
 
     fn certs(&self) -> Value {
@@ -160,6 +168,16 @@ impl View for Operator {
     fn reload(&self) -> Answering<'_, Result<(), String>> {
         Box::pin(async { self.reload_now() })
     }
+}
+
+/// What a controller said last, and whether one still does.
+fn policy_in_force(in_force: InForce) -> Value {
+    json!({
+        "pending": in_force.version.is_none(),
+        "version": in_force.version.map(|version| version.to_string()),
+        "since": in_force.since,
+        "connected": in_force.is_connected,
+    })
 }
 
 fn foreign(snapshot: &Snapshot) -> Value {

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use crate::addr::Clock;
 use crate::auditor;
 use crate::config::Config;
+use crate::controller::{self, Line};
 use crate::credentials::{self, Store, WorkloadIdentity};
 use crate::directory::{Protocol, Services};
 use crate::inbound;
@@ -26,6 +27,7 @@ use crate::intercept::{self, Plan};
 use crate::metrics::Metrics;
 use crate::net::Dialer;
 use crate::outbound;
+use crate::policies::{self, PolicyDesk};
 use crate::probes::{ProbeError, ProbePort};
 use crate::proofs::Judge;
 use crate::services;
@@ -146,14 +148,33 @@ pub(super) fn services() -> Services {
 
 /// Who keeps that table, where controllers are configured.
 pub(super) fn service_watch(config: &Config, shared: &Shared) -> Option<services::Watch> {
-    let config = config.services.clone()?;
-    Some(services::Watch {
-        config,
-        desk: Arc::clone(&shared.service_desk),
+    let line = line(config.services.as_ref()?, shared);
+    Some(services::Watch { line, desk: Arc::clone(&shared.service_desk) })
+}
+
+/// What is in force of the file and of controllers, where these are configured.
+pub(super) fn policy_desk(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Arc<PolicyDesk> {
+    let is_on = config.policies.is_some();
+    PolicyDesk::new(config.policy.clone(), is_on, Arc::clone(metrics), clock.clone())
+}
+
+pub(super) fn policy_watch(config: &Config, shared: &Shared) -> Option<policies::Watch> {
+    let line = line(config.policies.as_ref()?, shared);
+    let (desk, metrics) = (Arc::clone(&shared.policy_desk), Arc::clone(&shared.metrics));
+    Some(policies::Watch { line, desk, metrics })
+}
+
+fn line(config: &controller::Config, shared: &Shared) -> Line {
+    Line {
+        config: config.clone(),
         store: Arc::clone(&shared.store),
         dialer: shared.dialer,
         clock: shared.clock.clone(),
-    })
+    }
 }
 
 pub(super) fn inbound(config: &Config) -> inbound::Config {
@@ -226,7 +247,8 @@ pub(super) fn alpns(config: &Config) -> Vec<Vec<u8>> {
     let mut alpns: Vec<_> =
         inbound.filter_map(|plain| plain.alpn.clone()).chain(outbound).collect();
     // The controller's is ours to declare.
-    alpns.extend(config.services.iter().map(|_| services::ALPN.to_vec()));
+    let controllers = config.services.iter().chain(&config.policies);
+    alpns.extend(controllers.map(|_| controller::ALPN.to_vec()));
     alpns.sort();
     alpns.dedup();
     alpns

@@ -226,7 +226,7 @@ fn excluded<'t, T>(
     field.list(MAX_EXCLUSIONS)?.iter().map(read).collect()
 }
 
-fn excluded_range(entry: &Field<'_>) -> Result<IpNet, ConfigError> {
+pub(super) fn excluded_range(entry: &Field<'_>) -> Result<IpNet, ConfigError> {
     let expected = "a range such as 10.0.0.0/8, its first address in front, or one address";
     entry.text(expected, "192.0.2.0/24", |text| parse_cidr(text).ok())
 }

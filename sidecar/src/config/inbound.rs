@@ -10,19 +10,21 @@ use std::collections::{HashMap, HashSet};
 use myelin_identity::id::{SpiffeId, TrustDomain};
 
 use super::Listen;
-use super::base::word;
+use super::base::{excluded_range, word};
 use super::error::ConfigError;
 use super::field::{Domains, Field};
 use super::section::Section;
+use crate::addr::CidrSet;
 use crate::directory::MAX_ALPN_BYTES;
 use crate::policy::{
-    Config, MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, Mode, PlainMtls, PortConfig, Ports, Rule,
+    Author, Config, MAX_CIDRS_IN_RULE, MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, Mode, PlainMtls,
+    PortConfig, Ports, Rule,
 };
 
-pub(super) const KEYS: &[&str] = &["mode", "until", "port", "allow", "deny"];
+pub(super) const KEYS: &[&str] = &["mode", "until", "port", "allow", "deny", "audit"];
 pub(super) const PORT_KEYS: &[&str] =
     &["port", "mode", "until", "server_first", "workload_tls", "plain_mtls", "alpn"];
-pub(super) const RULE_KEYS: &[&str] = &["name", "ports", "ids", "namespaces"];
+pub(super) const RULE_KEYS: &[&str] = &["name", "ports", "ids", "namespaces", "cidrs"];
 
 pub(super) fn read(
     section: &Section<'_>,
@@ -38,7 +40,7 @@ pub(super) fn read(
             let fix = "name a port that the workload listens on";
             return Err(field.wrong("no port of the sidecar itself", fix));
         }
-        if ports.insert(number, port(&entry, default)?).is_some() {
+        if ports.insert(number, port(&entry)?).is_some() {
             return Err(field.wrong("each port once", "join both entries"));
         }
     }
@@ -48,6 +50,7 @@ pub(super) fn read(
         ports,
         allow: rules(section, "allow", domains)?,
         deny: rules(section, "deny", domains)?,
+        audit: rules(section, "audit", domains)?,
     })
 }
 
@@ -71,7 +74,7 @@ fn mode(section: &Section<'_>) -> Result<Option<Mode>, ConfigError> {
     }
 }
 
-fn port(section: &Section<'_>, default: Mode) -> Result<PortConfig, ConfigError> {
+fn port(section: &Section<'_>) -> Result<PortConfig, ConfigError> {
     let flag = |key| section.field(key).map_or(Ok(false), |field| field.boolean());
     let plain = flag("plain_mtls")?;
     let alpn = match section.field("alpn") {
@@ -83,7 +86,7 @@ fn port(section: &Section<'_>, default: Mode) -> Result<PortConfig, ConfigError>
         None => None,
     };
     Ok(PortConfig {
-        mode: mode(section)?.unwrap_or(default),
+        mode: mode(section)?,
         server_first: flag("server_first")?,
         workload_tls: flag("workload_tls")?,
         plain_mtls: plain.then_some(PlainMtls { alpn }),
@@ -114,16 +117,34 @@ fn rules(section: &Section<'_>, key: &str, domains: Domains<'_>) -> Result<Vec<R
 
 fn rule(section: &Section<'_>, name: String, domains: Domains<'_>) -> Result<Rule, ConfigError> {
     let (ids, namespaces) = (section.field("ids"), section.field("namespaces"));
-    if ids.is_none() && namespaces.is_none() {
-        let expected = "the peers that this rule is about, by ID or by namespace";
+    let cidrs = section.field("cidrs");
+    if ids.is_none() && namespaces.is_none() && cidrs.is_none() {
+        let expected = "the peers that this rule is about, by ID, namespace or address";
         return Err(section.missing("ids", expected, "namespaces = [\"shop\"]"));
     }
-    Ok(Rule {
+    let rule = Rule {
         name: name.into(),
+        author: Author::File,
         ports: ports(section)?,
-        ids: each(ids, |entry| entry.peer_id(domains))?,
-        namespaces: each(namespaces, |entry| namespace(entry, domains.own))?,
-    })
+        ids: each(ids.as_ref(), |entry| entry.peer_id(domains))?,
+        namespaces: each(namespaces.as_ref(), |entry| namespace(entry, domains.own))?,
+        cidrs: ranges(cidrs.as_ref())?,
+    };
+    // An empty list means nobody; addresses alone mean anybody from there. Not both in one rule.
+    match ids.or(namespaces) {
+        Some(list) if cidrs.is_some() && rule.ids.is_empty() && rule.namespaces.is_empty() => {
+            let fix = "remove it, so that the rule goes by address alone";
+            Err(list.wrong("peers by name beside cidrs", fix))
+        }
+        _ => Ok(rule),
+    }
+}
+
+fn ranges(list: Option<&Field<'_>>) -> Result<CidrSet, ConfigError> {
+    let Some(field) = list else { return Ok(CidrSet::default()) };
+    let expected = "the ranges of addresses that peers come from";
+    let entries = field.some(MAX_CIDRS_IN_RULE, expected, "\"10.1.0.0/16\"")?;
+    entries.iter().map(excluded_range).collect::<Result<_, _>>().map(CidrSet::new)
 }
 
 fn ports(section: &Section<'_>) -> Result<Ports, ConfigError> {
@@ -136,7 +157,7 @@ fn ports(section: &Section<'_>) -> Result<Ports, ConfigError> {
 }
 
 fn each<T: Eq + std::hash::Hash>(
-    list: Option<Field<'_>>,
+    list: Option<&Field<'_>>,
     read: impl Fn(&Field<'_>) -> Result<T, ConfigError>,
 ) -> Result<HashSet<T>, ConfigError> {
     match list {

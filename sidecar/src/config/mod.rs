@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod base;
+mod controllers;
 mod date;
 mod error;
 mod field;
@@ -18,7 +19,6 @@ mod outbound;
 mod probe;
 mod proofs;
 mod section;
-mod services;
 mod show;
 mod source;
 #[cfg(test)]
@@ -42,12 +42,13 @@ use crate::addr::{Endpoint, ListenAddr};
 use crate::credentials::Evidence;
 use crate::probes::Probe;
 use crate::proofs::Witnesses;
-use crate::{directory, policy, services as controllers, workload_api as socket};
+use crate::{controller, directory, policy, workload_api as socket};
 
 pub use self::error::{At, ConfigError};
 pub use self::interception::interception;
 pub use self::limits::Limits;
 pub use self::load::{MAX_FILE_BYTES, load};
+pub(crate) use self::show::inbound as show_inbound;
 
 /// Everything that the file says, checked and with defaults filled in.
 #[derive(Clone, Debug)]
@@ -68,7 +69,9 @@ pub struct Config {
     pub policy: policy::Config,
     pub directory: directory::Config,
     /// Who says what is behind a service's address; absent: nobody.
-    pub services: Option<controllers::Config>,
+    pub services: Option<controller::Config>,
+    /// Who says, beside this file, who may enter; absent: nobody.
+    pub policies: Option<controller::Config>,
     /// Absent: there is no such socket.
     pub workload_api: Option<socket::Config>,
     /// What the kubelet asks of the workload, run by us. Empty: there is no such port.
@@ -193,6 +196,7 @@ const KEYS: &[&str] = &[
     "inbound",
     "outbound",
     "services",
+    "policies",
     "workload_api",
     "probe",
     "limits",
@@ -219,7 +223,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
         intercept: base::intercept(&root)?,
         policy: inbound::read(&inbound, named, &listen)?,
         directory: outbound::read(&outbound, named, mesh)?,
-        services: services::read(&root, &trust_domain)?,
+        services: controllers::read(&root, "services", &trust_domain)?,
+        policies: controllers::read(&root, "policies", &trust_domain)?,
         workload_api: workload_api::read(&root)?,
         probes: probe::read(&root, &listen)?,
         limits: limits::read(&root)?,

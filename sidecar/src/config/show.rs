@@ -12,6 +12,7 @@ use myelin_identity::id::TrustDomain;
 use serde_json::{Value, json};
 
 use super::{Config, Limits};
+use crate::controller;
 use crate::credentials::Evidence;
 use crate::directory::{Place, Protocol};
 use crate::policy::{self, Mode, Ports, Rule};
@@ -61,10 +62,8 @@ impl Config {
             },
             "inbound": inbound(&self.policy),
             "outbound": self.outbound(),
-            "services": self.services.as_ref().map(|services| json!({
-                "address": texts(&services.addresses),
-                "id": services.id.as_str(),
-            })),
+            "services": self.services.as_ref().map(controllers),
+            "policies": self.policies.as_ref().map(controllers),
             "workload_api": self.workload_api.as_ref().map(|socket| json!({
                 "socket": socket.socket,
                 "allowed_uids": socket.allowed.uids,
@@ -133,11 +132,16 @@ fn limits(limits: &Limits) -> Value {
     })
 }
 
-fn inbound(policy: &policy::Config) -> Value {
+fn controllers(config: &controller::Config) -> Value {
+    json!({ "address": texts(&config.addresses), "id": config.id.as_str() })
+}
+
+/// Also what of it is a controller's, once that is merged with the file's.
+pub(crate) fn inbound(policy: &policy::Config) -> Value {
     // Sorted, so that two dumps of one configuration are equal.
     let ports: BTreeMap<u16, _> = policy.ports.iter().map(|(port, of)| (*port, of)).collect();
     let ports = ports.into_iter().map(|(port, of)| {
-        let (mode, until) = mode(of.mode);
+        let (mode, until) = mode(of.mode.unwrap_or(policy.default));
         let alpn = of.plain_mtls.as_ref().and_then(|plain| plain.alpn.as_deref());
         json!({
             "port": port,
@@ -156,6 +160,7 @@ fn inbound(policy: &policy::Config) -> Value {
         "port": ports.collect::<Vec<_>>(),
         "allow": policy.allow.iter().map(rule).collect::<Vec<_>>(),
         "deny": policy.deny.iter().map(rule).collect::<Vec<_>>(),
+        "audit": policy.audit.iter().map(rule).collect::<Vec<_>>(),
     })
 }
 
@@ -166,7 +171,14 @@ fn rule(rule: &Rule) -> Value {
     };
     let ids: BTreeSet<&str> = rule.ids.iter().map(|id| id.as_str()).collect();
     let namespaces: BTreeSet<&str> = rule.namespaces.iter().map(String::as_str).collect();
-    json!({ "name": *rule.name, "ports": ports, "ids": ids, "namespaces": namespaces })
+    json!({
+        "name": *rule.name,
+        "said_by": rule.author.word(),
+        "ports": ports,
+        "ids": ids,
+        "namespaces": namespaces,
+        "cidrs": texts(rule.cidrs.ranges()),
+    })
 }
 
 /// The mode's word, and its end in seconds since the Unix epoch.

@@ -58,8 +58,17 @@ impl Inbound {
             let refusal = Refusal::WrongAddress { address: from.ip(), seen: peer.ip_sans.clone() };
             return Err(NotTaken::peer(refusal));
         }
-        let verdict = self.policy.load().authorize(&peer.id, to.port());
-        self.metrics.verdict(if verdict.is_ok() { Verdict::Allowed } else { Verdict::Denied });
+        let policy = self.policy.load();
+        let verdict = policy.authorize(&peer.id, from.ip(), to.port());
+        let word = if verdict.is_ok() { Verdict::Allowed } else { Verdict::Denied };
+        self.metrics.verdict(word);
+        for audited in policy.audit(&peer.id, from.ip(), to.port()) {
+            self.metrics.policies().audited();
+            if audited.is_told(now) {
+                let (rule, port, verdict) = (&*audited.rule.name, to.port(), word.word());
+                tracing::info!(rule, peer = %peer.id, from = %from.ip(), port, verdict, "audited");
+            }
+        }
         verdict.map_err(|denied| NotTaken::new(Outcome::PolicyDenied, Refuse::PolicyDenied, denied))
     }
 
@@ -73,12 +82,12 @@ impl Inbound {
 
     /// Returns when a running use must end, with the reason: permission or trust was withdrawn,
     /// the peer's SVID expired too long ago, or our grace is over.
-    pub(super) async fn withdrawn(&self, guest: &Guest, to: &OrigDst) -> (Outcome, String) {
+    pub(super) async fn withdrawn(&self, guest: &Guest, stage: &Stage) -> (Outcome, String) {
         let mut changes = self.changes.clone();
         changes.mark_unchanged();
         let last_moment = self.last_moment(&guest.peer);
         loop {
-            if let Err(why) = self.still_entitled(guest, to) {
+            if let Err(why) = self.still_entitled(guest, stage) {
                 return (Outcome::Withdrawn, why);
             }
             tokio::select! {
@@ -98,15 +107,16 @@ impl Inbound {
     }
 
     /// Expiry alone does not end a running use, so it is judged as of the last valid second.
-    fn still_entitled(&self, guest: &Guest, to: &OrigDst) -> Result<(), String> {
+    fn still_entitled(&self, guest: &Guest, stage: &Stage) -> Result<(), String> {
         self.is_logged(guest).map_err(|why| why.to_string())?;
         let peer = &guest.peer;
         let Some(snapshot) = self.store.load() else { return Ok(()) };
         let now = self.clock.unix().min(peer.path_not_after);
         peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now))
             .map_err(|refusal| refusal.to_string())?;
-        self.policy.load().authorize(&peer.id, to.port()).map_err(|denied| denied.to_string())?;
-        Ok(())
+        let Stage { from, to, .. } = stage;
+        let verdict = self.policy.load().authorize(&peer.id, from.ip(), to.port());
+        verdict.map(drop).map_err(|denied| denied.to_string())
     }
 
     fn last_moment(&self, peer: &Peer) -> Instant {

@@ -116,6 +116,9 @@ async fn arrive(inbound: Rc<Inbound>, accepted: Accepted) -> Option<Connection> 
     };
     report.destination(to);
     let demand = inbound.policy.load().demand(to.port(), inbound.clock.unix());
+    if demand == Demand::Pending {
+        return cut(stream, report, Outcome::PolicyPending);
+    }
     if let Demand::Permissive { .. } = demand {
         match Box::pin(inbound.listen_first(&stream, from, demand)).await {
             Ok(Spoken::Mesh) => {}
@@ -199,7 +202,7 @@ impl Inbound {
                 return;
             }
         };
-        let ending = self.relay(&mut carrier, &workload, &guest, &stage.to, &report).await;
+        let ending = self.relay(&mut carrier, &workload, &guest, &stage, &report).await;
         let outcome = report.ending(&ending);
         if outcome != Outcome::Completed {
             reset(workload);

@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Guest, Inbound, Stage};
-use crate::addr::OrigDst;
 use crate::credentials::Snapshot;
 use crate::drain::{Closing, Place};
 use crate::metrics::{Direction, Security};
@@ -189,7 +188,7 @@ impl Inbound {
         let outcome = {
             let Connection { link, guest, stage, report, .. } = &mut *connection;
             let report = report.as_mut().expect("a use was opened, and a report with it");
-            let ending = self.relay(link, &workload, guest, &stage.to, report).await;
+            let ending = self.relay(link, &workload, guest, stage, report).await;
             report.ending(&ending)
         };
         if outcome != Outcome::Completed {
@@ -214,13 +213,13 @@ impl Inbound {
         carrier: &mut C,
         workload: &TcpStream,
         guest: &Guest,
-        to: &OrigDst,
+        stage: &Stage,
         report: &Report,
     ) -> Ending<(Outcome, String)> {
         let linger = C::SETTLES.then_some(LINGER);
         let limits = Limits { idle: self.config.idle, answer: None, linger };
         let meter = report.bytes();
-        let withdrawn = pin!(self.withdrawn(guest, to));
+        let withdrawn = pin!(self.withdrawn(guest, stage));
         relay::run(carrier, workload, &meter, limits, Said::default(), withdrawn).await
     }
 

@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod labels;
+mod policy;
 mod process;
 mod register;
 mod table;
@@ -27,6 +28,7 @@ pub use self::labels::{
     Direction, MAX_PEER_LABELS, MAX_PEER_SERIES, MeshUse, PeerLabel, Retired, Security,
     TrustUpdate, Verdict, WorkloadCall,
 };
+pub use self::policy::{Policies, PolicyUpdate};
 pub use self::table::{Kind, Row};
 
 /// Outcome of a connection whose guard was dropped without a word.
@@ -72,6 +74,7 @@ pub struct Metrics {
     mesh_retired: [IntCounter; Retired::ALL.len()],
     /// Indexed by `Verdict as usize`.
     verdicts: [IntCounter; Verdict::ALL.len()],
+    policies: Policies,
     renewals: IntCounterVec,
     /// Indexed by `TrustUpdate as usize`.
     trust_updates: [IntCounter; TrustUpdate::ALL.len()],
@@ -141,6 +144,7 @@ impl Metrics {
             verdicts: Verdict::ALL.map(|verdict| {
                 verdicts.with_label_values(&[verdict.direction().word(), verdict.word()])
             }),
+            policies: Policies::register(&registry),
             renewals: int_counter_vec(&registry, table::RENEWALS),
             trust_updates: TrustUpdate::ALL.map(|what| updates.with_label_values(&[what.word()])),
             workload_renewals: int_counter_vec(&registry, table::WORKLOAD_RENEWALS),
@@ -217,6 +221,11 @@ impl Metrics {
 
     pub fn verdict(&self, verdict: Verdict) {
         self.verdicts[verdict as usize].inc();
+    }
+
+    /// What is counted about policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub fn plaintext_refused(&self, direction: Direction) {

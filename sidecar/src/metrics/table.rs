@@ -65,6 +65,14 @@ rows! {
         "Outbound mesh connections that ended in good order, by why they carry no further use.";
     VERDICTS = Counter "myelin_policy_verdicts_total" ["direction", "verdict"]
         "Answers of policy (inbound) and directory (outbound).";
+    POLICY_CONNECTED = Gauge "myelin_policy_connected" []
+        "1 while a controller tells this sidecar its policy, else 0.";
+    POLICY_SINCE = Gauge "myelin_policy_since_seconds" []
+        "When the controller's policy in force was taken, in seconds since the Unix epoch; 0 without one.";
+    POLICY_UPDATES = Counter "myelin_policy_updates_total" ["outcome"]
+        "Answers of controllers about policy, by what became of them.";
+    POLICY_AUDITED = Counter "myelin_policy_audited_total" []
+        "Uses that audit rules were about, once for each rule.";
     PLAINTEXT_REFUSED = Counter "myelin_plaintext_refused_total" ["direction"]
         "Connections refused because they would have been plaintext.";
     NOT_BEFORE = Gauge "myelin_svid_not_before_seconds" []

@@ -1,20 +1,28 @@
 //! Two questions about an inbound connection: what does this port demand, and may this peer enter?
 //! Pure decisions over an immutable value. Called by `inbound` (at accept, at every `open`, after
-//! every reload); built by `config`, held and swapped by `app`.
+//! every reload); built by `config`, merged with what a controller says and swapped by `policies`.
 //!
 //! Never: a pattern or a prefix in a name (identities and namespaces are compared whole), a clock,
 //! a socket, a way to obtain `Authorized` other than by being allowed.
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
-use myelin_identity::id::{SpiffeId, TrustDomain};
-pub use myelin_identity::policy::{MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, Mode};
-
+mod merge;
+mod rule;
 #[cfg(test)]
 mod tests;
+
+pub use self::rule::{Author, Ports, Rule};
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use myelin_identity::id::{SpiffeId, TrustDomain};
+pub use myelin_identity::policy::{
+    MAX_CIDRS_IN_RULE, MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, Mode,
+};
 
 /// What the operator wrote, already parsed.
 #[derive(Clone, Debug)]
@@ -25,6 +33,8 @@ pub struct Config {
     pub ports: HashMap<u16, PortConfig>,
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
+    /// They change nothing: what they match is counted and told.
+    pub audit: Vec<Rule>,
 }
 
 impl Config {
@@ -36,13 +46,15 @@ impl Config {
             ports: HashMap::new(),
             allow: Vec::new(),
             deny: Vec::new(),
+            audit: Vec::new(),
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
-    pub mode: Mode,
+    /// Absent: that of ports without an entry.
+    pub mode: Option<Mode>,
     /// The workload speaks first (SMTP, MySQL): matters while permissive.
     pub server_first: bool,
     /// The workload speaks TLS of its own on this port: matters while permissive.
@@ -53,7 +65,7 @@ pub struct PortConfig {
 
 impl PortConfig {
     pub fn new(mode: Mode) -> Self {
-        Self { mode, server_first: false, workload_tls: false, plain_mtls: None }
+        Self { mode: Some(mode), server_first: false, workload_tls: false, plain_mtls: None }
     }
 }
 
@@ -64,26 +76,11 @@ pub struct PlainMtls {
     pub alpn: Option<Vec<u8>>,
 }
 
-/// Names peers, on some ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Shown in verdicts.
-    pub name: Arc<str>,
-    pub ports: Ports,
-    pub ids: HashSet<SpiffeId>,
-    /// Namespaces of the own trust domain.
-    pub namespaces: HashSet<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ports {
-    All,
-    Only(HashSet<u16>),
-}
-
 /// What a port demands of whoever connects, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
+    /// A controller decides here and has not said anything yet: nobody enters.
+    Pending,
     Mtls,
     /// Plaintext may enter as well.
     Permissive {
@@ -114,6 +111,8 @@ pub struct Denied {
     pub port: u16,
 }
 
+/// A controller decides here, and has not said anything yet.
+pub const PENDING: &str = "(no word from a controller yet)";
 /// Some rule names the port, and no allow rule matches.
 pub const NOT_ALLOWED: &str = "(no allow rule matches)";
 /// The identity belongs to another trust domain and no allow rule names it.
@@ -122,20 +121,50 @@ pub const FOREIGN: &str = "(other trust domain)";
 pub const RESERVED: &str = "(reserved identity)";
 
 /// The immutable policy of one configuration.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Policy {
     config: Config,
+    is_pending: bool,
+    /// The second in which each audit rule last had a line in the log.
+    told: Box<[AtomicU64]>,
+}
+
+/// A use that an audit rule is about.
+#[derive(Debug)]
+pub struct Audited<'p> {
+    pub rule: &'p Rule,
+    told: &'p AtomicU64,
+}
+
+impl Audited<'_> {
+    /// Whether it gets a line in the log: each rule one a second, whichever use comes first.
+    pub fn is_told(&self, now: u64) -> bool {
+        self.told.swap(now, Ordering::Relaxed) != now
+    }
 }
 
 impl Policy {
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let told = config.audit.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { config, is_pending: false, told }
+    }
+
+    /// A controller decides too, and has not said anything yet: nobody enters.
+    pub fn pending(config: Config) -> Self {
+        Self { is_pending: true, ..Self::new(config) }
+    }
+
+    pub fn is_pending(&self) -> bool {
+        self.is_pending
     }
 
     /// First question: what does this port demand now?
     pub fn demand(&self, port: u16, now: u64) -> Demand {
+        if self.is_pending {
+            return Demand::Pending;
+        }
         let of_port = self.config.ports.get(&port);
-        match of_port.map_or(self.config.default, |of_port| of_port.mode) {
+        match of_port.and_then(|of_port| of_port.mode).unwrap_or(self.config.default) {
             Mode::Permissive { until } if now < until => Demand::Permissive {
                 server_first: of_port.is_some_and(|of_port| of_port.server_first),
                 workload_tls: of_port.is_some_and(|of_port| of_port.workload_tls),
@@ -149,26 +178,50 @@ impl Policy {
         self.config.ports.get(&port)?.plain_mtls.as_ref()
     }
 
-    /// Second question: may this authenticated peer enter? A deny rule wins over every allow rule;
-    /// once any rule names the port, only who is allowed enters.
-    pub fn authorize(&self, peer: &SpiffeId, port: u16) -> Result<Authorized, Denied> {
+    /// Second question: may this authenticated peer enter, from its proven address? A deny rule
+    /// wins over every allow rule; once any rule names the port, only who is allowed enters.
+    pub fn authorize(
+        &self,
+        peer: &SpiffeId,
+        from: IpAddr,
+        port: u16,
+    ) -> Result<Authorized, Denied> {
         let denied = |rule: &str| Denied { rule: rule.into(), peer: peer.clone(), port };
-        if let Some(rule) = self.config.deny.iter().find(|rule| self.matches(rule, peer, port)) {
+        if self.is_pending {
+            return Err(denied(PENDING));
+        }
+        let own = &self.config.trust_domain;
+        let catches = |rule: &&Rule| rule.catches(own, peer, from, port);
+        if let Some(rule) = self.config.deny.iter().find(catches) {
             return Err(denied(&rule.name));
         }
-        if self.config.allow.iter().any(|rule| self.matches(rule, peer, port)) {
+        if self.config.allow.iter().any(|rule| rule.allows(own, peer, from, port)) {
             return Ok(Authorized { port });
         }
         if self.is_named(port) {
             return Err(denied(NOT_ALLOWED));
         }
-        if peer.trust_domain() != &self.config.trust_domain {
+        if peer.trust_domain() != own {
             return Err(denied(FOREIGN));
         }
         if peer.is_reserved() {
             return Err(denied(RESERVED));
         }
         Ok(Authorized { port })
+    }
+
+    /// The audit rules that are about this use, whatever became of it.
+    pub fn audit(
+        &self,
+        peer: &SpiffeId,
+        from: IpAddr,
+        port: u16,
+    ) -> impl Iterator<Item = Audited<'_>> {
+        let own = &self.config.trust_domain;
+        let rules = self.config.audit.iter().zip(&self.told);
+        rules
+            .filter(move |(rule, _)| rule.catches(own, peer, from, port))
+            .map(|(rule, told)| Audited { rule, told })
     }
 
     /// Every ALPN that some port declares, once each.
@@ -190,21 +243,5 @@ impl Policy {
         let denies =
             |rule: &Rule| matches!(&rule.ports, Ports::Only(ports) if ports.contains(&port));
         allows || self.config.deny.iter().any(denies)
-    }
-
-    fn matches(&self, rule: &Rule, peer: &SpiffeId, port: u16) -> bool {
-        rule.ports.contain(port)
-            && (rule.ids.contains(peer)
-                || (peer.trust_domain() == &self.config.trust_domain
-                    && peer.namespace().is_some_and(|name| rule.namespaces.contains(name))))
-    }
-}
-
-impl Ports {
-    pub fn contain(&self, port: u16) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(ports) => ports.contains(&port),
-        }
     }
 }

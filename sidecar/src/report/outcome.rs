@@ -60,6 +60,7 @@ pub enum Outcome {
     UpstreamUnreachable,
     UpstreamTimeout,
     PolicyDenied,
+    PolicyPending,
     Withdrawn,
     NoIdentity(&'static str),
     Handshake(&'static str),
@@ -91,6 +92,7 @@ impl Outcome {
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::PolicyDenied => "policy_denied",
+            Self::PolicyPending => "policy_pending",
             Self::Withdrawn => "withdrawn",
             Self::NoIdentity(word) | Self::Handshake(word) | Self::PeerRefused(word) => word,
             Self::RefusedByPeer(why) => refused_word(why),
@@ -104,9 +106,11 @@ impl Outcome {
             Self::WorkloadReset | Self::UpstreamUnreachable | Self::UpstreamTimeout => {
                 Blame::Workload
             }
-            Self::Loop | Self::BadDestination | Self::Unbound | Self::PolicyDenied => {
-                Blame::Configuration
-            }
+            Self::Loop
+            | Self::BadDestination
+            | Self::Unbound
+            | Self::PolicyDenied
+            | Self::PolicyPending => Blame::Configuration,
             Self::DirectoryUnavailable | Self::NoIdentity(_) => Blame::Ca,
             Self::Abandoned | Self::Overloaded => Blame::Us,
             _ => Blame::Peer,
@@ -135,6 +139,7 @@ impl Outcome {
             Self::UpstreamUnreachable,
             Self::UpstreamTimeout,
             Self::PolicyDenied,
+            Self::PolicyPending,
             Self::Withdrawn,
             Self::HandedBack,
         ];

@@ -13,11 +13,12 @@ use crate::source::{Source, read, rust_files};
 type Floors = &'static [(u8, &'static [&'static str])];
 
 const SIDECAR: Floors = &[
-    (8, &["main", "args"]),
-    (7, &["app"]),
-    (6, &["config"]),
-    (5, &["inbound", "outbound", "auditor", "workload_api"]),
-    (4, &["services"]),
+    (9, &["main", "args"]),
+    (8, &["app"]),
+    (7, &["config"]),
+    (6, &["inbound", "outbound", "auditor", "workload_api"]),
+    (5, &["services", "policies"]),
+    (4, &["controller"]),
     (3, &["credentials", "report", "probes"]),
     (2, &["tls", "policy", "directory", "net", "admin", "intercept", "proofs"]),
     (1, &["relay", "drain", "metrics", "unix_socket"]),

@@ -12,11 +12,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use myelin_identity::bundle::TrustBundle;
 use myelin_sidecar::addr::{Clock, Endpoint};
+use myelin_sidecar::controller::ALPN;
 use myelin_sidecar::credentials::{self, Desk, Evidence, StartError, Store};
 use myelin_sidecar::directory::Learned;
 use myelin_sidecar::metrics::Metrics;
 use myelin_sidecar::net::Dialer;
-use myelin_sidecar::services::ALPN;
 
 use super::{Config, LOOK_EVERY};
 use crate::{bundle, ca_address};

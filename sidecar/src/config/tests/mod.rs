@@ -39,7 +39,7 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.log, Log { level: LogLevel::Info, format: LogFormat::Human });
     assert_eq!(config.policy.default, Mode::Strict);
     assert!(config.workload_api.is_none(), "off unless configured");
-    assert!(config.services.is_none(), "off unless configured");
+    assert!(config.services.is_none() && config.policies.is_none(), "off unless configured");
     assert!(config.id.is_none() && config.addresses.is_empty() && config.ca.lifetime.is_none());
     assert_eq!(Policy::new(config.policy).demand(80, 0), Demand::Mtls);
 }
@@ -60,14 +60,17 @@ fn every_key_reaches_its_room() {
     assert_eq!(config.intercept.exclude_uids, [100]);
     assert_eq!(config.policy.default, Mode::Permissive { until: 1_893_456_000 });
     let smtp = &config.policy.ports[&25];
-    assert_eq!(smtp.mode, Mode::Permissive { until: 1_893_431_700 });
+    assert_eq!(smtp.mode, Some(Mode::Permissive { until: 1_893_431_700 }));
     assert!(smtp.server_first && !smtp.workload_tls);
     assert!(config.policy.ports[&8443].workload_tls);
     let metrics = config.policy.ports[&9102].plain_mtls.as_ref().unwrap();
     assert_eq!(metrics.alpn.as_deref(), Some(b"h2".as_slice()));
-    assert_eq!(config.policy.ports[&9102].mode, Mode::Strict);
+    assert_eq!(config.policy.ports[&9102].mode, Some(Mode::Strict));
+    assert_eq!(config.policy.ports[&8443].mode, None, "that of ports without an entry");
     assert_eq!(config.policy.allow[0].ports, Ports::Only([8080, 9090].into()));
     assert_eq!(config.policy.deny[0].ports, Ports::All);
+    assert_eq!(config.policy.deny[0].cidrs.ranges().len(), 2);
+    assert_eq!(&*config.policy.audit[0].name, "from-the-edge");
     let [dns, storage] = &config.directory.exceptions[..] else { panic!("two exceptions") };
     assert_eq!((&*dns.name, dns.place.1, storage.place.1), ("dns", Some(53), None));
     let [service] = &config.directory.services[..] else { panic!("one service") };
@@ -78,9 +81,10 @@ fn every_key_reaches_its_room() {
     assert_eq!(translated.max_uses.map(std::num::NonZeroU32::get), Some(1));
     assert!(gateway.max_uses.is_none());
     assert_eq!(gateway.protocol, Protocol::PlainMtls { alpn: Some(b"h2".to_vec()) });
-    let controllers = config.services.unwrap();
-    assert_eq!(controllers.addresses.len(), 2);
-    assert_eq!(controllers.id.service_account(), Some("myelin-controller"));
+    let asked = config.services.unwrap();
+    assert_eq!(asked.addresses.len(), 2);
+    assert_eq!(asked.id.service_account(), Some("myelin-controller"));
+    assert_eq!(config.policies.unwrap().addresses.len(), 1);
     let socket = config.workload_api.unwrap();
     assert_eq!(socket.socket.to_str(), Some("/run/myelin/workload/api.sock"));
     assert!(socket.allowed.uids.contains(&1000) && socket.allowed.gids.contains(&2000));
@@ -129,7 +133,9 @@ fn foreign_ids_are_read_where_their_domain_is_named() {
     let config = file(named, theirs).unwrap();
     assert_eq!(config.directory.peers[0].id.as_str(), theirs);
     let policy = Policy::new(config.policy);
-    assert!(policy.authorize(&config.directory.peers[0].id, 80).is_ok());
+    assert!(
+        policy.authorize(&config.directory.peers[0].id, "10.9.9.9".parse().unwrap(), 80).is_ok()
+    );
     for (federates, id) in [
         ("", theirs),
         (named, "spiffe://c.example/ns/shop/sa/web"),
@@ -199,11 +205,13 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("inbound.port.", inbound::PORT_KEYS),
     ("inbound.allow.", inbound::RULE_KEYS),
     ("inbound.deny.", inbound::RULE_KEYS),
+    ("inbound.audit.", inbound::RULE_KEYS),
     ("outbound.", outbound::KEYS),
     ("outbound.exception.", outbound::EXCEPTION_KEYS),
     ("outbound.service.", outbound::SERVICE_KEYS),
     ("outbound.peer.", outbound::PEER_KEYS),
-    ("services.", services::KEYS),
+    ("services.", controllers::KEYS),
+    ("policies.", controllers::KEYS),
     ("workload_api.", workload_api::KEYS),
     ("probe.", probe::KEYS),
     ("limits.", limits::KEYS),

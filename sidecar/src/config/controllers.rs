@@ -1,5 +1,5 @@
-//! `[services]`: which controllers say what is behind the address of a service, and who they are. Called
-//! by `config::parse`.
+//! `[services]` and `[policies]`: which controllers say what is behind the address of a service, or who
+//! may enter here, and who they are. Called by `config::parse`.
 //!
 //! Never: a controller whose whole ID is not named.
 
@@ -11,7 +11,7 @@ use super::error::ConfigError;
 use super::field::Field;
 use super::section::Section;
 use crate::addr::Endpoint;
-use crate::services::Config;
+use crate::controller::Config;
 
 /// Controllers, tried in turn.
 const MAX_CONTROLLERS: usize = 16;
@@ -21,10 +21,11 @@ pub(super) const KEYS: &[&str] = &["address", "id"];
 /// The section's presence turns it on.
 pub(super) fn read(
     root: &Section<'_>,
+    name: &str,
     trust_domain: &TrustDomain,
 ) -> Result<Option<Config>, ConfigError> {
-    let section = root.child("services", KEYS)?;
-    if root.field("services").is_none() {
+    let section = root.child(name, KEYS)?;
+    if root.field(name).is_none() {
         return Ok(None);
     }
     let example = "\"10.96.0.6:15014\"";
