@@ -20,6 +20,7 @@ pub mod inject;
 pub mod manifests;
 pub mod metrics;
 pub mod offline;
+pub mod policies;
 pub mod preflight;
 pub mod services;
 pub mod webhook;

@@ -19,7 +19,7 @@ const REVIEW_BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1,
 pub type Row = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 /// Every family that `/metrics` can show, in the order of the documentation.
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 18] = [
     (
         "myelin_injection_reviews_total",
         "counter",
@@ -86,6 +86,36 @@ pub const ROWS: [Row; 13] = [
         &[],
         "Answers about services that were given to sidecars.",
     ),
+    (
+        "myelin_controller_policies",
+        "gauge",
+        &["kind", "accepted"],
+        "Policies in the cluster, by kind and by whether they are accepted whole.",
+    ),
+    (
+        "myelin_controller_policies_over_bound",
+        "gauge",
+        &[],
+        "Sidecars here whose policies are together more than a sidecar takes; what does not fit is closed.",
+    ),
+    (
+        "myelin_controller_policy_streams",
+        "gauge",
+        &[],
+        "Sidecars that follow their policy at this controller.",
+    ),
+    (
+        "myelin_controller_policy_answers_total",
+        "counter",
+        &[],
+        "Answers about policies that were given to sidecars.",
+    ),
+    (
+        "myelin_controller_policy_status_writes_total",
+        "counter",
+        &["outcome"],
+        "Writes of policies' own status.",
+    ),
     ("myelin_controller_ready", "gauge", &[], "1 while /ready answers 200, else 0."),
     (
         "myelin_controller_build_info",
@@ -142,6 +172,11 @@ pub struct Metrics {
     config_maps: IntGauge,
     service_streams: IntGauge,
     service_answers: IntCounterVec,
+    policies: IntGaugeVec,
+    policies_over_bound: IntGauge,
+    policy_streams: IntGauge,
+    policy_answers: IntCounterVec,
+    policy_status_writes: IntCounterVec,
     ready: IntGauge,
 }
 
@@ -161,6 +196,11 @@ impl Metrics {
             config_maps,
             streams,
             answers,
+            policies,
+            over_bound,
+            policy_streams,
+            policy_answers,
+            status_writes,
             ready,
             build,
         ] = ROWS;
@@ -179,25 +219,43 @@ impl Metrics {
             config_maps: registered(&registry, gauge(config_maps)).with_label_values::<&str>(&[]),
             service_streams: registered(&registry, gauge(streams)).with_label_values::<&str>(&[]),
             service_answers: registered(&registry, counter(answers)),
+            policies: registered(&registry, gauge(policies)),
+            policies_over_bound: registered(&registry, gauge(over_bound))
+                .with_label_values::<&str>(&[]),
+            policy_streams: registered(&registry, gauge(policy_streams))
+                .with_label_values::<&str>(&[]),
+            policy_answers: registered(&registry, counter(policy_answers)),
+            policy_status_writes: registered(&registry, counter(status_writes)),
             ready: registered(&registry, gauge(ready)).with_label_values::<&str>(&[]),
             registry,
         };
         registered(&metrics.registry, gauge(build))
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        metrics.show_every_series();
+        metrics
+    }
+
+    fn show_every_series(&self) {
         for reviewed in Reviewed::all() {
-            metrics.reviews.with_label_values(&reviewed.labels());
+            self.reviews.with_label_values(&reviewed.labels());
         }
         for outcome in ["read", "failed"] {
-            metrics.bundle_reads.with_label_values(&[outcome]);
+            self.bundle_reads.with_label_values(&[outcome]);
         }
         for outcome in ["right", "failed"] {
-            metrics.certificate_looks.with_label_values(&[outcome]);
-            metrics.config_map_looks.with_label_values(&[outcome]);
+            self.certificate_looks.with_label_values(&[outcome]);
+            self.config_map_looks.with_label_values(&[outcome]);
         }
-        metrics.warnings.with_label_values::<&str>(&[]);
-        metrics.service_answers.with_label_values::<&str>(&[]);
-        metrics
+        self.warnings.with_label_values::<&str>(&[]);
+        self.service_answers.with_label_values::<&str>(&[]);
+        self.policy_answers.with_label_values::<&str>(&[]);
+        for outcome in ["written", "failed"] {
+            self.policy_status_writes.with_label_values(&[outcome]);
+        }
+        for kind in ["PeerAuthentication", "AuthorizationPolicy"] {
+            self.policies(kind, [0, 0]);
+        }
     }
 
     pub fn reviewed(&self, reviewed: Reviewed, warnings: usize, seconds: f64) {
@@ -238,6 +296,31 @@ impl Metrics {
 
     pub fn service_answer(&self) {
         self.service_answers.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// So many of a kind are accepted, and so many are not.
+    pub fn policies(&self, kind: &'static str, counts: [usize; 2]) {
+        for (accepted, count) in ["true", "false"].into_iter().zip(counts) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.policies.with_label_values(&[kind, accepted]).set(count);
+        }
+    }
+
+    pub fn policies_over_bound(&self, sidecars: usize) {
+        self.policies_over_bound.set(i64::try_from(sidecars).unwrap_or(i64::MAX));
+    }
+
+    /// So many streams more, or fewer.
+    pub fn policy_streams(&self, more: i64) {
+        self.policy_streams.add(more);
+    }
+
+    pub fn policy_answer(&self) {
+        self.policy_answers.with_label_values::<&str>(&[]).inc();
+    }
+
+    pub fn policy_status(&self, outcome: &'static str) {
+        self.policy_status_writes.with_label_values(&[outcome]).inc();
     }
 
     pub fn ready(&self, is: bool) {
@@ -305,6 +388,8 @@ mod tests {
         metrics.bundle_read("failed");
         metrics.certificate_look("failed");
         metrics.config_map_look("failed");
+        metrics.policy_status("failed");
+        metrics.policies("AuthorizationPolicy", [1, 1]);
         assert_eq!(metrics.render().lines().count(), before);
     }
 }

@@ -181,6 +181,10 @@ impl Objects {
                 for field in ["uid", "creationTimestamp", "generation"] {
                     object["metadata"][field] = before["metadata"][field].clone();
                 }
+                if object["spec"] != before["spec"] {
+                    let generation = before["metadata"]["generation"].as_u64().unwrap_or(0);
+                    object["metadata"]["generation"] = json!(generation + 1);
+                }
             }
         }
         if !given.is_empty() {

@@ -57,7 +57,7 @@ const CONTROLLER: Floors = &[
     (6, &["app", "offline"]),
     (5, &["config"]),
     (4, &["webhook", "services", "config_map", "preflight"]),
-    (3, &["bundle", "ca_address", "certificate"]),
+    (3, &["bundle", "ca_address", "certificate", "policies"]),
     (2, &["metrics", "manifests"]),
     (1, &["inject"]),
     (0, &["cluster", "door"]),

@@ -85,6 +85,8 @@ pub(super) struct Services {
     pub(super) service_account: Option<Text>,
     pub(super) token_file: Text,
     pub(super) state_dir: Option<Text>,
+    #[serde(default)]
+    pub(super) policies: bool,
 }
 
 #[derive(Default, Deserialize)]

@@ -183,6 +183,7 @@ impl Reader<'_> {
                 Some(set) => self.path("services.state_dir", set)?,
                 None => DEFAULT_STATE_DIR.into(),
             },
+            policies: raw.policies.then(|| settings.namespace.clone()),
         }))
     }
 

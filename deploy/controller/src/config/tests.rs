@@ -55,6 +55,7 @@ fn every_key_reaches_its_room() {
     assert_eq!((services.listen.port(), services.address.len()), (9014, 2));
     assert_eq!(services.id.as_str(), "spiffe://cluster.local/ns/mesh/sa/controller");
     assert_eq!(services.state_dir.to_str(), Some("/var/lib/controller"));
+    assert_eq!(services.policies.as_deref(), Some("mesh"));
     let told = settings.services.as_ref().unwrap();
     assert_eq!((&told.address, &told.id), (&services.address, &services.id));
     assert_eq!(config.log.level, "debug");

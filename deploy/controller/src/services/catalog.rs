@@ -12,6 +12,7 @@ use std::sync::Arc;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::services::{EndpointView, MAX_ENDPOINTS_TOLD, MAX_ZONE_BYTES, ServiceView};
 
+use super::DEFAULT_ACCOUNT;
 use super::objects::{Node, Pod, Service, Slice, address, is_tcp};
 use crate::cluster::News;
 
@@ -19,8 +20,6 @@ use crate::cluster::News;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// By which label a node says where it is.
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// The account of a pod that names none.
-const DEFAULT_ACCOUNT: &str = "default";
 
 /// Namespace and name, with a slash between.
 type Key = Arc<str>;

@@ -1,5 +1,5 @@
 //! The service directory: what is behind the virtual addresses of a cluster's Services, told to the
-//! sidecars that ask. It follows Services, EndpointSlices, Pods and Nodes, and serves under an SVID that
+//! sidecars that ask; and at the same port the policies of their workloads. It follows Services, EndpointSlices, Pods and Nodes, and serves under an SVID that
 //! this controller gets from the CA as any workload does. Called by `app`.
 //!
 //! Never: holds a signing key; a Secret, or more of a Pod than who it is and where.
@@ -10,6 +10,8 @@ mod catalog;
 mod hub;
 mod objects;
 mod own;
+mod policies;
+mod route;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,12 @@ use myelin_sidecar::credentials::StartError;
 use tokio::net::TcpListener;
 
 use self::hub::Hub;
+use self::objects::{Pod, Service};
 use self::own::Own;
 use self::serve::Api;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, News};
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 use crate::{bundle, ca_address};
 
 /// Names of ports, accounts, nodes and zones that are held once each; then they are gathered anew.
@@ -50,7 +54,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 )]
 mod stubs {
     tonic::include_proto!("myelin.services.v1");
+    pub mod policy {
+        tonic::include_proto!("myelin.policy.v1");
+    }
 }
+
+/// The account of a pod that names none.
+const DEFAULT_ACCOUNT: &str = "default";
 
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
@@ -69,6 +79,8 @@ pub struct Config {
     pub token_file: PathBuf,
     /// Host key, bundle and deny list of our own.
     pub state_dir: PathBuf,
+    /// Whether sidecars are told of policies, too; then this is the mesh's own namespace.
+    pub policies: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +94,8 @@ pub enum ServicesError {
 /// The directory, and what it needs of the other rooms.
 pub struct Directory {
     hub: Arc<Hub>,
+    /// Absent: nobody is told of policies.
+    policies: Option<Arc<Policies>>,
     own: Own,
     cluster: Cluster,
     metrics: Arc<Metrics>,
@@ -97,21 +111,45 @@ impl Directory {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
-        let hub = Hub::new(config.id.trust_domain().clone());
+        let trust_domain = config.id.trust_domain();
+        let hub = Hub::new(trust_domain.clone());
+        let root = config.policies.as_deref();
+        let policies =
+            root.map(|root| Policies::new(trust_domain.clone(), root, Arc::clone(&metrics)));
         let own = Own::new(config, ca, bundle, clock.clone());
-        Self { hub, own, cluster, metrics, clock }
+        Self { hub, policies, own, cluster, metrics, clock }
     }
 
     /// Follows the cluster and answers until dropped, or until it is clear that it never can.
     pub async fn serve(self, listener: TcpListener) -> Result<(), ServicesError> {
-        let Self { hub, own, cluster, metrics, clock } = self;
+        let Self { hub, policies, own, cluster, metrics, clock } = self;
         let store = Arc::clone(&own.store);
-        let api = Api { hub: Arc::clone(&hub), store, clock, metrics };
+        let told = policies.clone();
+        let keep = {
+            let (policies, cluster) = (policies.clone(), cluster.clone());
+            let (metrics, clock) = (Arc::clone(&metrics), clock.clone());
+            async move {
+                match policies {
+                    Some(policies) => policies::keep(policies, cluster, metrics, clock).await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let api = Api { hub: Arc::clone(&hub), policies, store, clock, metrics };
+        let services = |news: News<Service>| {
+            told.iter().for_each(|it| it.services(policies::services(&news)));
+            hub.services(news);
+        };
+        let pods = |news: News<Pod>| {
+            told.iter().for_each(|it| it.pods(policies::pods(&news)));
+            hub.pods(news);
+        };
         tokio::select! {
-            never = cluster.follow(SERVICES, |news| hub.services(news)) => match never {},
+            never = cluster.follow(SERVICES, services) => match never {},
             never = cluster.follow(SLICES, |news| hub.slices(news)) => match never {},
-            never = cluster.follow(PODS, |news| hub.pods(news)) => match never {},
+            never = cluster.follow(PODS, pods) => match never {},
             never = cluster.follow(NODES, |news| hub.nodes(news)) => match never {},
+            never = keep => match never {},
             ended = own.keep() => Ok(ended?),
             served = api.serve(listener) => Ok(served?),
         }

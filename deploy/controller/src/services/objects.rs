@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -36,6 +37,7 @@ pub(super) struct ServiceSpec {
     /// `None` as a text where the Service is headless; both families of a dual one.
     #[serde(rename = "clusterIPs")]
     pub(super) cluster_ips: Vec<String>,
+    pub(super) selector: BTreeMap<String, String>,
     pub(super) ports: Vec<ServicePort>,
 }
 
@@ -113,6 +115,7 @@ pub(super) struct PodSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct PodStatus {
+    pub(super) phase: String,
     #[serde(rename = "podIPs")]
     pub(super) pod_ips: Vec<PodIp>,
 }

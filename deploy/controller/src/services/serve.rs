@@ -32,11 +32,14 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hub::{Hub, Stream};
+use super::route::Both;
+use super::stubs::policy::policies_server::PoliciesServer;
 use super::stubs::services_server::{Services, ServicesServer};
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 
-/// Open connections, one for each sidecar that dials services; a larger mesh has several replicas.
-const MAX_CONNECTIONS: usize = 16_384;
+/// Open connections, two for each sidecar (services, policies); a larger mesh has several replicas.
+const MAX_CONNECTIONS: usize = 32_768;
 /// Several round trips across a continent, and a storm of others before it.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A sidecar has one stream; one that ends may not be gone yet when the next begins.
@@ -46,7 +49,7 @@ const MAX_QUESTION_BYTES: usize = 1_024;
 /// Answers that wait for one slow sidecar; what changes meanwhile waits in its mailbox, once.
 const ANSWERS_BUFFERED: usize = 4;
 /// How often the peer of an open stream is judged again by its dates alone.
-const JUDGED_EVERY: Duration = Duration::from_secs(5);
+pub(super) const JUDGED_EVERY: Duration = Duration::from_secs(5);
 /// A peer that vanished without a FIN is noticed after these two.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Connections that wait for HTTP/2 to take them.
@@ -60,6 +63,8 @@ const MAX_HEADER_BYTES: u32 = 8 * 1024;
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) hub: Arc<Hub>,
+    /// Absent: nobody is told of policies.
+    pub(super) policies: Option<Arc<Policies>>,
     pub(super) store: Arc<Store>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -69,14 +74,17 @@ impl Api {
     /// Serves until dropped.
     pub(super) async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let (sender, accepted) = mpsc::channel(HANDOVER);
-        let service =
-            ServicesServer::new(self.clone()).max_decoding_message_size(MAX_QUESTION_BYTES);
+        let (services, policies) = (self.clone(), self.clone());
+        let both = Both {
+            services: ServicesServer::new(services).max_decoding_message_size(MAX_QUESTION_BYTES),
+            policies: PoliciesServer::new(policies).max_decoding_message_size(MAX_QUESTION_BYTES),
+        };
         let served = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .http2_max_header_list_size(MAX_HEADER_BYTES)
-            .serve_with_incoming(service, ReceiverStream::new(accepted));
+            .serve_with_incoming(both, ReceiverStream::new(accepted));
         tokio::select! {
             never = self.accept(listener, sender) => match never {},
             served = served => served,
@@ -130,7 +138,7 @@ impl Api {
     }
 
     /// Whether this peer may be told anything at this moment.
-    fn judge(&self, peer: &Peer) -> Result<(), Refusal> {
+    pub(super) fn judge(&self, peer: &Peer) -> Result<(), Refusal> {
         let Some(snapshot) = self.store.load() else { return Err(Refusal::NoCertificate) };
         let now = UnixTime::since_unix_epoch(Duration::from_secs(self.clock.unix()));
         // Our own bundle alone: foreign workloads have controllers of their own.
@@ -265,7 +273,7 @@ impl Talk {
 
 /// Who is at the other end of a connection.
 #[derive(Clone)]
-struct Caller(Arc<Peer>);
+pub(super) struct Caller(pub(super) Arc<Peer>);
 
 /// One authenticated connection as tonic wants it; it outlives nobody's permit.
 struct Connection {
