@@ -53,6 +53,13 @@ pub fn installed(program: &str, package: &str) -> Result<PathBuf> {
     })
 }
 
+/// `helm` or `kubectl`, as the chart's own checks use them.
+pub fn of_the_chart(program: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    first_with(env::split_paths(&path), program)
+        .with_context(|| format!("{program} is not in the PATH: .ci/run installs it"))
+}
+
 /// Envoy, where `tests/run` puts it, or where `MYELIN_ENVOY` says.
 pub fn envoy() -> Result<PathBuf> {
     if let Some(named) = env::var_os("MYELIN_ENVOY") {

@@ -55,6 +55,10 @@ pub enum Recognised {
     By(Arc<dyn ServerCertVerifier>),
 }
 
+/// RFC 7517 section 8.5.1. The API server of Kubernetes answers its key set's readers with 406 unless they
+/// name that type; others know the second alone.
+const SETS_OF_KEYS: &str = "application/jwk-set+json, application/json";
+
 /// What is asked, and how much patience there is.
 #[derive(Debug)]
 pub struct Question<'a> {
@@ -251,7 +255,7 @@ fn request(
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let (mut request, accepted) = match body {
         Some(_) => (Request::post(path), "*/*"),
-        None => (Request::get(path), "application/json"),
+        None => (Request::get(path), SETS_OF_KEYS),
     };
     request = request
         .header(HOST, authority)

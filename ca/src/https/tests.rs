@@ -96,6 +96,7 @@ async fn answer_under_the_named_ca_is_taken_and_the_bearer_shown() {
     let asked = asked.borrow().to_ascii_lowercase();
     assert!(asked.starts_with("get /openid/v1/jwks http/1.1\r\n"), "{asked}");
     assert!(asked.contains("authorization: bearer secret\r\n"), "{asked}");
+    assert!(asked.contains("accept: application/jwk-set+json, application/json\r\n"), "{asked}");
 }
 
 #[tokio::test]

@@ -25,6 +25,9 @@ const MAX_HEAD: usize = 16 * 1024;
 
 const REFUSAL: &[u8] =
     b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const NOT_ACCEPTABLE: &[u8] =
+    b"HTTP/1.1 406 Not Acceptable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const JWKS_TYPE: &str = "application/jwk-set+json";
 
 /// The API server's door.
 pub(super) struct Front {
@@ -108,6 +111,13 @@ async fn pass(
         return Ok(());
     }
     if text.starts_with("get /openid/v1/jwks ") {
+        // As the real one: whoever does not accept this type, or any, is told nothing.
+        let accepts = |line: &str| line.starts_with("accept:") && line.contains(JWKS_TYPE);
+        if !text.lines().any(accepts) {
+            client.write_all(NOT_ACCEPTABLE).await?;
+            client.shutdown().await?;
+            return Ok(());
+        }
         let length = jwks.len();
         let head =
             format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
