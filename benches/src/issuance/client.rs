@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use hyper_util::rt::TokioIo;
 use myelin_ca::api::ca_client::CaClient;
 use myelin_ca::app::system_clock;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::issuance::{
-    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, Lineage, RequestKey, proto, sign_host_proof,
+    EXPORTER_BYTES, EXPORTER_LABEL, HostSpki, IssueResponse, Lineage, RequestKey, proto,
+    sign_host_proof,
 };
 use myelin_identity::verify::CaVerifier;
-use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
@@ -51,8 +52,8 @@ pub(super) struct Prepared {
 }
 
 pub(super) struct Host {
-    key: EcdsaKeyPair,
-    spki: Vec<u8>,
+    key: Ed25519KeyPair,
+    spki: HostSpki,
     /// Where it lives, and from where it calls.
     pub(super) address: Ipv4Addr,
 }
@@ -79,10 +80,8 @@ pub(super) struct Link {
 
 impl Host {
     pub(super) fn new(nth: usize) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let spki = key.subject_public_key_info();
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.serialized_der())?;
-        Ok(Self { key, spki, address: address(nth) })
+        let key = Ed25519KeyPair::generate()?;
+        Ok(Self { spki: HostSpki::of(&key), key, address: address(nth) })
     }
 }
 
@@ -100,7 +99,7 @@ impl Prepared {
         exporter: &[u8; EXPORTER_BYTES],
     ) -> Result<proto::IssueRequest> {
         let Self { host, csr_der, request_key, .. } = self;
-        let host_spki = host.spki.clone();
+        let host_spki = host.spki.as_bytes().to_vec();
         let attestation = match right {
             Right::Token(secret) => {
                 Attestation::JoinToken(proto::JoinToken { secret: secret.to_vec(), host_spki })
@@ -113,7 +112,7 @@ impl Prepared {
             csr_der: csr_der.clone(),
             request_key: request_key.as_bytes().to_vec(),
             attestation: Some(attestation),
-            host_signature: sign_host_proof(&host.key, exporter, csr_der, request_key)?,
+            host_signature: sign_host_proof(&host.key, exporter, csr_der, request_key),
             lifetime_seconds: 0,
         })
     }

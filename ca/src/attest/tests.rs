@@ -4,9 +4,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
-use myelin_identity::issuance::{RequestKey, sign_host_proof};
-use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use myelin_identity::issuance::{HostSpki, RequestKey, sign_host_proof};
+use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 
@@ -25,21 +25,19 @@ struct Made {
 }
 
 fn made(attestation: fn(Vec<u8>) -> proto::issue_request::Attestation) -> Made {
-    let host = KeyPair::generate().unwrap();
-    let signing =
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, host.serialized_der()).unwrap();
+    let host = Ed25519KeyPair::generate().unwrap();
     let csr_der = CertificateParams::default()
         .serialize_request(&KeyPair::generate().unwrap())
         .unwrap()
         .der()
         .to_vec();
     let (exporter, request_key) = ([7; EXPORTER_BYTES], RequestKey::random().unwrap());
-    let host_signature = sign_host_proof(&signing, &exporter, &csr_der, &request_key).unwrap();
+    let host_signature = sign_host_proof(&host, &exporter, &csr_der, &request_key);
     let caller = Caller { remote: RemoteAddr("10.0.0.1:5".parse().unwrap()), peer: None, exporter };
     let request = proto::IssueRequest {
         csr_der,
         request_key: request_key.as_bytes().to_vec(),
-        attestation: Some(attestation(host.subject_public_key_info())),
+        attestation: Some(attestation(HostSpki::of(&host).as_bytes().to_vec())),
         host_signature,
         lifetime_seconds: 0,
     };

@@ -4,10 +4,9 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use myelin_identity::issuance::{
-    IssueResponse, JoinToken, Lineage, RequestKey, proto, sign_host_proof,
+    HostSpki, IssueResponse, JoinToken, Lineage, RequestKey, proto, sign_host_proof,
 };
 use myelin_identity::svid::Svid;
 use rcgen::{CertificateParams, KeyPair};
@@ -18,22 +17,18 @@ use super::{Connected, ECDSA, Machine, Target, TestCa};
 
 /// A host and its key.
 pub struct Host {
-    pub key: EcdsaKeyPair,
+    pub key: Ed25519KeyPair,
     pub spki: Vec<u8>,
 }
 
 impl Host {
     pub fn new() -> Self {
-        let document = KeyPair::generate().unwrap();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.serialized_der())
-                .unwrap();
-        assert_eq!(key.public_key().as_ref().len(), 65);
-        Self { key, spki: rcgen::PublicKeyData::subject_public_key_info(&document) }
+        let key = Ed25519KeyPair::generate().unwrap();
+        Self { spki: HostSpki::of(&key).as_bytes().to_vec(), key }
     }
 
     pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
-        self.key.sign(&SystemRandom::new(), bytes).unwrap().as_ref().to_vec()
+        self.key.sign(bytes).as_ref().to_vec()
     }
 }
 
@@ -134,8 +129,7 @@ pub fn request(
         }),
     };
     let host_signature =
-        sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key)
-            .unwrap();
+        sign_host_proof(&host.key, &connected.exporter, &intent.csr_der, &intent.request_key);
     proto::IssueRequest {
         csr_der: intent.csr_der.clone(),
         request_key: intent.request_key.as_bytes().to_vec(),

@@ -10,10 +10,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use myelin_identity::issuance::{
-    Attestation, EXPORTER_BYTES, HostProof, IssuanceError, Lineage, MachineProof, RequestKey,
-    ServiceToken, TokenSecret,
+    Attestation, EXPORTER_BYTES, HostProof, HostSpki, IssuanceError, Lineage, MachineProof,
+    RequestKey, ServiceToken, TokenSecret,
 };
-use myelin_identity::svid::P256Spki;
 use rustls::SignatureScheme;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
@@ -65,7 +64,7 @@ pub(super) enum Right {
 
 /// What this very request consists of.
 pub(super) struct Request<'a> {
-    pub(super) host_spki: P256Spki,
+    pub(super) host_spki: HostSpki,
     pub(super) exporter: &'a [u8; EXPORTER_BYTES],
     pub(super) csr_der: &'a [u8],
     pub(super) request_key: &'a RequestKey,
@@ -146,13 +145,14 @@ fn read(path: &Path) -> Result<Vec<u8>, EvidenceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_lc_rs::signature::Ed25519KeyPair;
+    use myelin_identity::svid::P256Spki;
     use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 
     const EXPORTER: [u8; EXPORTER_BYTES] = [7; EXPORTER_BYTES];
 
     fn attested(evidence: &Evidence) -> Result<Attestation, EvidenceError> {
-        let pair = KeyPair::generate().unwrap();
-        let host_spki = P256Spki::try_from(&pair.subject_public_key_info()[..]).unwrap();
+        let host_spki = HostSpki::of(&Ed25519KeyPair::generate().unwrap());
         let request_key = RequestKey::from_bytes([2; RequestKey::BYTES]);
         let (exporter, csr_der) = (&EXPORTER, b"csr".as_slice());
         let request = Request { host_spki, exporter, csr_der, request_key: &request_key };

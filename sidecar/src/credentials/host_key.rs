@@ -8,11 +8,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use myelin_identity::issuance::{self, EXPORTER_BYTES, RequestKey};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use myelin_identity::issuance::{self, EXPORTER_BYTES, HostSpki, RequestKey};
 use myelin_identity::seal::{self, SealKey};
-use myelin_identity::svid::P256Spki;
 
 use super::state_dir::{Secrecy, StateDir, StateError};
 
@@ -40,10 +38,10 @@ pub enum HostKeyError {
     Generation,
 }
 
-/// An ECDSA P-256 key that proves this host to the CA.
+/// An Ed25519 key that proves this host to the CA.
 pub(super) struct HostKey {
-    pair: EcdsaKeyPair,
-    spki: P256Spki,
+    pair: Ed25519KeyPair,
+    spki: HostSpki,
 }
 
 impl HostKey {
@@ -62,7 +60,7 @@ impl HostKey {
             HostKeyError::Corrupt { path: path.clone(), reason }
         })?;
         let key = Self::from_pkcs8(&pkcs8);
-        key.map(Some).ok_or(HostKeyError::Corrupt { path, reason: "it holds no P-256 key" })
+        key.map(Some).ok_or(HostKeyError::Corrupt { path, reason: "it holds no Ed25519 key" })
     }
 
     /// Makes a host key and keeps it, sealed, before anybody hears of it: a crash after the first
@@ -72,8 +70,7 @@ impl HostKey {
             Some(key) => key,
             None => make_seal_key(state)?,
         };
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
-            .map_err(|_| HostKeyError::Generation)?;
+        let pair = Ed25519KeyPair::generate().map_err(|_| HostKeyError::Generation)?;
         let pkcs8 = pair.to_pkcs8v1().map_err(|_| HostKeyError::Generation)?;
         let sealed = seal::seal(&seal_key, SEALED_AS, pkcs8.as_ref())
             .map_err(|_| HostKeyError::Generation)?;
@@ -82,7 +79,7 @@ impl HostKey {
     }
 
     /// How the CA knows this host.
-    pub(super) fn spki(&self) -> P256Spki {
+    pub(super) fn spki(&self) -> HostSpki {
         self.spki
     }
 
@@ -94,14 +91,11 @@ impl HostKey {
         request_key: &RequestKey,
     ) -> Vec<u8> {
         issuance::sign_host_proof(&self.pair, exporter, csr_der, request_key)
-            .expect("signing with a key that was checked at load")
     }
 
     fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8).ok()?;
-        let spki = pair.public_key().as_der().ok()?;
-        let spki = P256Spki::try_from(spki.as_ref()).ok()?;
-        Some(Self { pair, spki })
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
+        Some(Self { spki: HostSpki::of(&pair), pair })
     }
 }
 
@@ -160,7 +154,7 @@ mod tests {
         let (_outer, state) = state();
         let made = HostKey::generate(&state).unwrap();
         let pkcs8 = made.pair.to_pkcs8v1().unwrap();
-        let private = &pkcs8.as_ref()[36..68];
+        let private = &pkcs8.as_ref()[16..48];
         let file = fs::read(state.file(HOST_KEY_FILE)).unwrap();
         assert!(!file.windows(private.len()).any(|seen| seen == private));
     }

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use hyper_util::rt::TokioIo;
 use myelin_ca::api::ca_client::CaClient;
 use myelin_identity::bundle::TrustBundle;
 use myelin_identity::id::TrustDomain;
 use myelin_identity::issuance::{
-    EXPORTER_BYTES, EXPORTER_LABEL, IssueResponse, JoinToken, RequestKey, proto, sign_host_proof,
+    EXPORTER_BYTES, EXPORTER_LABEL, HostSpki, IssueResponse, JoinToken, RequestKey, proto,
+    sign_host_proof,
 };
 use myelin_identity::verify::CaVerifier;
 use myelin_lab::Pod;
@@ -26,7 +27,7 @@ use myelin_sidecar::tls::Configs;
 use myelin_tests::ca::Ca;
 use myelin_tests::forge::{now, pkcs8};
 use proto::issue_request::Attestation;
-use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::sync::mpsc;
@@ -58,21 +59,19 @@ impl Bare {
         let token: JoinToken = ca.token(id, pod.addresses()).await?.trim().parse()?;
         let domain = TrustDomain::parse(ca.trust_domain())?;
         let bundle = Arc::new(TrustBundle::from_pem(domain, 1, &ca.bundle_pem().await?)?);
-        let (key, host) = (KeyPair::generate()?, KeyPair::generate()?);
+        let (key, host) = (KeyPair::generate()?, Ed25519KeyPair::generate()?);
         let csr_der = CertificateParams::default().serialize_request(&key)?.der().to_vec();
         let request_key = RequestKey::random()?;
-        let signer =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, host.serialized_der())?;
         let (mut client, exporter) = connect(pod, ca.endpoint(), &bundle, None).await?;
         let join = proto::JoinToken {
             secret: token.secret.reveal().to_vec(),
-            host_spki: host.subject_public_key_info(),
+            host_spki: HostSpki::of(&host).as_bytes().to_vec(),
         };
         let request = proto::IssueRequest {
             csr_der: csr_der.clone(),
             request_key: request_key.as_bytes().to_vec(),
             attestation: Some(Attestation::JoinToken(join)),
-            host_signature: sign_host_proof(&signer, &exporter, &csr_der, &request_key)?,
+            host_signature: sign_host_proof(&host, &exporter, &csr_der, &request_key),
             lifetime_seconds: 0,
         };
         let answer = timeout(STEP, client.issue(request)).await.context("no answer")??;

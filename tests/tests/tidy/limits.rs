@@ -140,6 +140,8 @@ const NOT_LIMITS: &[(&str, &str, &str)] = &[
     ("ca/identity/src/log/tree.rs", "LEAF_PREFIX", "a number of RFC 6962"),
     ("ca/identity/src/log/tree.rs", "NODE_PREFIX", "a number of RFC 6962"),
     ("ca/identity/src/wire.rs", "VERSION_BYTES", "the length of a version, exact"),
+    ("ca/identity/src/issuance/host_key.rs", "HOST_SPKI_BYTES", "the length of a key, exact"),
+    ("ca/identity/src/issuance/host_key.rs", "HOST_SIGNATURE_BYTES", "the length of a signature"),
     ("ca/identity/src/x509/key.rs", "P256_SPKI_BYTES", "the length of a key, exact"),
     ("ca/identity/src/x509/key.rs", "P256_SIGNATURE_MAX_BYTES", "the length of a signature"),
     ("ca/identity/src/seal.rs", "VERSION", "a number of the sealed form"),

@@ -7,11 +7,11 @@
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    Csr, IssuanceError, LineageId, MachineProof, RequestKey, ServiceToken, TokenSecret, at_most,
-    exactly, proto,
+    Csr, HOST_SIGNATURE_BYTES, HostSpki, IssuanceError, LineageId, MachineProof, RequestKey,
+    ServiceToken, TokenSecret, at_most, exactly, proto,
 };
 use crate::bundle::{MAX_CERTIFICATE_BYTES, TrustBundle};
-use crate::svid::{MAX_CHAIN_CERTIFICATES, P256_SIGNATURE_MAX_BYTES, P256Spki};
+use crate::svid::MAX_CHAIN_CERTIFICATES;
 
 /// The `hello` frame has 8 KiB for it.
 pub const MAX_LOG_PROOF_BYTES: usize = 8 * 1024;
@@ -22,7 +22,7 @@ pub struct IssueRequest {
     pub csr: Csr,
     pub request_key: RequestKey,
     pub attestation: Attestation,
-    /// ASN.1 ECDSA P-256, see [`super::verify_host_proof`].
+    /// Ed25519, see [`super::verify_host_proof`].
     pub host_signature: Vec<u8>,
     /// Seconds; `None` asks for the default.
     pub lifetime_seconds: Option<u64>,
@@ -32,17 +32,17 @@ pub struct IssueRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attestation {
     /// The first time: a token's secret, and the key to know this host by from now on.
-    Join { secret: TokenSecret, host_spki: P256Spki },
+    Join { secret: TokenSecret, host_spki: HostSpki },
     /// A known host. With a lineage it renews (the connection then carries the current SVID),
     /// without one it starts a new lineage after a reboot or an expiry.
-    Host { host_spki: P256Spki, lineage: Option<Lineage> },
+    Host { host_spki: HostSpki, lineage: Option<Lineage> },
     /// A known host that asks for its workload's own certificate. The connection carries the SVID
     /// that vouches for it, which stands at `vouched_by`.
-    Companion { host_spki: P256Spki, vouched_by: Lineage },
+    Companion { host_spki: HostSpki, vouched_by: Lineage },
     /// A pod: a fresh service-account token at every issue, beside the host key.
-    Kubernetes { token: ServiceToken, host_spki: P256Spki, lineage: Option<Lineage> },
+    Kubernetes { token: ServiceToken, host_spki: HostSpki, lineage: Option<Lineage> },
     /// A machine with a certificate of its own, proven at every issue, beside the host key.
-    Machine { proof: MachineProof, host_spki: P256Spki, lineage: Option<Lineage> },
+    Machine { proof: MachineProof, host_spki: HostSpki, lineage: Option<Lineage> },
 }
 
 /// One line of SVIDs, and how many have been issued on it.
@@ -64,7 +64,7 @@ pub struct IssueResponse {
 
 impl Attestation {
     /// The key that must have signed the request, whichever way.
-    pub fn host_spki(&self) -> &P256Spki {
+    pub fn host_spki(&self) -> &HostSpki {
         match self {
             Self::Join { host_spki, .. }
             | Self::Host { host_spki, .. }
@@ -91,7 +91,7 @@ impl TryFrom<proto::IssueRequest> for IssueRequest {
     fn try_from(wire: proto::IssueRequest) -> Result<Self, IssuanceError> {
         // What is cheap to refuse is looked at before the CSR's signature is.
         let request_key = RequestKey::from_bytes(exactly("request_key", &wire.request_key)?);
-        at_most("host_signature", &wire.host_signature, P256_SIGNATURE_MAX_BYTES)?;
+        at_most("host_signature", &wire.host_signature, HOST_SIGNATURE_BYTES)?;
         let attestation =
             wire.attestation.ok_or(IssuanceError::Missing("attestation"))?.try_into()?;
         Ok(Self {
@@ -236,6 +236,6 @@ impl From<IssueResponse> for proto::IssueResponse {
     }
 }
 
-fn spki(bytes: &[u8]) -> Result<P256Spki, IssuanceError> {
-    P256Spki::try_from(bytes).map_err(|why| IssuanceError::Key { field: "host_spki", why })
+fn spki(bytes: &[u8]) -> Result<HostSpki, IssuanceError> {
+    HostSpki::try_from(bytes).map_err(|why| IssuanceError::Key { field: "host_spki", why })
 }

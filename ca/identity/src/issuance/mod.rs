@@ -9,6 +9,7 @@ mod bundle;
 mod csr;
 mod directory;
 mod evidence;
+mod host_key;
 mod issue;
 mod keys;
 mod proof;
@@ -25,6 +26,7 @@ pub use evidence::{
     MAX_MACHINE_CHAIN, MAX_MACHINE_SIGNATURE_BYTES, MAX_SERVICE_TOKEN_BYTES, MachineProof,
     ServiceToken,
 };
+pub use host_key::{HOST_SIGNATURE_BYTES, HOST_SPKI_BYTES, HostSpki};
 pub use issue::{Attestation, IssueRequest, IssueResponse, Lineage, MAX_LOG_PROOF_BYTES};
 pub use keys::{LineageId, RequestKey, TokenSecret};
 pub use proof::{EXPORTER_BYTES, EXPORTER_LABEL, HostProof, sign_host_proof, verify_host_proof};

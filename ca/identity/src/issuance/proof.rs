@@ -4,11 +4,10 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::EcdsaKeyPair;
+use aws_lc_rs::signature::Ed25519KeyPair;
 
-use super::{IssuanceError, RequestKey};
-use crate::svid::{KeyError, P256Spki};
+use super::{HostSpki, RequestKey};
+use crate::svid::KeyError;
 use crate::x509::sha256;
 
 /// The TLS exporter's label (RFC 8446, section 7.5), with no context. The exported bytes differ for
@@ -63,22 +62,20 @@ impl HostProof {
     }
 }
 
-/// `host_key` signs ECDSA P-256 with SHA-256, ASN.1 (`ECDSA_P256_SHA256_ASN1_SIGNING`).
+/// The host's word for one request on one connection.
 pub fn sign_host_proof(
-    host_key: &EcdsaKeyPair,
+    host_key: &Ed25519KeyPair,
     exporter: &[u8; EXPORTER_BYTES],
     csr_der: &[u8],
     request_key: &RequestKey,
-) -> Result<Vec<u8>, IssuanceError> {
-    host_key
-        .sign(&SystemRandom::new(), &HostProof::bytes(exporter, csr_der, request_key))
-        .map(|signature| signature.as_ref().to_vec())
-        .map_err(|_| IssuanceError::NoRandomness)
+) -> Vec<u8> {
+    let signature = host_key.sign(&HostProof::bytes(exporter, csr_der, request_key));
+    signature.as_ref().to_vec()
 }
 
 /// `exporter` is the verifier's own, of the connection that the request came on.
 pub fn verify_host_proof(
-    host_spki: &P256Spki,
+    host_spki: &HostSpki,
     exporter: &[u8; EXPORTER_BYTES],
     csr_der: &[u8],
     request_key: &RequestKey,

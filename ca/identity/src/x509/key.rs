@@ -33,6 +33,8 @@ pub struct P256Spki([u8; P256_SPKI_BYTES]);
 pub enum KeyError {
     #[error("the public key is no uncompressed ECDSA P-256 key; make one of that kind")]
     NotP256,
+    #[error("the host's public key is no Ed25519 key; make one of that kind")]
+    NotEd25519,
     #[error("the signature does not belong to this key and these bytes")]
     BadSignature,
 }

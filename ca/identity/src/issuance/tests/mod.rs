@@ -8,6 +8,7 @@ mod secrets;
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use proptest::prelude::*;
 use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ECDSA_P384_SHA384};
@@ -37,10 +38,10 @@ fn request() -> IssueRequest {
         csr: Csr::parse(csr(&key)).unwrap(),
         request_key: RequestKey::from_bytes([1; 16]),
         attestation: Attestation::Host {
-            host_spki: spki(&KeyPair::generate().unwrap()),
+            host_spki: HostSpki::of(&Ed25519KeyPair::generate().unwrap()),
             lineage: Some(Lineage { id: LineageId::from_bytes([2; 16]), generation: 9 }),
         },
-        host_signature: vec![3; 70],
+        host_signature: vec![3; 64],
         lifetime_seconds: Some(600),
     }
 }
@@ -125,10 +126,14 @@ fn issue_request_outside_its_bounds_is_refused() {
         ("request_key", |w| w.request_key.push(0)),
         ("request_key", |w| w.request_key.clear()),
         ("csr_der", |w| w.csr_der.clear()),
-        ("host_signature", |w| w.host_signature = vec![0; 73]),
+        ("host_signature", |w| w.host_signature = vec![0; 65]),
         ("attestation", |w| w.attestation = None),
         ("host_spki", |w| host(w).host_spki.push(0)),
-        ("host_spki", |w| host(w).host_spki[26] = 2),
+        // X25519, and what hosts had before.
+        ("host_spki", |w| host(w).host_spki[8] = 0x6e),
+        ("host_spki", |w| {
+            host(w).host_spki = spki(&KeyPair::generate().unwrap()).as_bytes().to_vec();
+        }),
         ("lineage.id", |w| host(w).lineage.as_mut().unwrap().id.truncate(15)),
         ("join_token.secret", |w| {
             let host_spki = host(w).host_spki.clone();

@@ -3,27 +3,21 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::Ed25519KeyPair;
 use proptest::prelude::*;
 
 use super::super::*;
 use super::request;
 use crate::bundle::BundleHash;
-use crate::svid::P256Spki;
 
 #[test]
 fn host_proof_holds_for_its_own_connection_request_and_key_only() {
-    let make = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-    let of = |key: &EcdsaKeyPair| {
-        use aws_lc_rs::encoding::AsDer as _;
-        let der: aws_lc_rs::encoding::PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
-        P256Spki::try_from(der.as_ref()).unwrap()
-    };
+    let make = || Ed25519KeyPair::generate().unwrap();
     let (host, other) = (make(), make());
+    let of = HostSpki::of;
     let key = RequestKey::from_bytes([1; 16]);
-    let signature = sign_host_proof(&host, &[2; 32], b"csr", &key).unwrap();
-    let verify = |spki: P256Spki, exporter: u8, csr: &[u8], key: u8, signature: &[u8]| {
+    let signature = sign_host_proof(&host, &[2; 32], b"csr", &key);
+    let verify = |spki: HostSpki, exporter: u8, csr: &[u8], key: u8, signature: &[u8]| {
         let key = RequestKey::from_bytes([key; 16]);
         verify_host_proof(&spki, &[exporter; 32], csr, &key, signature).is_ok()
     };
@@ -35,7 +29,7 @@ fn host_proof_holds_for_its_own_connection_request_and_key_only() {
     assert!(!verify(of(&host), 2, b"csr", 1, &[signature, vec![0; 9]].concat()));
     assert!(!verify(of(&host), 2, b"csr", 1, b""));
     let unlabelled = &HostProof::bytes(&[2; 32], b"csr", &key)[15..];
-    let bare = host.sign(&SystemRandom::new(), unlabelled).unwrap();
+    let bare = host.sign(unlabelled);
     assert!(!verify(of(&host), 2, b"csr", 1, bare.as_ref()));
 }
 
