@@ -120,6 +120,7 @@ service_account = "myelin-controller"
 token_file = "/etc/myelin-identity/token"
 # What an emptyDir gives is anybody's to write in; what is made below it is the controller's.
 state_dir = "/var/lib/myelin/state"
+policies = {{ $.Values.controller.policies.enabled }}
 {{- end }}
 
 [ops]

@@ -44,6 +44,8 @@ pub fn parse(name: &str, text: &str) -> Result<Config, ConfigError> {
     let services = reader.services(&file, &settings)?;
     settings.services =
         services.as_ref().map(|it| Controllers { address: it.address.clone(), id: it.id.clone() });
+    let are_told = services.as_ref().is_some_and(|services| services.policies.is_some());
+    settings.policies = settings.services.clone().filter(|_| are_told);
     Ok(Config {
         settings,
         services,
@@ -103,6 +105,7 @@ impl Reader<'_> {
             privileges: if refuse { Privileges::Refuse } else { Privileges::Warn },
             bundle_pem: "".into(),
             services: None,
+            policies: None,
         })
     }
 

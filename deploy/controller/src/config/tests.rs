@@ -58,6 +58,7 @@ fn every_key_reaches_its_room() {
     assert_eq!(services.policies.as_deref(), Some("mesh"));
     let told = settings.services.as_ref().unwrap();
     assert_eq!((&told.address, &told.id), (&services.address, &services.id));
+    assert_eq!(settings.policies.as_ref(), Some(told));
     assert_eq!(config.log.level, "debug");
 }
 

@@ -38,7 +38,9 @@ struct File {
     #[serde(skip_serializing_if = "Outbound::is_empty")]
     outbound: Outbound,
     #[serde(skip_serializing_if = "Option::is_none")]
-    services: Option<Services>,
+    services: Option<Controllers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<Controllers>,
     limits: Limits,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Log>,
@@ -100,7 +102,7 @@ impl Outbound {
 }
 
 #[derive(Serialize)]
-struct Services {
+struct Controllers {
     address: Vec<String>,
     id: String,
 }
@@ -177,10 +179,8 @@ pub(super) fn sidecar_toml(
         },
         inbound: inbound(wishes),
         outbound: Outbound { exception: settings.exceptions.iter().map(exception).collect() },
-        services: settings.services.as_ref().map(|controllers| Services {
-            address: texts(&controllers.address),
-            id: controllers.id.to_string(),
-        }),
+        services: settings.services.as_ref().map(controllers),
+        policies: settings.policies.as_ref().map(controllers),
         limits: Limits { drain_timeout: words(wishes.drain_timeout.unwrap_or(DRAIN)) },
         log: wishes.log_level.clone().map(|level| Log { level }),
         probe: probes.iter().map(probe).collect(),
@@ -207,6 +207,10 @@ fn inbound(wishes: &Wishes) -> Inbound {
         until: wishes.permissive_until,
         port: ports.into_iter().map(port).collect(),
     }
+}
+
+fn controllers(controllers: &super::Controllers) -> Controllers {
+    Controllers { address: texts(&controllers.address), id: controllers.id.to_string() }
 }
 
 fn exception(exception: &super::Exception) -> Exception {

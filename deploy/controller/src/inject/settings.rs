@@ -30,6 +30,8 @@ pub struct Settings {
     pub privileges: Privileges,
     /// Whom sidecars ask about services; absent: nobody.
     pub services: Option<Controllers>,
+    /// Whom they ask who may enter; absent: nobody.
+    pub policies: Option<Controllers>,
     /// The roots that a sidecar begins with, in PEM.
     pub bundle_pem: Arc<str>,
 }

@@ -30,6 +30,7 @@ pub(crate) fn settings() -> Settings {
         resources: Resources::default(),
         privileges: Privileges::Warn,
         services: None,
+        policies: None,
         bundle_pem: "-----BEGIN CERTIFICATE-----\n".into(),
     }
 }

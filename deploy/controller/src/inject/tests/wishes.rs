@@ -106,6 +106,10 @@ fn a_sidecar_is_told_of_the_controllers_where_they_tell_of_services() {
         Controllers { address: vec!["10.96.0.6:15014".parse().unwrap()], id: id.unwrap() };
     let with = Settings { services: Some(controllers.clone()), ..settings() };
     let config = told(&injected_with(&plain(), &with).0);
+    assert!(config.policies.is_none(), "only services");
+    let both = Settings { policies: Some(controllers.clone()), ..with };
+    let policies = told(&injected_with(&plain(), &both).0).policies.unwrap();
+    assert_eq!((&policies.id, policies.addresses[0].0), (&controllers.id, controllers.address[0]));
     let services = config.services.unwrap();
     assert_eq!(services.id, controllers.id);
     assert_eq!(services.addresses[0].0, controllers.address[0]);

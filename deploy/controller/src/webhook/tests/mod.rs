@@ -84,6 +84,7 @@ fn built(
         resources: Resources::default(),
         privileges: Privileges::Warn,
         services: None,
+        policies: None,
         bundle_pem: "".into(),
     };
     let held = Held::default();
