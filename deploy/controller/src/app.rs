@@ -64,7 +64,7 @@ pub fn run(path: &Path, kubeconfig: Option<&Path>) -> Result<(), AppError> {
 async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError> {
     let mut end = Ends::catch()?;
     let metrics = Arc::new(Metrics::new());
-    let readiness = Readiness::new(Arc::clone(&metrics));
+    let mut readiness = Readiness::new(Arc::clone(&metrics));
     let Readiness { bundle, ca, identity, believed, leaving, .. } = readiness.clone();
     let webhook_listener = door::bind("the webhook", config.webhook.listen)?;
     let ops_listener = door::bind("/live, /ready and /metrics", config.ops)?;
@@ -72,6 +72,7 @@ async fn serve(config: Config, kubeconfig: Option<&Path>) -> Result<(), AppError
     keepers.certificate(config.webhook.certificate, (&identity, believed), &metrics).await?;
     keepers.ca(config.ca, &config.settings.namespace, &ca).await?;
     let directory = keepers.directory(config.services, (&ca, &bundle), &metrics).await?;
+    readiness.listed = directory.as_ref().map(|(directory, _)| directory.listed());
     let source = bundle::Source {
         path: config.bundle_file,
         trust_domain: config.settings.trust_domain.clone(),
@@ -213,6 +214,8 @@ struct Readiness {
     ca: ca_address::Held,
     identity: Identity,
     believed: Believed,
+    /// Where this controller tells of services.
+    listed: Option<services::Listed>,
     leaving: Arc<AtomicBool>,
 }
 
@@ -220,7 +223,7 @@ impl Readiness {
     fn new(metrics: Arc<Metrics>) -> Self {
         let (bundle, ca, identity) = (Held::default(), Default::default(), Identity::default());
         let (believed, leaving) = (Believed::default(), Arc::default());
-        Self { metrics, bundle, ca, identity, believed, leaving }
+        Self { metrics, bundle, ca, identity, believed, listed: None, leaving }
     }
 }
 
@@ -261,6 +264,12 @@ impl Health for Readiness {
                 "registration",
                 self.believed.load(Ordering::Relaxed),
                 "the API server is not told of the webhook's certificate; the log says why",
+            ),
+            // Not our SVID: the webhook must not wait for the CA. Whoever gets no handshake here asks the next one.
+            condition(
+                "services",
+                self.listed.as_ref().is_none_or(services::Listed::is_complete),
+                "Services, EndpointSlices and Pods were not all listed yet; the log says why",
             ),
             condition("listeners", !self.leaving.load(Ordering::Relaxed), "leaving"),
         ]

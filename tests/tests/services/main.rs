@@ -10,6 +10,7 @@
 #[expect(dead_code, reason = "nobody rotates a key here")]
 #[path = "../attestation/cluster.rs"]
 mod cluster;
+mod port;
 mod stage;
 
 use std::net::SocketAddr;
@@ -57,7 +58,7 @@ async fn front() -> Result<Option<(Stage, Workload, Workload)>> {
     let Some(stage) = Stage::new().await? else { return Ok(None) };
     let server = stage.workload("server").await?;
     let client = stage.workload("client").await?;
-    stage.pod("server-0", "server");
+    stage.pod("server-0", "server", &[server.pod.v4(), server.pod.v6()]);
     stage.service("web", &WEB);
     for address in [server.pod.v4(), server.pod.v6()] {
         stage.slice("web", &[Behind::new(address, "server-0")]);
@@ -69,7 +70,8 @@ async fn front() -> Result<Option<(Stage, Workload, Workload)>> {
 async fn a_services_address_leads_to_its_pods_and_to_nobody_else() -> Result<()> {
     let Some((stage, server, client)) = front().await? else { return Ok(()) };
     stage.service("mine", &[MINE]);
-    stage.slice("mine", &[Behind::new(client.pod.v4(), "server-0")]);
+    stage.pod("mine-0", "server", &[client.pod.v4()]);
+    stage.slice("mine", &[Behind::new(client.pod.v4(), "mine-0")]);
     let _v4 = serve(&server.pod, server.v4(TARGET), "four").await?;
     let _v6 = serve(&server.pod, server.v6(TARGET), "six").await?;
     reaches(&client, at(WEB[0]), "four").await?;
@@ -86,7 +88,7 @@ async fn a_services_address_leads_to_its_pods_and_to_nobody_else() -> Result<()>
 
     // An endpoint that somebody forged: the pod that is named there is another's.
     let before = client.metrics().await?.outcome("outbound", "wrong_peer");
-    stage.pod("bait", "client");
+    stage.pod("bait", "client", &[server.pod.v4()]);
     stage.slice("web", &[Behind::new(server.pod.v4(), "bait")]);
     let refused = async || {
         // It ends with a reset.
@@ -120,7 +122,7 @@ async fn what_is_known_outlives_the_controller_and_the_rest_waits_for_the_next_o
     // The pods move on while nobody is told.
     let next = stage.workload("next").await?;
     let _next = serve(&next.pod, next.v4(TARGET), "next").await?;
-    stage.pod("next-0", "next");
+    stage.pod("next-0", "next", &[next.pod.v4()]);
     stage.service("db", &DB);
     stage.slice("db", &[Behind::new(next.pod.v4(), "next-0")]);
     stage.slice("web", &[Behind::new(next.pod.v4(), "next-0")]);
@@ -137,8 +139,8 @@ async fn endpoints_that_are_dead_or_leaving_cost_no_connection() -> Result<()> {
     let leaving = stage.workload("leaving").await?;
     let _leaving = serve(&leaving.pod, leaving.v4(TARGET), "leaving").await?;
     let dead = stage.mesh.pod("dead")?;
-    stage.pod("leaving-0", "leaving");
-    stage.pod("dead-0", "server");
+    stage.pod("leaving-0", "leaving", &[leaving.pod.v4()]);
+    stage.pod("dead-0", "server", &[dead.v4()]);
     let (alive, gone) =
         (Behind::new(server.pod.v4(), "server-0"), Behind::new(dead.v4(), "dead-0"));
     let going =
@@ -159,6 +161,49 @@ async fn endpoints_that_are_dead_or_leaving_cost_no_connection() -> Result<()> {
     .await?;
     client.outcome("outbound", "unbound_address", 1.0).await?;
     stage.mesh.demand_clean_wire().await.map(drop)
+}
+
+#[tokio::test]
+async fn endpoints_that_are_somebody_else_cost_no_connection_either() -> Result<()> {
+    let Some((stage, server, client)) = front().await? else { return Ok(()) };
+    let _v4 = serve(&server.pod, server.v4(TARGET), "four").await?;
+    // One with another identity than its pod's, and one that speaks no TLS.
+    let other = stage.workload("other").await?;
+    let _other = serve(&other.pod, other.v4(TARGET), "other").await?;
+    let plain = stage.mesh.pod("plain")?;
+    let _plain = serve(&plain, SocketAddr::new(plain.v4(), TARGET), "plain").await?;
+    stage.pod("other-0", "server", &[other.pod.v4()]);
+    stage.pod("plain-0", "server", &[plain.v4()]);
+    stage.slice(
+        "web",
+        &[
+            Behind::new(server.pod.v4(), "server-0"),
+            Behind::new(other.pod.v4(), "other-0"),
+            Behind::new(plain.v4(), "plain-0"),
+        ],
+    );
+    reaches(&client, at(WEB[0]), "four").await?;
+    for _ in 0..40 {
+        let said = says(&client, at(WEB[0])).await?;
+        ensure!(said == "four", "{said:?} answered: {}", client.log()?);
+    }
+    let log = client.log()?;
+    let left_alone =
+        |what: &str| log.lines().any(|line| line.contains("left alone") && line.contains(what));
+    ensure!(left_alone("wrong_peer") && left_alone(&plain.v4().to_string()), "{log}");
+    // Few of them, since each rests.
+    ensure!(log.matches("left alone").count() < 20, "{log}");
+    // With nobody else there it is refused in its own word.
+    stage.slice("web", &[Behind::new(other.pod.v4(), "other-0")]);
+    let before = client.metrics().await?.outcome("outbound", "wrong_peer");
+    let refused = async || {
+        let _ = says(&client, at(WEB[0])).await;
+        Ok(client.metrics().await?.outcome("outbound", "wrong_peer") > before)
+    };
+    myelin_tests::programs::eventually("the impostor is refused", Duration::from_secs(30), refused)
+        .await?;
+    // The wire is not clean here: one endpoint answers in plaintext, and is told nothing for it.
+    Ok(())
 }
 
 #[tokio::test]

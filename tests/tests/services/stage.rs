@@ -146,12 +146,14 @@ impl Stage {
         self.api.put(&Resource::core("services"), object);
     }
 
-    /// A pod of this account.
-    pub(crate) fn pod(&self, name: &str, account: &str) {
+    /// A pod of this account, at these addresses.
+    pub(crate) fn pod(&self, name: &str, account: &str, addresses: &[IpAddr]) {
+        let ips: Vec<Value> = addresses.iter().map(|it| json!({ "ip": it.to_string() })).collect();
         let object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": { "name": name, "namespace": "test" },
             "spec": { "serviceAccountName": account, "nodeName": "node-1" },
+            "status": { "podIPs": ips },
         });
         self.api.put(&Resource::core("pods"), object);
     }

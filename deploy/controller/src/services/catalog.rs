@@ -13,6 +13,7 @@ use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::services::{EndpointView, MAX_ENDPOINTS_TOLD, MAX_ZONE_BYTES, ServiceView};
 
 use super::DEFAULT_ACCOUNT;
+use super::moved::Moved;
 use super::objects::{Node, Pod, Service, Slice, address, is_tcp};
 use crate::cluster::News;
 
@@ -36,6 +37,7 @@ pub(super) struct Catalog {
     pods: HashMap<Key, Lodger>,
     by_pod_address: HashMap<IpAddr, Key>,
     zones: HashMap<String, Arc<str>>,
+    moved: Moved,
     /// Accounts and nodes have the same few names again and again.
     names: HashSet<Arc<str>>,
 }
@@ -81,6 +83,7 @@ impl Catalog {
             pods: HashMap::new(),
             by_pod_address: HashMap::new(),
             zones: HashMap::new(),
+            moved: Moved::default(),
             names: HashSet::new(),
         }
     }
@@ -103,11 +106,12 @@ impl Catalog {
                 self.behind(key, behind, *target, &mut endpoints, &mut unmeshed);
             }
         }
+        // While an endpoint moves from slice to slice it is in both, and one of them may know less.
         endpoints.sort_unstable_by(|a, b| {
-            (a.terminating, a.address, &a.id).cmp(&(b.terminating, b.address, &b.id))
+            (a.address, a.terminating, &a.id).cmp(&(b.address, b.terminating, &b.id))
         });
-        // While an endpoint moves from slice to slice it is in both.
         endpoints.dedup_by_key(|endpoint| endpoint.address);
+        endpoints.sort_by_key(|endpoint| endpoint.terminating);
         endpoints.truncate(MAX_ENDPOINTS_TOLD);
         Some(ServiceView { name: key.to_string(), endpoints, unmeshed })
     }
@@ -126,19 +130,26 @@ impl Catalog {
         let namespace = service.split('/').next().unwrap_or_default();
         let pod = behind.pod.as_ref().and_then(|pod| self.pods.get(pod));
         // A pod in its node's network has that node's address, at which others live as well.
-        let id = pod
-            .filter(|pod| !pod.host_network)
-            .and_then(|pod| SpiffeId::workload(&self.trust_domain, namespace, &pod.account).ok());
-        let Some(id) = id else {
+        let meshed = pod.filter(|pod| !pod.host_network).and_then(|pod| {
+            Some((pod, SpiffeId::workload(&self.trust_domain, namespace, &pod.account).ok()?))
+        });
+        let Some((pod, id)) = meshed else {
             *unmeshed += 1;
             return;
         };
-        endpoints.extend(behind.addresses.iter().map(|address| EndpointView {
-            address: SocketAddr::new(*address, port),
-            id: id.clone(),
-            zone: behind.zone.clone(),
-            terminating: !behind.is_ready,
-        }));
+        for address in &behind.addresses {
+            // Whoever may write slices can name any address for a pod; the pod's own status cannot.
+            if !pod.addresses.contains(address) {
+                *unmeshed += 1;
+                continue;
+            }
+            endpoints.push(EndpointView {
+                address: SocketAddr::new(*address, port),
+                id: id.clone(),
+                zone: behind.zone.clone(),
+                terminating: !behind.is_ready,
+            });
+        }
     }
 
     /// Where the node of whoever has one of these addresses is.
@@ -263,6 +274,7 @@ impl Catalog {
                 for pod in &pods {
                     self.put_pod(pod);
                 }
+                self.moved = Moved::Anybody;
                 self.by_address.keys().copied().collect()
             }
             News::Now(pod) => {
@@ -294,6 +306,7 @@ impl Catalog {
             return None;
         }
         self.forget_pod(&key);
+        self.moved.extend(&lodger.addresses);
         if !lodger.host_network {
             let addresses = lodger.addresses.iter();
             self.by_pod_address.extend(addresses.map(|address| (*address, Arc::clone(&key))));
@@ -303,7 +316,9 @@ impl Catalog {
     }
 
     fn forget_pod(&mut self, key: &Key) {
-        for address in self.pods.remove(key).into_iter().flat_map(|lodger| lodger.addresses) {
+        let Some(lodger) = self.pods.remove(key) else { return };
+        self.moved.extend(&lodger.addresses);
+        for address in lodger.addresses {
             // Another may have it by now.
             if self.by_pod_address.get(&address) == Some(key) {
                 self.by_pod_address.remove(&address);
@@ -325,24 +340,32 @@ impl Catalog {
     pub(super) fn nodes(&mut self, news: News<Node>) {
         let nodes = match news {
             News::All(nodes) => {
-                self.zones = HashMap::new();
+                (self.zones, self.moved) = (HashMap::new(), Moved::Anybody);
                 nodes
             }
             News::Now(node) => vec![node],
             News::Gone(meta) => {
-                self.zones.remove(&meta.name);
+                if self.zones.remove(&meta.name).is_some() {
+                    self.moved = Moved::Anybody;
+                }
                 return;
             }
         };
         for node in nodes {
-            match node.metadata.labels.get(ZONE) {
-                Some(zone) => {
-                    let zone = self.name(Some(zone));
-                    self.zones.insert(node.metadata.name, zone);
-                }
-                None => drop(self.zones.remove(&node.metadata.name)),
+            let zone = node.metadata.labels.get(ZONE).map(|zone| self.name(Some(zone)));
+            let before = match zone.clone() {
+                Some(zone) => self.zones.insert(node.metadata.name, zone),
+                None => self.zones.remove(&node.metadata.name),
+            };
+            if before != zone {
+                self.moved = Moved::Anybody;
             }
         }
+    }
+
+    /// Whose zone the news since the last time may have changed.
+    pub(super) fn take_moved(&mut self) -> Moved {
+        std::mem::take(&mut self.moved)
     }
 
     fn addresses_of(&self, services: &BTreeSet<Key>) -> Touched {

@@ -16,14 +16,24 @@ use myelin_identity::services::EncodedService;
 use tokio::sync::Notify;
 
 use super::catalog::{Catalog, Touched};
+use super::moved::Moved;
 use super::objects::{Node, Pod, Service, Slice};
 use crate::cluster::News;
 
-/// One stream's letterbox: which of its places may have changed.
+/// One stream's letterbox.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    touched: Mutex<BTreeSet<SocketAddr>>,
+    mail: Mutex<Mail>,
     woken: Notify,
+}
+
+/// What may have changed for a stream.
+#[derive(Default)]
+pub(super) struct Mail {
+    /// At most as many places as it watches.
+    pub(super) touched: BTreeSet<SocketAddr>,
+    /// Whoever asks is in another zone than before.
+    pub(super) moved: bool,
 }
 
 impl Mailbox {
@@ -31,14 +41,23 @@ impl Mailbox {
         self.woken.notified().await;
     }
 
-    /// What has come since; at most as much as the stream watches.
-    pub(super) fn take(&self) -> BTreeSet<SocketAddr> {
-        std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What has come since.
+    pub(super) fn take(&self) -> Mail {
+        std::mem::take(&mut *self.mail())
     }
 
     fn put(&self, place: SocketAddr) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        self.mail().touched.insert(place);
         self.woken.notify_one();
+    }
+
+    fn moved(&self) {
+        self.mail().moved = true;
+        self.woken.notify_one();
+    }
+
+    fn mail(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,7 +77,16 @@ struct Complete {
 struct Inner {
     catalog: Catalog,
     asked: HashMap<IpAddr, HashMap<u16, Asked>>,
+    callers: HashMap<u64, Caller>,
+    by_caller: HashMap<IpAddr, BTreeSet<u64>>,
     streams: u64,
+}
+
+/// Who is at the other end of a stream.
+struct Caller {
+    addresses: Vec<IpAddr>,
+    zone: Arc<str>,
+    mailbox: Arc<Mailbox>,
 }
 
 #[derive(Default)]
@@ -79,7 +107,8 @@ pub(super) struct Stream {
 impl Hub {
     pub(super) fn new(trust_domain: TrustDomain) -> Arc<Self> {
         let catalog = Catalog::new(trust_domain);
-        let inner = Inner { catalog, asked: HashMap::new(), streams: 0 };
+        let (asked, callers, by_caller) = Default::default();
+        let inner = Inner { catalog, asked, callers, by_caller, streams: 0 };
         Arc::new(Self { inner: Mutex::new(inner), complete: Complete::default() })
     }
 
@@ -98,12 +127,14 @@ impl Hub {
     pub(super) fn pods(&self, news: News<Pod>) {
         let is_all = matches!(news, News::All(_));
         self.tell(|catalog| catalog.pods(news));
+        self.inner().look_for_callers();
         self.complete.pods.fetch_or(is_all, Ordering::Relaxed);
     }
 
-    /// A zone that changes reaches a sidecar with the next change of a service.
     pub(super) fn nodes(&self, news: News<Node>) {
-        self.inner().catalog.nodes(news);
+        let mut inner = self.inner();
+        inner.catalog.nodes(news);
+        inner.look_for_callers();
     }
 
     /// Whether everything was listed once: before, nobody is told that something is no service.
@@ -112,10 +143,17 @@ impl Hub {
         [services, slices, pods].iter().all(|listed| listed.load(Ordering::Relaxed))
     }
 
-    pub(super) fn join(self: &Arc<Self>) -> Stream {
+    /// A stream of whoever has these addresses.
+    pub(super) fn join(self: &Arc<Self>, addresses: &[IpAddr]) -> Stream {
         let mut inner = self.inner();
         inner.streams += 1;
-        let (number, mailbox) = (inner.streams, Arc::default());
+        let (number, mailbox) = (inner.streams, Arc::<Mailbox>::default());
+        let zone = inner.catalog.zone(addresses).cloned().unwrap_or_default();
+        for address in addresses {
+            inner.by_caller.entry(*address).or_default().insert(number);
+        }
+        let caller = Caller { addresses: addresses.to_vec(), zone, mailbox: Arc::clone(&mailbox) };
+        inner.callers.insert(number, caller);
         Stream { hub: Arc::clone(self), number, mailbox, places: BTreeSet::new() }
     }
 
@@ -177,9 +215,10 @@ impl Stream {
         self.hub.inner().catalog.view(place)
     }
 
-    /// Where whoever has these addresses is.
-    pub(super) fn zone(&self, addresses: &[IpAddr]) -> Arc<str> {
-        self.hub.inner().catalog.zone(addresses).cloned().unwrap_or_default()
+    /// Where whoever asks is; empty: not known.
+    pub(super) fn zone(&self) -> Arc<str> {
+        let inner = self.hub.inner();
+        inner.callers.get(&self.number).map(|caller| Arc::clone(&caller.zone)).unwrap_or_default()
     }
 }
 
@@ -189,10 +228,42 @@ impl Drop for Stream {
         for place in std::mem::take(&mut self.places) {
             inner.leave(place, self.number);
         }
+        inner.forget_caller(self.number);
     }
 }
 
 impl Inner {
+    /// Tells those callers whose zone is another one by the last news.
+    fn look_for_callers(&mut self) {
+        let numbers: Vec<u64> = match self.catalog.take_moved() {
+            Moved::Anybody => self.callers.keys().copied().collect(),
+            Moved::Those(addresses) => {
+                let there = addresses.iter().filter_map(|address| self.by_caller.get(address));
+                there.flatten().copied().collect()
+            }
+        };
+        for number in numbers {
+            let Some(caller) = self.callers.get_mut(&number) else { continue };
+            let zone = self.catalog.zone(&caller.addresses).cloned().unwrap_or_default();
+            if caller.zone != zone {
+                caller.zone = zone;
+                caller.mailbox.moved();
+            }
+        }
+    }
+
+    fn forget_caller(&mut self, number: u64) {
+        let Some(caller) = self.callers.remove(&number) else { return };
+        for address in caller.addresses {
+            if let Some(numbers) = self.by_caller.get_mut(&address) {
+                numbers.remove(&number);
+                if numbers.is_empty() {
+                    self.by_caller.remove(&address);
+                }
+            }
+        }
+    }
+
     fn leave(&mut self, place: SocketAddr, number: u64) {
         let Some(ports) = self.asked.get_mut(&place.ip()) else { return };
         if let Some(asked) = ports.get_mut(&place.port()) {

@@ -7,12 +7,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod catalog;
+mod connection;
+mod descriptors;
 mod hub;
+mod moved;
 mod objects;
 mod own;
 mod policies;
 mod route;
 mod serve;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -102,7 +106,21 @@ pub struct Directory {
     clock: Clock,
 }
 
+/// Whether the cluster was read once.
+#[derive(Clone)]
+pub struct Listed(Arc<Hub>);
+
+impl Listed {
+    pub fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+}
+
 impl Directory {
+    pub fn listed(&self) -> Listed {
+        Listed(Arc::clone(&self.hub))
+    }
+
     pub fn new(
         config: Config,
         cluster: Cluster,
@@ -111,6 +129,7 @@ impl Directory {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
+        descriptors::raise_limit();
         let trust_domain = config.id.trust_domain();
         let hub = Hub::new(trust_domain.clone());
         let root = config.policies.as_deref();

@@ -12,8 +12,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::DEFAULT_ACCOUNT;
+use super::connection::{Caller, Use};
 use super::objects::{Pod, Service, address};
-use super::serve::{Api, Caller, JUDGED_EVERY};
+use super::serve::Api;
 use super::stubs::policy::policies_server;
 use crate::cluster::News;
 use crate::policies::{self, Following, Policies};
@@ -34,7 +35,7 @@ impl policies_server::Policies for Api {
         &self,
         request: Request<proto::PolicyQuestion>,
     ) -> Result<Response<Self::WatchPolicyStream>, Status> {
-        let Some(Caller(peer)) = request.extensions().get::<Caller>().cloned() else {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
             return Err(Status::internal("the connection was not authenticated"));
         };
         let policies = self.policies.as_ref().filter(|policies| policies.is_complete());
@@ -43,12 +44,14 @@ impl policies_server::Policies for Api {
         };
         let question = PolicyQuestion::try_from(request.into_inner());
         let question = question.map_err(|why| Status::invalid_argument(why.to_string()))?;
-        let following = Policies::follow(policies, &peer.id, &peer.ip_sans);
+        let following = Policies::follow(policies, &caller.peer.id, &caller.peer.ip_sans);
         let (sender, answers) = mpsc::channel(ANSWERS_BUFFERED);
         let api = self.clone();
         tokio::spawn(async move {
+            let lasts = caller.begin();
             api.metrics.policy_streams(1);
-            if let Err(status) = api.tell(&peer, question.known, &following, &sender).await {
+            let with = (&*caller.peer, &lasts);
+            if let Err(status) = api.tell(with, question.known, &following, &sender).await {
                 // The caller may be gone.
                 let _ = sender.send(Err(status)).await;
             }
@@ -61,13 +64,11 @@ impl policies_server::Policies for Api {
 impl Api {
     async fn tell(
         &self,
-        peer: &Peer,
+        (peer, lasts): (&Peer, &Use),
         known: Option<PolicyVersion>,
         following: &Following,
         sender: &mpsc::Sender<Result<proto::PolicyAnswer, Status>>,
     ) -> Result<(), Status> {
-        let mut changes = self.store.subscribe();
-        let mut beat = tokio::time::interval(JUDGED_EVERY);
         let (mut told, mut is_news) = (None, true);
         loop {
             tokio::select! {
@@ -86,8 +87,7 @@ impl Api {
                     }
                     Err(_) => return Ok(()),
                 },
-                _ = changes.changed() => {}
-                _ = beat.tick() => {}
+                over = lasts.over() => return Err(over),
                 () = sender.closed() => return Ok(()),
             }
             let denied = |refusal: Refusal| Status::permission_denied(refusal.to_string());

@@ -6,40 +6,39 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use myelin_identity::UnixTime;
-use myelin_identity::services::{MAX_ASKED, ServiceQuestion, ServiceVersion, no_service, proto};
+use myelin_identity::services::proto;
 use myelin_identity::verify::{Peer, Refusal, Role};
 use myelin_sidecar::addr::Clock;
 use myelin_sidecar::controller::ALPN;
 use myelin_sidecar::credentials::Store;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::hub::{Hub, Stream};
+use super::connection::{Caller, Connection, Use};
+use super::hub::Hub;
 use super::route::Both;
 use super::stubs::policy::policies_server::PoliciesServer;
 use super::stubs::services_server::{Services, ServicesServer};
+use super::talk::Talk;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
 
-/// Open connections, two for each sidecar (services, policies); a larger mesh has several replicas.
-const MAX_CONNECTIONS: usize = 32_768;
+/// Connections of sidecars, two for each (services, policies); a larger mesh has several replicas.
+pub(super) const MAX_CONNECTIONS: usize = 32_768;
+/// Connections that have not proved yet whose they are, the silent ones included: they take nobody's place. Some
+/// thousand begin in the second after a controller went away.
+pub(super) const MAX_HANDSHAKES: usize = 2_048;
 /// Several round trips across a continent, and a storm of others before it.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A sidecar has one stream; one that ends may not be gone yet when the next begins.
@@ -48,8 +47,6 @@ const MAX_STREAMS: u32 = 4;
 const MAX_QUESTION_BYTES: usize = 1_024;
 /// Answers that wait for one slow sidecar; what changes meanwhile waits in its mailbox, once.
 const ANSWERS_BUFFERED: usize = 4;
-/// How often the peer of an open stream is judged again by its dates alone.
-pub(super) const JUDGED_EVERY: Duration = Duration::from_secs(5);
 /// A peer that vanished without a FIN is noticed after these two.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Connections that wait for HTTP/2 to take them.
@@ -96,25 +93,33 @@ impl Api {
         listener: TcpListener,
         sender: mpsc::Sender<Result<Connection, io::Error>>,
     ) -> std::convert::Infallible {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         loop {
-            let permit = Arc::clone(&permits).acquire_owned().await;
+            let permit = Arc::clone(&handshakes).acquire_owned().await;
             let permit = permit.expect("this semaphore is never closed");
             let Ok((tcp, from)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let (api, sender) = (self.clone(), sender.clone());
+            let (api, sender, places) = (self.clone(), sender.clone(), Arc::clone(&places));
             tokio::spawn(async move {
-                match timeout(HANDSHAKE_WITHIN, api.handshake(tcp)).await {
-                    Ok(Ok((tls, peer))) => {
-                        let caller = Caller(peer);
+                let shaken = timeout(HANDSHAKE_WITHIN, api.handshake(tcp)).await;
+                drop(permit);
+                let why = match (shaken, places.try_acquire_owned()) {
+                    (Ok(Ok((tls, peer))), Ok(place)) => {
+                        let (caller, changes) = (Caller::new(peer), api.store.subscribe());
+                        let judge = move |peer: &Peer| api.judge(peer);
+                        let connection = Connection::new(tls, caller, place, changes, judge);
                         // Nobody takes connections any more: the process ends.
-                        let _ = sender.send(Ok(Connection { tls, caller, _permit: permit })).await;
+                        let _ = sender.send(Ok(connection)).await;
+                        return;
                     }
-                    Ok(Err(why)) => tracing::info!(%from, outcome = why, "no sidecar of ours"),
-                    Err(_) => tracing::info!(%from, outcome = "deadline", "no sidecar of ours"),
-                }
+                    (Ok(Ok(_)), Err(_)) => "overloaded",
+                    (Ok(Err(why)), _) => why,
+                    (Err(_), _) => "deadline",
+                };
+                tracing::info!(%from, outcome = why, "no sidecar of ours");
             });
         }
     }
@@ -147,14 +152,12 @@ impl Api {
 
     async fn converse(
         &self,
-        peer: &Peer,
+        (peer, lasts): (&Peer, &Use),
         mut questions: Streaming<proto::ServiceQuestion>,
         sender: &mpsc::Sender<Result<proto::ServiceAnswer, Status>>,
     ) -> Result<(), Status> {
-        let mut talk = Talk::new(self.hub.join());
-        let mailbox = Arc::clone(&talk.stream.mailbox);
-        let mut changes = self.store.subscribe();
-        let mut beat = tokio::time::interval(JUDGED_EVERY);
+        let mut talk = Talk::new(self.hub.join(&peer.ip_sans));
+        let mailbox = talk.mailbox();
         let mut is_open = true;
         loop {
             tokio::select! {
@@ -163,16 +166,15 @@ impl Api {
                     // Half-closed: no more questions, but the answers go on.
                     None => is_open = false,
                 },
-                () = mailbox.woken() => talk.pending.extend(mailbox.take()),
-                permit = sender.reserve(), if !talk.pending.is_empty() => match permit {
-                    Ok(permit) => if let Some(answer) = talk.next(peer) {
+                () = mailbox.woken() => talk.read(mailbox.take()),
+                permit = sender.reserve(), if talk.has_more() => match permit {
+                    Ok(permit) => if let Some(answer) = talk.next() {
                         self.metrics.service_answer();
                         permit.send(Ok(answer));
                     },
                     Err(_) => return Ok(()),
                 },
-                _ = changes.changed() => {}
-                _ = beat.tick() => {}
+                over = lasts.over() => return Err(over),
                 () = sender.closed() => return Ok(()),
             }
             let denied = |refusal: Refusal| Status::permission_denied(refusal.to_string());
@@ -189,7 +191,7 @@ impl Services for Api {
         &self,
         request: Request<Streaming<proto::ServiceQuestion>>,
     ) -> Result<Response<Self::WatchServicesStream>, Status> {
-        let Some(Caller(peer)) = request.extensions().get::<Caller>().cloned() else {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
             return Err(Status::internal("the connection was not authenticated"));
         };
         if !self.hub.is_complete() {
@@ -198,122 +200,15 @@ impl Services for Api {
         let (sender, answers) = mpsc::channel(ANSWERS_BUFFERED);
         let api = self.clone();
         tokio::spawn(async move {
+            let lasts = caller.begin();
             api.metrics.service_streams(1);
-            if let Err(status) = api.converse(&peer, request.into_inner(), &sender).await {
+            let (with, questions) = ((&*caller.peer, &lasts), request.into_inner());
+            if let Err(status) = api.converse(with, questions, &sender).await {
                 // The caller may be gone.
                 let _ = sender.send(Err(status)).await;
             }
             api.metrics.service_streams(-1);
         });
         Ok(Response::new(ReceiverStream::new(answers)))
-    }
-}
-
-/// What one stream asked and was told.
-struct Talk {
-    stream: Stream,
-    /// What the caller holds of each place.
-    known: HashMap<SocketAddr, Told>,
-    pending: BTreeSet<SocketAddr>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// Nothing yet on this stream, and this before.
-    Before(Option<ServiceVersion>),
-    /// On this stream; `None`: that it is no service.
-    Here(Option<ServiceVersion>),
-}
-
-impl Talk {
-    fn new(stream: Stream) -> Self {
-        Self { stream, known: HashMap::new(), pending: BTreeSet::new() }
-    }
-
-    fn note(&mut self, question: proto::ServiceQuestion) -> Result<(), Status> {
-        let question = ServiceQuestion::try_from(question);
-        let question = question.map_err(|why| Status::invalid_argument(why.to_string()))?;
-        let ServiceQuestion { place, forget, known } = question;
-        if forget {
-            self.stream.forget(place);
-            self.known.remove(&place);
-            self.pending.remove(&place);
-            return Ok(());
-        }
-        if !self.stream.watches(place) && self.stream.len() >= MAX_ASKED {
-            return Err(Status::resource_exhausted("too many places on one stream; forget some"));
-        }
-        self.stream.watch(place);
-        // Asked again: answered again.
-        self.known.insert(place, Told::Before(known));
-        self.pending.insert(place);
-        Ok(())
-    }
-
-    /// The next answer, if there is anything to say.
-    fn next(&mut self, peer: &Peer) -> Option<proto::ServiceAnswer> {
-        let place = self.pending.pop_first()?;
-        let now = self.stream.now(place);
-        let version = now.as_ref().map(|now| now.version());
-        // Forgotten meanwhile: nobody waits for it.
-        let told = self.known.get_mut(&place)?;
-        let before = match *told {
-            Told::Here(here) if here == version => return None,
-            Told::Here(_) => None,
-            Told::Before(before) => before,
-        };
-        *told = Told::Here(version);
-        let zone = self.stream.zone(&peer.ip_sans);
-        Some(match now {
-            Some(now) => now.answer(place, before, &zone),
-            None => no_service(place, &zone),
-        })
-    }
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone)]
-pub(super) struct Caller(pub(super) Arc<Peer>);
-
-/// One authenticated connection as tonic wants it; it outlives nobody's permit.
-struct Connection {
-    tls: TlsStream<TcpStream>,
-    caller: Caller,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }

@@ -83,6 +83,8 @@ pub struct KnownService {
     pub version: ServiceVersion,
     /// Endpoints that have no identity of the mesh.
     pub unmeshed: u32,
+    /// Where we were when the endpoints were put in their order.
+    zone: Option<Box<str>>,
     spots: Vec<Arc<Spot>>,
     near: usize,
     ready: usize,
@@ -174,6 +176,11 @@ impl Services {
     /// The state that is held of a service.
     pub fn version(&self, place: SocketAddr) -> Option<ServiceVersion> {
         Some(self.places.get(&place)?.service.as_ref()?.version)
+    }
+
+    /// Where we were when this service was told of.
+    pub fn zone(&self, place: SocketAddr) -> Option<&str> {
+        self.places.get(&place)?.service.as_ref()?.zone.as_deref()
     }
 
     /// The endpoint for the next use of a service; `turn` differs from use to use.
@@ -283,7 +290,8 @@ impl KnownService {
             }
         });
         let (name, unmeshed) = (view.name.as_str().into(), view.unmeshed);
-        Self { name, version, unmeshed, spots: spots.collect(), near, ready }
+        let zone = zone.map(Into::into);
+        Self { name, version, unmeshed, zone, spots: spots.collect(), near, ready }
     }
 
     /// The least loaded of two: in our zone, else elsewhere; one that rests only if all do, one that

@@ -146,6 +146,12 @@ impl ServiceDesk {
         let told = match said {
             // Of a state that we have forgotten meanwhile: asked again at the next connection.
             Said::Unchanged(version) if held.version(place) != Some(version) => return,
+            // Whoever is elsewhere now needs the endpoints once more, to put them in another order.
+            Said::Unchanged(_) if held.zone(place) != zone.as_deref() => {
+                // Lost on a full queue: the order is as it was until the service changes.
+                let _ = book.say(ServiceQuestion { place, forget: false, known: None });
+                None
+            }
             Said::Unchanged(_) => None,
             Said::NotAService => Some(Told { place, service: None, zone }),
             Said::Service(version, view) => {

@@ -86,6 +86,25 @@ async fn what_was_said_outlives_the_controller_and_is_not_said_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_in_another_zone_now_asks_for_the_endpoints_again() {
+    let (desk, table) = desk();
+    let (_, mut asked) = desk.up();
+    let told = async {
+        asked.recv().await.unwrap();
+        desk.answered(answer(place(1), service("shop/web")));
+    };
+    tokio::join!(desk.ask(place(1)), told);
+    let known = table.load().version(place(1)).unwrap();
+    desk.answered(answer(place(1), Said::Unchanged(known)));
+    assert!(asked.try_recv().is_err(), "nothing is new");
+    let moved =
+        ServiceAnswer { zone: Some("a".to_owned()), ..answer(place(1), Said::Unchanged(known)) };
+    desk.answered(moved);
+    let again = asked.try_recv().unwrap();
+    assert_eq!((again.place, again.forget, again.known), (place(1), false, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_question_calls_for_a_connection_and_waits_for_it_but_not_for_ever() {
     let (desk, table) = desk();
     assert!(!desk.is_needed());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use myelin_fake_api::{FakeApi, Fault, Resource, Trouble};
 use serde_json::Value;
 
-use super::{WEB, domain, endpoint, place, pod, service, shown, slice};
+use super::{WEB, domain, endpoint, place, pod_at, service, shown, slice};
 use crate::cluster::Cluster;
 use crate::services::hub::{Hub, Stream};
 use crate::services::{PODS, SERVICES, SLICES};
@@ -64,7 +64,7 @@ async fn fed(directory: &Path) -> Fed {
     std::fs::write(&path, api.kubeconfig()).unwrap();
     let cluster = Cluster::connect(Some(&path)).await.unwrap();
     let hub = Hub::new(domain());
-    let mut stream = hub.join();
+    let mut stream = hub.join(&[]);
     stream.watch(place(WEB));
     let follower = Arc::clone(&hub);
     tokio::spawn(async move {
@@ -77,7 +77,8 @@ async fn fed(directory: &Path) -> Fed {
     });
     let fed = Fed { api, stream };
     fed.put(&Resource::core("services"), service("web", &["10.96.0.80"]));
-    fed.put(&Resource::core("pods"), pod("first", "web", false));
+    let all = ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5"];
+    fed.put(&Resource::core("pods"), pod_at("first", "web", &all));
     fed.endpoints(&["10.1.0.1"]);
     fed.shows(&["10.1.0.1"]).await;
     fed
@@ -130,10 +131,12 @@ async fn a_cluster_of_many_pages_is_read_whole() {
     let directory = tempfile::tempdir().unwrap();
     let fed = fed(directory.path()).await;
     for index in 0..1_200 {
-        fed.put(&Resource::core("pods"), pod(&format!("pod-{index}"), "web", false));
+        let (name, address) =
+            (format!("pod-{index}"), format!("10.2.{}.{}", index / 250, index % 250));
+        fed.put(&Resource::core("pods"), pod_at(&name, "web", &[&address]));
     }
     fed.api.forget_history();
     fed.api.disconnect_watches();
-    fed.put(&slices(), slice("web-1", &[endpoint("10.1.0.9", "pod-1199", Some(true), false)]));
-    fed.shows(&["10.1.0.9"]).await;
+    fed.put(&slices(), slice("web-1", &[endpoint("10.2.4.199", "pod-1199", Some(true), false)]));
+    fed.shows(&["10.2.4.199"]).await;
 }

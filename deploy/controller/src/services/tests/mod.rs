@@ -4,6 +4,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod elsewhere;
 mod followed;
 
 use std::net::SocketAddr;
@@ -72,17 +73,34 @@ fn slice(name: &str, endpoints: &[Value]) -> Value {
     })
 }
 
+/// A pod at the address that `catalog` names for it.
 fn pod(name: &str, account: &str, host_network: bool) -> Value {
+    let addresses: &[&str] = match name {
+        "first" => &["10.1.0.1", "fd00::1"],
+        "second" => &["10.1.0.2"],
+        "leaving" => &["10.1.0.3"],
+        "starting" => &["10.1.0.4"],
+        "unknown" => &["10.1.0.5"],
+        "host" => &["10.9.0.1"],
+        _ => &["10.1.0.99"],
+    };
+    let mut pod = pod_at(name, account, addresses);
+    pod["spec"]["hostNetwork"] = json!(host_network);
+    pod
+}
+
+fn pod_at(name: &str, account: &str, addresses: &[&str]) -> Value {
+    let ips: Vec<Value> = addresses.iter().map(|address| json!({ "ip": address })).collect();
     json!({
         "metadata": {
             "name": name, "namespace": "shop", "resourceVersion": "1",
             "annotations": { "large": "x".repeat(1_000) },
         },
         "spec": {
-            "serviceAccountName": account, "hostNetwork": host_network, "nodeName": "node-1",
+            "serviceAccountName": account, "nodeName": "node-1",
             "containers": [{ "name": "web" }],
         },
-        "status": { "podIPs": [{ "ip": "10.1.0.1" }], "phase": "Running" },
+        "status": { "podIPs": ips, "phase": "Running" },
     })
 }
 
@@ -225,28 +243,28 @@ fn whoever_watches_a_place_is_woken_by_its_changes_and_by_no_others() {
     assert!(!hub.is_complete(), "before pods were listed");
     hub.pods(News::All(vec![read(pod("first", "web", false))]));
     assert!(hub.is_complete());
-    let (mut one, mut other) = (hub.join(), hub.join());
+    let (mut one, mut other) = (hub.join(&[]), hub.join(&[]));
     one.watch(place(WEB));
     other.watch(place("10.96.0.99:80"));
     assert!(one.now(place(WEB)).is_some() && other.now(place("10.96.0.99:80")).is_none());
     let ready =
         || read::<Slice>(slice("web-1", &[endpoint("10.1.0.1", "first", Some(true), false)]));
     hub.slices(News::Now(ready()));
-    assert_eq!(one.mailbox.take().into_iter().collect::<Vec<_>>(), [place(WEB)]);
+    assert_eq!(one.mailbox.take().touched.into_iter().collect::<Vec<_>>(), [place(WEB)]);
     // The same once more is no news.
     hub.slices(News::Now(ready()));
-    assert!(one.mailbox.take().is_empty());
+    assert!(one.mailbox.take().touched.is_empty());
     hub.services(News::Now(read(service("late", &["10.96.0.99"]))));
-    assert_eq!(other.mailbox.take().len(), 1);
-    assert!(other.now(place("10.96.0.99:80")).is_some() && one.mailbox.take().is_empty());
+    assert_eq!(other.mailbox.take().touched.len(), 1);
+    assert!(other.now(place("10.96.0.99:80")).is_some() && one.mailbox.take().touched.is_empty());
     one.forget(place(WEB));
     hub.slices(News::All(Vec::new()));
-    assert!(one.mailbox.take().is_empty());
+    assert!(one.mailbox.take().touched.is_empty());
     assert!(one.now(place(WEB)).is_none(), "nobody watches it");
 }
 
 fn version(hub: &Arc<Hub>, at: &str) -> Option<String> {
-    let mut stream = hub.join();
+    let mut stream = hub.join(&[]);
     stream.watch(place(at));
     stream.now(place(at)).as_ref().map(EncodedService::version).map(|it| format!("{it:?}"))
 }
@@ -255,7 +273,7 @@ fn fed() -> Arc<Hub> {
     let hub = Hub::new(domain());
     let endpoints =
         ["10.1.0.1", "10.1.0.2"].map(|address| endpoint(address, "first", Some(true), false));
-    hub.pods(News::All(vec![read::<Pod>(pod("first", "web", false))]));
+    hub.pods(News::All(vec![read::<Pod>(pod_at("first", "web", &["10.1.0.1", "10.1.0.2"]))]));
     hub.slices(News::All(
         endpoints
             .iter()
@@ -277,7 +295,7 @@ fn two_controllers_give_one_state_one_version() {
     let endpoints =
         ["10.1.0.2", "10.1.0.1"].map(|address| endpoint(address, "first", Some(true), false));
     other.slices(News::Now(read(slice("web-9", &endpoints))));
-    other.pods(News::Now(read(pod("first", "web", false))));
+    other.pods(News::Now(read(pod_at("first", "web", &["10.1.0.1", "10.1.0.2"]))));
     assert!(version(&one, WEB).is_some());
     assert_eq!(version(&one, WEB), version(&other, WEB));
     assert_eq!(version(&one, "10.96.0.99:80"), None);
