@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::pool::{self, Connection};
-use super::reach::{Unreached, at};
+use super::reach::{Blame, Unreached, at};
 use super::{Call, Outbound, cut};
 use crate::directory::Target;
 use crate::drain::{Closing, Place};
@@ -24,7 +24,7 @@ use crate::proofs::Standing;
 use crate::relay::{self, Bare, Ending, Limits, LinkError, Said};
 use crate::report::{Outcome, Report};
 use crate::tls::Session;
-use crate::wire::{Dialer, Refuse};
+use crate::wire::Dialer;
 
 /// How often a connection is sought for one use: in the pool, a new one when the acceptor handed the
 /// use back or is not there, and once more if the next one's credentials changed right then.
@@ -47,10 +47,11 @@ impl Outbound {
         loop {
             let (mut held, kind) = match self.connection(&call.target, from_pool).await {
                 Ok(found) => found,
+                Err(why) if why.blame == Blame::Us => return Err(why),
                 // Nobody has heard of this use yet.
-                Err(why) if !why.is_nobody => return Err(why),
                 Err(why) => {
                     self.unreached(call);
+                    passed_over(call, &why);
                     match self.elsewhere(call, tries).filter(|_| tries < MOST_OPENS) {
                         Some(other) => (call.target, call.running) = other,
                         None => return Err(why),
@@ -95,7 +96,9 @@ impl Outbound {
     pub(super) async fn end(&self, mut call: Call, used: Used) {
         let outcome = call.report.ending(&used.ending);
         match outcome {
-            Outcome::RefusedByPeer(Refuse::UpstreamUnreachable) => self.unreached(&call),
+            // Whatever was sent may have been read there: that use is not tried again, the next one is
+            // tried elsewhere.
+            Outcome::RefusedByPeer(_) => self.unreached(&call),
             _ => call.reached(),
         }
         // What follows is no use any more.
@@ -235,6 +238,15 @@ impl Outbound {
         peer.still_trusted(&snapshot.trust, &snapshot.deny, at(now))
             .and_then(|()| target.expected.check(peer))
             .map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// A service's endpoint that is passed over is seen nowhere else once another one serves; it rests for a
+/// while after each time, so there are few.
+fn passed_over(call: &Call, why: &Unreached) {
+    if call.running.is_some() {
+        let (endpoint, outcome) = (call.target.endpoint, why.outcome.word());
+        tracing::warn!(%endpoint, outcome, detail = why.detail, "an endpoint is left alone for a while");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::metrics::Direction;
 use crate::net::{DialError, reset};
 use crate::relay::{Link, LinkError};
 use crate::report::Outcome;
-use crate::tls::{self, Deadline, Facts, HandshakeError, Offer, Session};
+use crate::tls::{self, Deadline, Facts, Offer, Session};
 use crate::wire::{Budget, Dialer};
 
 /// Connections end somewhere in the last fifth of the age that they may reach, so that those of one
@@ -35,8 +35,16 @@ pub(super) struct Unreached {
     pub(super) detail: String,
     /// Who answered, if that is known.
     pub(super) peer: Option<SpiffeId>,
-    /// There was nobody, or he went away before he had said who he is: another may be there.
-    pub(super) is_nobody: bool,
+    pub(super) blame: Blame,
+}
+
+/// On whom it lies that nobody was reached. Until somebody is, no byte of the workload has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// What we lack, we lack everywhere.
+    Us,
+    /// Nobody is there, or not who was meant, or he wants nothing of us: another may do better.
+    Endpoint,
 }
 
 impl Outbound {
@@ -56,10 +64,7 @@ impl Outbound {
                 return Ok(Connection { link, peer, standing, generation, until });
             }
             Ok(Err(not_logged)) => Unreached::new(Outcome::from(&not_logged), not_logged),
-            Err(error) => {
-                let (outcome, is_nobody) = (Outcome::from(&error), error.is_lost());
-                Unreached { is_nobody, ..Unreached::new(outcome, error) }
-            }
+            Err(error) => Unreached::from(&error),
         };
         reset(link.into_records().into_tcp());
         Err(Unreached { peer: Some(peer.id.clone()), ..unreached })
@@ -73,10 +78,11 @@ impl Outbound {
         let snapshot = self.store.usable(self.clock.unix())?;
         let tcp = self.dialer.dial(target.endpoint).await;
         let tcp = tcp.map_err(|error| {
-            // Nothing was sent, so nobody has heard of any use.
-            let is_nobody =
-                matches!(error, DialError::Unreachable { .. } | DialError::TimedOut { .. });
-            Unreached { is_nobody, ..Unreached::new(Outcome::from(&error), error) }
+            let blame = match error {
+                DialError::NoDescriptors { .. } => Blame::Us,
+                DialError::Unreachable { .. } | DialError::TimedOut { .. } => Blame::Endpoint,
+            };
+            Unreached { blame, ..Unreached::new(Outcome::from(&error), error) }
         })?;
         let offer = match &target.protocol {
             Protocol::Myelin1 => Offer::Myelin1,
@@ -88,8 +94,7 @@ impl Outbound {
         let session = dialled.map_err(|error| {
             let outcome = Outcome::from(&error);
             self.shaken(outcome.word(), Facts::NONE, began);
-            let is_nobody = matches!(error, HandshakeError::Closed | HandshakeError::Io(_));
-            Unreached { is_nobody, ..Unreached::new(outcome, error) }
+            Unreached::new(outcome, error)
         })?;
         if let Err(refusal) = self.is_meant(&session.peer, target, &snapshot) {
             reset(session.records.into_tcp());
@@ -123,7 +128,7 @@ impl Outbound {
 
 impl Unreached {
     fn new(outcome: Outcome, detail: impl ToString) -> Self {
-        Self { outcome, detail: detail.to_string(), peer: None, is_nobody: false }
+        Self { outcome, detail: detail.to_string(), peer: None, blame: Blame::Endpoint }
     }
 }
 
@@ -135,7 +140,7 @@ impl From<&LinkError> for Unreached {
 
 impl From<NoIdentity> for Unreached {
     fn from(none: NoIdentity) -> Self {
-        Self::new(Outcome::NoIdentity(none.word()), none)
+        Self { blame: Blame::Us, ..Self::new(Outcome::NoIdentity(none.word()), none) }
     }
 }
 

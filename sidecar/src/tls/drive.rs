@@ -102,6 +102,8 @@ impl Flight {
                 Next::Feed => self.feed(tcp).await?,
                 Next::Done => return self.send(tcp).await,
                 Next::Failed(error) => {
+                    // What made it fail is not shown again: rustls has one alert for it.
+                    self.shown = 0;
                     while matches!(self.step(part), Next::Step) {}
                     // The peer learns it by the closing connection otherwise.
                     let _ = tcp.try_write(&self.outgoing);

@@ -99,7 +99,8 @@ impl Caller {
         let channel = endpoint.connect_with_connector(connector).await?;
         let mut grpc = tonic::client::Grpc::new(channel);
         grpc.ready().await?;
-        let codec = tonic_prost::ProstCodec::<proto::ServiceQuestion, proto::ServiceAnswer>::default();
+        let codec =
+            tonic_prost::ProstCodec::<proto::ServiceQuestion, proto::ServiceAnswer>::default();
         let path = "/myelin.services.v1.Services/WatchServices".parse()?;
         let (questions, asked) = mpsc::channel(16);
         let asked = tonic::Request::new(ReceiverStream::new(asked));
@@ -115,7 +116,8 @@ impl Caller {
     async fn demand_cut(&self, mut tls: TlsStream<TcpStream>) -> Result<Vec<u8>> {
         let mut heard = Vec::new();
         // An alert, or the end.
-        let _ = tokio::time::timeout(LIMIT, tls.read_to_end(&mut heard)).await.context("not cut")?;
+        let _ =
+            tokio::time::timeout(LIMIT, tls.read_to_end(&mut heard)).await.context("not cut")?;
         Ok(heard)
     }
 }
@@ -161,9 +163,15 @@ async fn whoever_shows_no_valid_svid_of_this_trust_domain_is_told_nothing() -> R
     valid(&mut expired, now - 7_200, now - 3_600);
     let table = [
         ("no certificate", None),
-        ("another trust domain", Some(foreign("spiffe://other.test/ns/test/sa/caller", &caller.pod)?)),
+        (
+            "another trust domain",
+            Some(foreign("spiffe://other.test/ns/test/sa/caller", &caller.pod)?),
+        ),
         ("another root", Some(foreign(ID, &caller.pod)?)),
-        ("our root, another trust domain", Some(caller.forge.svid("spiffe://other.test/ns/test/sa/caller", &[])?)),
+        (
+            "our root, another trust domain",
+            Some(caller.forge.svid("spiffe://other.test/ns/test/sa/caller", &[])?),
+        ),
         ("expired", Some(caller.forge.leaf(expired)?)),
     ];
     for (name, own) in table {
@@ -172,7 +180,10 @@ async fn whoever_shows_no_valid_svid_of_this_trust_domain_is_told_nothing() -> R
             let _ = tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
             ensure!(caller.demand_cut(tls).await?.is_empty(), "{name}: it was told something");
         }
-        ensure!(caller.open(own.as_ref().unwrap_or(&foreign(ID, &caller.pod)?)).await.is_err(), "{name}");
+        ensure!(
+            caller.open(own.as_ref().unwrap_or(&foreign(ID, &caller.pod)?)).await.is_err(),
+            "{name}"
+        );
     }
     // And the twin once more.
     let open = caller.open(&caller.genuine()?).await?;
