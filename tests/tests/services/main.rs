@@ -10,6 +10,7 @@
 #[expect(dead_code, reason = "nobody rotates a key here")]
 #[path = "../attestation/cluster.rs"]
 mod cluster;
+mod policies;
 mod port;
 mod stage;
 

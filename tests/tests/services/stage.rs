@@ -87,7 +87,7 @@ impl Stage {
                  [ca]\naddress = [\"{}\"]\nbundle_file = \"{dir}/bundle.pem\"\n\
                  [sidecar]\nimage = \"nobody-pulls-it\"\n\
                  [webhook]\nlisten = \"[::]:15443\"\ncertificate_file = \"{dir}/none.crt\"\nkey_file = \"{dir}/none.key\"\n\
-                 [services]\naddress = [\"{}\"]\ntoken_file = \"{dir}/token\"\nstate_dir = \"{dir}/state\"\n\
+                 [services]\naddress = [\"{}\"]\ntoken_file = \"{dir}/token\"\nstate_dir = \"{dir}/state\"\npolicies = true\n\
                  [log]\nlevel = \"debug\"\n",
                 self.mesh.ca.endpoint(),
                 self.directory(),
@@ -129,6 +129,13 @@ impl Stage {
         self.workload_asking(name, CONTROLLER).await
     }
 
+    /// A workload whose sidecar asks the controller who may enter.
+    pub(crate) async fn governed(&self, name: &str) -> Result<Workload> {
+        let address = self.directory();
+        let tables = format!("[policies]\naddress = [\"{address}\"]\nid = \"{CONTROLLER}\"\n");
+        self.mesh.workload_of(Spec::new(name).tables(&tables)).await
+    }
+
     pub(crate) async fn workload_asking(&self, name: &str, id: &str) -> Result<Workload> {
         let tables = format!("[services]\naddress = [\"{}\"]\nid = \"{id}\"\n", self.directory());
         self.mesh.workload_of(Spec::new(name).tables(&tables)).await
@@ -140,6 +147,7 @@ impl Stage {
             "metadata": { "name": name, "namespace": "test" },
             "spec": {
                 "clusterIP": addresses[0], "clusterIPs": addresses,
+                "selector": { "app": name },
                 "ports": [{ "name": "http", "port": PORT, "protocol": "TCP", "targetPort": TARGET }],
             },
         });
@@ -156,6 +164,48 @@ impl Stage {
             "status": { "podIPs": ips },
         });
         self.api.put(&Resource::core("pods"), object);
+    }
+
+    /// The pod of this workload, at its addresses.
+    pub(crate) fn pod_of(&self, workload: &Workload, labels: &Value) {
+        let name = &workload.spec.name;
+        let addresses: Vec<Value> =
+            workload.addresses().iter().map(|it| json!({ "ip": it.to_string() })).collect();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("{name}-0"), "namespace": "test", "labels": labels },
+            "spec": { "serviceAccountName": name, "nodeName": "node-1" },
+            "status": { "phase": "Running", "podIPs": addresses },
+        });
+        self.api.put(&Resource::core("pods"), object);
+    }
+
+    /// Writes a policy of the workloads' namespace; what its status said stays.
+    pub(crate) fn policy(&self, kind: &str, name: &str, spec: &Value) {
+        let kind = Resource::new("policy.myelin.dev", "v1alpha1", kind);
+        let before = self.api.read(&kind, "test", name).unwrap_or_default();
+        let mut object = json!({ "metadata": { "name": name, "namespace": "test" }, "spec": spec });
+        if before["status"].is_object() {
+            object["status"] = before["status"].clone();
+        }
+        self.api.put(&kind, object);
+    }
+
+    pub(crate) fn no_policy(&self, kind: &str, name: &str) {
+        let kind = Resource::new("policy.myelin.dev", "v1alpha1", kind);
+        self.api.remove(&kind, "test", name);
+    }
+
+    /// Status and reason of a policy's `Accepted`, once they are of its present spec.
+    pub(crate) fn condition(&self, kind: &str, name: &str) -> String {
+        let kind = Resource::new("policy.myelin.dev", "v1alpha1", kind);
+        let object = self.api.read(&kind, "test", name).unwrap_or_default();
+        let ours = &object["status"]["conditions"][0];
+        if ours["observedGeneration"] != object["metadata"]["generation"] {
+            return String::new();
+        }
+        let text = |field: &str| ours[field].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("status"), text("reason"))
     }
 
     /// The slice of one family of a service.
