@@ -6,12 +6,14 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use myelin_identity::id::{SpiffeId, TrustDomain};
 use myelin_identity::policy::{
-    EncodedPolicy, MAX_CIDRS_IN_RULE, MAX_NAMES_IN_RULE, MAX_PORTS, MAX_RULES, PolicyView, RuleView,
+    EncodedPolicy, MAX_CIDRS_IN_RULE, MAX_NAMES_IN_RULE, MAX_POLICY_BYTES, MAX_PORTS, MAX_RULES,
+    PolicyView, RuleView,
 };
 use serde_json::Value;
 
@@ -51,15 +53,16 @@ enum Action {
 
 impl Effect {
     /// Where it is not known whether it applies: what it takes away, and nothing that it gives.
-    pub(super) fn at_the_worst(&self) -> Option<Self> {
+    pub(super) fn at_the_worst(&self) -> Option<Cow<'_, Self>> {
         match self {
-            Self::Allow(rule) => Some(Self::Allow(RuleView {
+            Self::Allow(rule) => Some(Cow::Owned(Self::Allow(RuleView {
+                name: rule.name.clone(),
+                ports: rule.ports.clone(),
                 ids: BTreeSet::new(),
                 namespaces: BTreeSet::new(),
                 cidrs: BTreeSet::new(),
-                ..rule.clone()
-            })),
-            Self::Deny(_) | Self::Close(_) => Some(self.clone()),
+            }))),
+            Self::Deny(_) | Self::Close(_) => Some(Cow::Borrowed(self)),
             Self::Audit(_) => None,
         }
     }
@@ -106,10 +109,10 @@ impl Authorization {
                 action.unread(author, Ports::new())
             }
             Ok(Some(rules)) => {
-                let mut effects = Vec::new();
+                let (mut effects, mut room) = (Vec::new(), MAX_POLICY_BYTES);
                 for (index, rule) in rules.iter().enumerate() {
                     let at = format!("spec.rules[{index}]");
-                    let (ports, read) = author.rule(&at, rule);
+                    let (ports, read) = author.rule(&at, rule, &mut room);
                     // Whom it allows counts only if it is known where, and under which other conditions.
                     let counts = is_known && action != Action::Unknown;
                     let counts = counts && (targets != Targets::Unknown || action == Action::Deny);
@@ -174,7 +177,12 @@ impl Author<'_> {
     }
 
     /// Its ports, which are all of them where they cannot be read; and one rule for each `from`.
-    fn rule(&self, at: &str, value: &Value) -> (Ports, Result<Vec<RuleView>, Wrong>) {
+    fn rule(
+        &self,
+        at: &str,
+        value: &Value,
+        room: &mut usize,
+    ) -> (Ports, Result<Vec<RuleView>, Wrong>) {
         let fields = match Fields::of(at, value) {
             Ok(fields) => fields,
             Err(wrong) => return (Ports::new(), Err(wrong)),
@@ -183,23 +191,35 @@ impl Author<'_> {
             Ok(ports) => ports,
             Err(wrong) => return (Ports::new(), Err(wrong)),
         };
-        let read = fields.knows(&["from", "to"]).and_then(|()| self.sources(&fields, &ports));
+        let read = fields.knows(&["from", "to"]).and_then(|()| self.sources(&fields, &ports, room));
         (ports, read)
     }
 
-    fn sources(&self, rule: &Fields<'_>, ports: &Ports) -> Result<Vec<RuleView>, Wrong> {
+    /// `room`: how many bytes of a sidecar's policy are left, none once a rule did not fit.
+    fn sources(
+        &self,
+        rule: &Fields<'_>,
+        ports: &Ports,
+        room: &mut usize,
+    ) -> Result<Vec<RuleView>, Wrong> {
         let from = rule.list("from", MAX_RULES)?;
         let from = from.ok_or_else(|| Wrong::new(&rule.at("from"), "whom the rule is about"))?;
         let placed = from.iter().enumerate();
         let read = placed.map(|(index, value)| {
+            let together = format!("rules that take at most {MAX_POLICY_BYTES} bytes together");
+            let too_long = || Wrong::new("spec.rules", &together);
+            if *room == 0 {
+                return Err(too_long());
+            }
             let at = format!("{}[{index}]", rule.at("from"));
             let rule = self.source(&at, value, ports)?;
             // A sidecar takes a policy whole or not at all: what it would refuse stays here.
             let alone = PolicyView { allow: [rule.clone()].into(), ..PolicyView::default() };
-            match EncodedPolicy::new(&alone) {
-                Ok(_) => Ok(rule),
-                Err(why) => Err(Wrong(format!("{at}: {why}"))),
-            }
+            let encoded =
+                EncodedPolicy::new(&alone).map_err(|why| Wrong(format!("{at}: {why}")))?;
+            let left = room.checked_sub(encoded.answer(None).policy.len());
+            *room = left.unwrap_or_default();
+            left.map(|_| rule).ok_or_else(too_long)
         });
         read.collect()
     }

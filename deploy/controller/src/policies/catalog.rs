@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
@@ -228,15 +229,15 @@ impl Catalog {
             }
         };
         let about = self.about(&self.authorizations, subject, true);
-        let effects: Vec<Effect> = about
+        let effects: Vec<Cow<'_, Effect>> = about
             .into_iter()
             .flat_map(|(_, policy, certain)| policy.effects.iter().map(move |it| (it, certain)))
             .filter_map(|(effect, certain)| match certain {
-                true => Some(effect.clone()),
+                true => Some(Cow::Borrowed(effect)),
                 false => effect.at_the_worst(),
             })
             .collect();
-        compile(&demands, &effects)
+        compile(&demands, effects.iter().map(Cow::as_ref))
     }
 
     /// Those that are about it, and those that may be if its pod is unknown (`false` in the end).

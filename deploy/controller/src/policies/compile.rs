@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use myelin_identity::policy::{EncodedPolicy, MAX_PORTS, MAX_RULES, Mode, PolicyView, RuleView};
+use myelin_identity::policy::{
+    EncodedPolicy, MAX_POLICY_BYTES, MAX_PORTS, MAX_RULES, Mode, PolicyView, RuleView,
+};
 
 use super::authorization::{Effect, Ports};
 use super::demands::Demands;
@@ -25,12 +27,14 @@ pub(super) struct Compiled {
     pub(super) is_over: bool,
 }
 
-/// What all rules come to.
+/// What all rules come to; none is copied before it is known that they fit.
 #[derive(Default)]
-struct Gathered {
-    allow: BTreeSet<RuleView>,
-    deny: BTreeSet<RuleView>,
-    audit: BTreeSet<RuleView>,
+struct Gathered<'p> {
+    allow: BTreeSet<&'p RuleView>,
+    deny: BTreeSet<&'p RuleView>,
+    audit: BTreeSet<&'p RuleView>,
+    /// The ports of Allow rules that do not fit.
+    unfit: Option<Ports>,
     closed: Closed,
     is_over: bool,
 }
@@ -51,15 +55,18 @@ pub(super) fn compile<'p>(
     let mut gathered = Gathered::default();
     effects.into_iter().for_each(|effect| gathered.take(effect));
     gathered.fit();
-    gathered.close();
     let (mode, ports, more_ports) = demands.told();
-    let Gathered { allow, deny, audit, is_over, .. } = gathered;
-    let view = PolicyView { mode, ports, allow, deny, audit };
-    match EncodedPolicy::new(&view) {
-        Ok(encoded) => Compiled { encoded, is_over: is_over || more_ports },
-        // Each rule was taken alone, so together they are too long.
-        Err(_) => Compiled { encoded: nobody(), is_over: true },
+    let Some((rules, more_rules)) = gathered.copied() else {
+        return Compiled { encoded: nobody(), is_over: true };
+    };
+    let mut view = PolicyView { mode, ports, ..rules };
+    if let Ok(encoded) = EncodedPolicy::new(&view) {
+        return Compiled { encoded, is_over: more_rules || more_ports };
     }
+    // Each rule was taken alone, so together they are too long; and what is audited decides nothing.
+    view.audit.clear();
+    let encoded = EncodedPolicy::new(&view).unwrap_or_else(|_| nobody());
+    Compiled { encoded, is_over: true }
 }
 
 /// No plaintext, and nobody enters.
@@ -73,51 +80,53 @@ fn nobody() -> EncodedPolicy {
     EncodedPolicy::new(&view).expect("a policy of two rules fits")
 }
 
-impl Gathered {
-    fn take(&mut self, effect: &Effect) {
+impl<'p> Gathered<'p> {
+    fn take(&mut self, effect: &'p Effect) {
         match effect {
-            Effect::Allow(rule) => drop(self.allow.insert(rule.clone())),
-            Effect::Deny(rule) => drop(self.deny.insert(rule.clone())),
-            Effect::Audit(rule) => drop(self.audit.insert(rule.clone())),
+            Effect::Allow(rule) => drop(self.allow.insert(rule)),
+            Effect::Deny(rule) => drop(self.deny.insert(rule)),
+            Effect::Audit(rule) => drop(self.audit.insert(rule)),
             Effect::Close(ports) => self.closed.add(ports),
         }
     }
 
     /// What does not fit allows nobody, and denies everybody.
     fn fit(&mut self) {
-        if let Some(ports) = cut(&mut self.allow, MAX_RULES, MAX_RULES - 1) {
-            self.allow.insert(empty(ports));
-            self.is_over = true;
-        }
+        self.unfit = cut(&mut self.allow, MAX_RULES, MAX_RULES - 1);
         // What is closed takes a rule.
         let most = MAX_RULES - usize::from(!matches!(self.closed, Closed::Nowhere));
-        if let Some(ports) = cut(&mut self.deny, most, MAX_RULES - 1) {
-            self.closed.add(&ports);
-            self.is_over = true;
-        }
-        self.is_over |= cut(&mut self.audit, MAX_RULES, MAX_RULES).is_some();
+        let undenied = cut(&mut self.deny, most, MAX_RULES - 1);
+        undenied.iter().for_each(|ports| self.closed.add(ports));
+        let unaudited = cut(&mut self.audit, MAX_RULES, MAX_RULES);
+        self.is_over = self.unfit.is_some() || undenied.is_some() || unaudited.is_some();
     }
 
-    fn close(&mut self) {
-        match std::mem::take(&mut self.closed) {
-            Closed::Nowhere => {}
-            Closed::All => {
-                self.allow = [empty(Ports::new())].into();
-                self.deny.insert(everybody(Ports::new()));
-            }
-            Closed::Ports(closed) => {
-                // A rule for all ports stays, and the deny rule wins over it.
-                let without = |mut rule: RuleView| {
-                    let is_all = rule.ports.is_empty();
-                    rule.ports.retain(|port| !closed.contains(port));
-                    (is_all || !rule.ports.is_empty()).then_some(rule)
-                };
-                self.allow =
-                    std::mem::take(&mut self.allow).into_iter().filter_map(without).collect();
-                self.deny.insert(everybody(closed));
-            }
+    /// The rules alone, and whether there were more; `None`: those that decide are longer than a policy may be.
+    fn copied(mut self) -> Option<(PolicyView, bool)> {
+        let room = room_beside(MAX_POLICY_BYTES, &self.allow)?;
+        let room = room_beside(room, &self.deny)?;
+        if room_beside(room, &self.audit).is_none() {
+            self.audit.clear();
+            self.is_over = true;
         }
+        let audit = self.audit.into_iter().cloned().collect();
+        let mut allow: BTreeSet<RuleView> = self.allow.into_iter().cloned().collect();
+        allow.extend(self.unfit.map(empty));
+        let mut deny: BTreeSet<RuleView> = self.deny.into_iter().cloned().collect();
+        self.closed.close(&mut allow, &mut deny);
+        Some((PolicyView { allow, deny, audit, ..PolicyView::default() }, self.is_over))
     }
+}
+
+/// What is left of `room`, if anything: less than these bytes the rules do not take.
+fn room_beside(room: usize, rules: &BTreeSet<&RuleView>) -> Option<usize> {
+    rules.iter().try_fold(room, |room, rule| room.checked_sub(least_bytes(rule)))
+}
+
+/// Of its encoding: the names alone.
+fn least_bytes(rule: &RuleView) -> usize {
+    let ids = rule.ids.iter().map(|id| id.as_str().len());
+    rule.name.len() + ids.chain(rule.namespaces.iter().map(String::len)).sum::<usize>()
 }
 
 impl Closed {
@@ -133,15 +142,35 @@ impl Closed {
             false => Self::Ports(closed),
         };
     }
+
+    fn close(self, allow: &mut BTreeSet<RuleView>, deny: &mut BTreeSet<RuleView>) {
+        match self {
+            Self::Nowhere => {}
+            Self::All => {
+                *allow = [empty(Ports::new())].into();
+                deny.insert(everybody(Ports::new()));
+            }
+            Self::Ports(closed) => {
+                // A rule for all ports stays, and the deny rule wins over it.
+                let without = |mut rule: RuleView| {
+                    let is_all = rule.ports.is_empty();
+                    rule.ports.retain(|port| !closed.contains(port));
+                    (is_all || !rule.ports.is_empty()).then_some(rule)
+                };
+                *allow = std::mem::take(allow).into_iter().filter_map(without).collect();
+                deny.insert(everybody(closed));
+            }
+        }
+    }
 }
 
 /// Of more rules than `most` it leaves `kept`, and says which ports the others are about.
-fn cut(rules: &mut BTreeSet<RuleView>, most: usize, kept: usize) -> Option<Ports> {
+fn cut(rules: &mut BTreeSet<&RuleView>, most: usize, kept: usize) -> Option<Ports> {
     if rules.len() <= most {
         return None;
     }
-    let first = rules.iter().nth(kept)?.clone();
-    let rest = rules.split_off(&first);
+    let first = *rules.iter().nth(kept)?;
+    let rest = rules.split_off(first);
     let ports: Ports = rest.iter().flat_map(|rule| &rule.ports).copied().collect();
     let is_all = ports.len() > MAX_PORTS || rest.iter().any(|rule| rule.ports.is_empty());
     Some(if is_all { Ports::new() } else { ports })

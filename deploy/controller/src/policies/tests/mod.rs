@@ -5,6 +5,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
+mod bounds;
 mod demands;
 mod followed;
 mod rules;

@@ -240,17 +240,4 @@ fn beyond_what_a_sidecar_takes_everything_is_closed() {
     let view = told(&over.encoded);
     assert!(over.is_over && view.deny.iter().any(|rule| !rule.cidrs.is_empty()));
     assert!(compiled(&[("shop/a", many("Audit", 256)), ("shop/b", many("Audit", 1))]).is_over);
-    // Two hundred rules that fit one by one are too long together.
-    let long = |at: usize| {
-        let ids: Vec<String> = (0..60)
-            .map(|it| format!("spiffe://td.example/{at}/{it}/{}", "x".repeat(200)))
-            .collect();
-        json!({ "from": [{ "ids": ids }] })
-    };
-    let long = json!({ "action": "Allow", "rules": (0..30).map(long).collect::<Vec<_>>() });
-    let over = compiled(&[("shop/a", long)]);
-    assert!(over.is_over);
-    let view = told(&over.encoded);
-    assert_eq!((view.allow.len(), view.deny.len()), (1, 1));
-    assert_eq!(lines(&view.allow), [format!("{CLOSED}  <  @ ")]);
 }
