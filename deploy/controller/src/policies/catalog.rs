@@ -54,6 +54,8 @@ pub(super) struct Catalog {
     root: String,
     authentications: BTreeMap<Key, Held<Authentication>>,
     authorizations: BTreeMap<Key, Held<Authorization>>,
+    /// Those that are not accepted: counted anew at each event, all policies would cost too much.
+    refused: BTreeMap<Kind, BTreeSet<Key>>,
     workloads: Workloads,
 }
 
@@ -97,6 +99,7 @@ impl Catalog {
             root,
             authentications: BTreeMap::new(),
             authorizations: BTreeMap::new(),
+            refused: BTreeMap::new(),
             workloads: Workloads::default(),
         }
     }
@@ -105,10 +108,11 @@ impl Catalog {
         let mut touched = Touched { everybody: matches!(news, News::All(_)), ..Touched::default() };
         match news {
             News::All(policies) => {
-                match kind {
-                    Kind::Authentication => self.authentications.clear(),
-                    Kind::Authorization => self.authorizations.clear(),
-                }
+                let before = match kind {
+                    Kind::Authentication => drained(&mut self.authentications),
+                    Kind::Authorization => drained(&mut self.authorizations),
+                };
+                touched.policies.extend(before.into_iter().map(|key| (kind, key)));
                 policies.iter().for_each(|policy| self.put(kind, policy, &mut touched));
             }
             News::Now(policy) => self.put(kind, &policy, &mut touched),
@@ -118,9 +122,11 @@ impl Catalog {
                     Kind::Authentication => drop(self.authentications.remove(&key)),
                     Kind::Authorization => drop(self.authorizations.remove(&key)),
                 }
-                self.touch(key.namespace, &mut touched);
+                self.touch(key.namespace.clone(), &mut touched);
+                touched.policies.insert((kind, key));
             }
         }
+        self.count_again(&touched.policies);
         touched
     }
 
@@ -171,6 +177,7 @@ impl Catalog {
             Targets::All | Targets::Unknown => false,
         });
         let namespaces = policies.iter().map(|(_, key)| key.namespace.clone()).collect();
+        self.count_again(&policies);
         Touched { everybody: is_all, namespaces, policies, ..Touched::default() }
     }
 
@@ -294,17 +301,31 @@ impl Catalog {
         Some((verdict, held.condition.clone()))
     }
 
+    /// Of those of which something else may have to be said.
+    fn count_again(&mut self, touched: &BTreeSet<(Kind, Key)>) {
+        for (kind, key) in touched {
+            let is_refused = self.verdict(*kind, key).is_some_and(|(it, _)| !it.is_accepted());
+            let refused = self.refused.entry(*kind).or_default();
+            match is_refused {
+                true => drop(refused.insert(key.clone())),
+                false => drop(refused.remove(key)),
+            }
+        }
+    }
+
     /// How many of a kind are accepted, and how many not.
     pub(super) fn count(&self, kind: Kind) -> [usize; 2] {
-        let keys: Vec<&Key> = match kind {
-            Kind::Authentication => self.authentications.keys().collect(),
-            Kind::Authorization => self.authorizations.keys().collect(),
+        let all = match kind {
+            Kind::Authentication => self.authentications.len(),
+            Kind::Authorization => self.authorizations.len(),
         };
-        let accepted =
-            |key: &&&Key| self.verdict(kind, key).is_some_and(|(it, _)| it.is_accepted());
-        let good = keys.iter().filter(accepted).count();
-        [good, keys.len() - good]
+        let refused = self.refused.get(&kind).map_or(0, BTreeSet::len);
+        [all - refused, refused]
     }
+}
+
+fn drained<P>(all: &mut BTreeMap<Key, P>) -> Vec<Key> {
+    std::mem::take(all).into_keys().collect()
 }
 
 /// Those of one namespace.

@@ -195,3 +195,43 @@ fn two_controllers_tell_the_same_in_the_same_words() {
     assert_eq!(version(&policies), version(&turned));
     assert_ne!(version(&policies), version(&policies[..1]));
 }
+
+/// So that nothing is kept of it.
+#[test]
+fn what_is_said_of_a_policy_that_is_gone_is_judged_again() {
+    let it = |name: &str| {
+        let object = object(name, &json!({}));
+        (Kind::Authorization, object.key())
+    };
+    let policies = [("shop/a", json!({})), ("shop/b", json!({})), ("shop/c", json!({}))];
+    let mut catalog = catalog(&[], &policies);
+    let touched = catalog.policies(Kind::Authorization, News::Gone(gone("shop/a")));
+    assert_eq!(touched.policies, [it("shop/a")].into());
+    let now = vec![object("shop/c", &json!({})), object("shop/d", &json!({}))];
+    let touched = catalog.policies(Kind::Authorization, News::All(now));
+    assert_eq!(touched.policies, [it("shop/b"), it("shop/c"), it("shop/d")].into());
+}
+
+#[test]
+fn the_accepted_are_counted_through_whatever_befalls_them() {
+    let (good, web) = (allow(&[80], ns("a")), target("Service", "late", allow(&[80], ns("a"))));
+    let mut catalog = catalog(&[("shop/pa", json!({}))], &[("shop/a", json!({}))]);
+    let authorizations = |catalog: &Catalog| catalog.count(Kind::Authorization);
+    assert_eq!(authorizations(&catalog), [0, 1]);
+    let put = |catalog: &mut Catalog, name: &str, spec: &Value| {
+        catalog.policies(Kind::Authorization, News::Now(object(name, spec)));
+        authorizations(catalog)
+    };
+    assert_eq!(put(&mut catalog, "shop/a", &good), [1, 0]);
+    assert_eq!(put(&mut catalog, "shop/b", &web), [1, 1]);
+    catalog.services(News::Now(service("shop/late", &[("app", "late")])));
+    assert_eq!(authorizations(&catalog), [2, 0]);
+    catalog.services(News::All(vec![]));
+    assert_eq!(authorizations(&catalog), [1, 1]);
+    catalog.policies(Kind::Authorization, News::Gone(gone("shop/b")));
+    assert_eq!(authorizations(&catalog), [1, 0]);
+    assert_eq!(put(&mut catalog, "shop/c", &json!({})), [1, 1]);
+    catalog.policies(Kind::Authorization, News::All(vec![object("shop/a", &good)]));
+    assert_eq!(authorizations(&catalog), [1, 0]);
+    assert_eq!(catalog.count(Kind::Authentication), [0, 1]);
+}
