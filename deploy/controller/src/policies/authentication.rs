@@ -22,6 +22,8 @@ pub(super) struct Authentication {
     /// Absent: it is about its ports alone.
     pub(super) mode: Option<Mode>,
     pub(super) ports: BTreeMap<u16, Demand>,
+    /// It may be about any port, and demand that it be strict.
+    pub(super) is_unread: bool,
     /// The first thing that could not be read.
     pub(super) wrong: Option<Wrong>,
 }
@@ -64,11 +66,12 @@ impl Authentication {
             targets: Targets::Unknown,
             mode: Some(Mode::Strict),
             ports: BTreeMap::new(),
+            is_unread: false,
             wrong: None,
         };
         let fields = match Fields::of("spec", spec) {
             Ok(fields) => fields,
-            Err(wrong) => return Self { wrong: Some(wrong), ..read },
+            Err(wrong) => return Self { is_unread: true, wrong: Some(wrong), ..read },
         };
         match fields.targets() {
             Ok(targets) => read.targets = targets,
@@ -80,11 +83,11 @@ impl Authentication {
         }
         if let Err(wrong) = read.read_ports(&fields) {
             // Which ports are meant is not known.
-            read.mode = Some(Mode::Strict);
+            (read.mode, read.is_unread) = (Some(Mode::Strict), true);
             wrong.or_keep(&mut read.wrong);
         }
         if let Err(wrong) = fields.knows(FIELDS) {
-            read.mode = Some(Mode::Strict);
+            (read.mode, read.is_unread) = (Some(Mode::Strict), true);
             read.ports.values_mut().for_each(|demand| *demand = Demand::STRICT);
             wrong.or_keep(&mut read.wrong);
         }

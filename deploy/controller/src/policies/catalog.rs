@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::authentication::Authentication;
 use super::authorization::{Author, Authorization, Effect};
 use super::compile::{Compiled, compile};
-use super::demands::{Demands, Level};
+use super::demands::{Demands, Level, Ranked};
 use super::fields::{Target, Targets, Wrong};
 use super::objects::{Key, Kind, Pod, Policy, Service};
 use super::status::{Condition, Verdict};
@@ -225,17 +225,8 @@ impl Catalog {
     }
 
     pub(super) fn compile(&self, subject: &Subject) -> Compiled {
-        let certain = self.about(&self.authentications, subject, false);
-        let demands = Demands::of(certain.into_iter().map(|(level, it, _)| (level, it)));
-        let possible = self.about(&self.authentications, subject, true);
-        let demands = match possible.iter().any(|(.., certain)| !certain) {
-            false => demands,
-            true => {
-                let all = possible.into_iter().map(|(level, it, _)| (level, it));
-                demands.either(&Demands::of(all))
-            }
-        };
-        let about = self.about(&self.authorizations, subject, true);
+        let demands = self.demands(subject);
+        let about = self.about(&self.authorizations, subject);
         let effects: Vec<Cow<'_, Effect>> = about
             .into_iter()
             .flat_map(|(_, policy, certain)| policy.effects.iter().map(move |it| (it, certain)))
@@ -247,14 +238,33 @@ impl Catalog {
         compile(&demands, effects.iter().map(Cow::as_ref))
     }
 
+    /// The worst of what it may be: behind none of the possible Services, or behind one of them. Behind
+    /// several it is at most as strict as behind the strictest.
+    fn demands(&self, subject: &Subject) -> Demands {
+        let about = self.about(&self.authentications, subject);
+        let (certain, possible): (Vec<_>, Vec<_>) =
+            about.into_iter().partition(|(.., certain)| *certain);
+        let mut ranked = Ranked::default();
+        certain.into_iter().for_each(|(level, policy, _)| ranked.add(level, policy));
+        let worst = ranked.clone().demands();
+        possible.into_iter().fold(worst, |worst, (level, policy, _)| {
+            let mut with_it = ranked.clone();
+            with_it.add(level, policy);
+            worst.either(&with_it.demands())
+        })
+    }
+
     /// Those that are about it, and those that may be if its pod is unknown (`false` in the end).
     fn about<'p, P: Selects>(
         &self,
         all: &'p BTreeMap<Key, Held<P>>,
         subject: &Subject,
-        possible: bool,
     ) -> Vec<(Level, &'p P, bool)> {
-        let mesh = of(all, &self.root).filter(|held| *held.policy.targets() == Targets::All);
+        let mesh = of(all, &self.root).filter(|held| match held.policy.targets() {
+            // What cannot be read only restricts, and any workload may be meant.
+            Targets::All | Targets::Unknown => true,
+            Targets::These(_) => false,
+        });
         let mut about: Vec<_> = mesh.map(|held| (Level::Mesh, &held.policy, true)).collect();
         let Some((namespace, account)) = &subject.account else { return about };
         for held in of(all, namespace) {
@@ -273,7 +283,7 @@ impl Catalog {
                     };
                     if these.iter().any(|target| is_named(target) == Some(true)) {
                         about.push((Level::Target, policy, true));
-                    } else if possible && these.iter().any(|target| is_named(target).is_none()) {
+                    } else if these.iter().any(|target| is_named(target).is_none()) {
                         about.push((Level::Target, policy, false));
                     }
                 }

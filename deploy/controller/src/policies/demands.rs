@@ -1,5 +1,5 @@
 //! What a workload's ports demand, from all PeerAuthentications that are about it. Pure. Called by
-//! `compile`.
+//! `catalog` and `compile`.
 //!
 //! Never: leaves a port more open than the strictest of equally exact policies.
 
@@ -27,28 +27,47 @@ pub(super) struct Demands {
     ports: BTreeMap<u16, Demand>,
 }
 
-impl Demands {
+/// What applies, each with the most exact level that demands it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ranked {
+    whole: Option<(Level, Mode)>,
+    ports: BTreeMap<u16, (Level, Demand)>,
+    /// The most exact one that may be about any port.
+    unread: Option<Level>,
+}
+
+impl Ranked {
     /// A port's own demand before that of all ports, the more exact level before the less exact one,
     /// the stricter of two equally exact ones.
-    pub(super) fn of<'p>(applies: impl IntoIterator<Item = (Level, &'p Authentication)>) -> Self {
-        let mut whole: Option<(Level, Mode)> = None;
-        let mut ports: BTreeMap<u16, (Level, Demand)> = BTreeMap::new();
-        for (level, policy) in applies {
-            if let Some(mode) = policy.mode {
-                let before = *whole.get_or_insert((level, mode));
-                whole = Some(more_exact(before, (level, mode), stricter));
-            }
-            for (port, demand) in &policy.ports {
-                let before = ports.entry(*port).or_insert((level, *demand));
-                *before = more_exact(*before, (level, *demand), Demand::stricter);
-            }
+    pub(super) fn add(&mut self, level: Level, policy: &Authentication) {
+        if let Some(mode) = policy.mode {
+            let before = *self.whole.get_or_insert((level, mode));
+            self.whole = Some(more_exact(before, (level, mode), stricter));
         }
-        Self {
-            whole: whole.map(|(_, mode)| mode),
-            ports: ports.into_iter().map(|(port, (_, demand))| (port, demand)).collect(),
+        for (port, demand) in &policy.ports {
+            let before = self.ports.entry(*port).or_insert((level, *demand));
+            *before = more_exact(*before, (level, *demand), Demand::stricter);
+        }
+        if policy.is_unread {
+            self.unread = self.unread.max(Some(level));
         }
     }
 
+    pub(super) fn demands(self) -> Demands {
+        let Self { whole, ports, unread } = self;
+        // As if it named each port, and demanded that it be strict.
+        let demand = |(level, demand)| match Some(level) <= unread {
+            true => Demand::STRICT,
+            false => demand,
+        };
+        Demands {
+            whole: unread.map(|_| Mode::Strict).or_else(|| whole.map(|(_, mode)| mode)),
+            ports: ports.into_iter().map(|(port, it)| (port, demand(it))).collect(),
+        }
+    }
+}
+
+impl Demands {
     /// What is right whichever of the two is. Where one of them leaves it to the sidecar's own file,
     /// only the other's strictness counts.
     pub(super) fn either(&self, other: &Self) -> Self {

@@ -28,7 +28,7 @@ pub(super) enum Targets {
     /// None is named: its namespace, or the mesh.
     All,
     These(BTreeSet<Target>),
-    /// They cannot be read: anybody in its namespace may be meant.
+    /// They cannot be read: anybody in its namespace may be meant, or in the mesh.
     Unknown,
 }
 

@@ -147,7 +147,32 @@ fn whatever_cannot_be_read_is_strict() {
     };
     assert_eq!(demanded(&[("shop/it", with(permissive(SOON.1)))]), [None; 3]);
     let all = ("shop/all", permissive(SOON.1));
-    assert_eq!(demanded(&[all, ("shop/it", with(strict()))]), [STRICT; 3]);
+    assert_eq!(demanded(&[all.clone(), ("shop/it", with(strict()))]), [STRICT; 3]);
+    // In the mesh's own namespace all of the mesh may be meant.
+    assert_eq!(demanded(&[("myelin-system/it", with(permissive(SOON.1)))]), [None; 3]);
+    assert_eq!(demanded(&[("myelin-system/it", with(strict()))]), [STRICT; 3]);
+    assert_eq!(demanded(&[("myelin-system/it", json!("Strict"))]), [STRICT; 3]);
+    assert_eq!(demanded(&[all, ("other/it", with(strict()))]), [UNTIL_SOON; 3]);
+}
+
+/// The ports that such a list is about may be any, so no demand that it may have meant to end holds.
+#[test]
+fn a_list_of_ports_that_cannot_be_read_closes_ports_that_others_name() {
+    let mesh = || ("myelin-system/mesh", port(80, permissive(LATE.1)));
+    let unread = || json!({ "mode": "Permissive", "until": SOON.1, "ports": [{ "port": "80" }] });
+    let web = |spec: Value| target("Service", "web", spec);
+    assert_eq!(demanded(&[mesh(), ("shop/it", unread())]), [STRICT; 3]);
+    assert_eq!(demanded(&[mesh(), ("shop/it", web(unread()))]), [STRICT; 3]);
+    assert_eq!(demanded(&[mesh(), ("shop/it", Value::Null)]), [STRICT; 3]);
+    assert_eq!(demanded(&[mesh(), ("shop/it", json!({ "newer": 1 }))]), [STRICT; 3]);
+    // It would have named a port before what is about all ports.
+    let all = ("shop/web", web(permissive(SOON.1)));
+    assert_eq!(demanded(&[all, ("shop/it", unread())]), [STRICT; 3]);
+    // One that names the port, and is more exact, counts before it.
+    let own = ("shop/web", web(port(80, permissive(SOON.1))));
+    assert_eq!(demanded(&[own, ("shop/it", unread())]), [STRICT, UNTIL_SOON, STRICT]);
+    let of_others = target("ServiceAccount", "db", unread());
+    assert_eq!(demanded(&[mesh(), ("shop/it", of_others)]), [None, UNTIL_LATE, None]);
 }
 
 #[test]
@@ -208,10 +233,19 @@ fn a_pod_that_is_not_known_gets_the_strictest_of_what_it_may_be() {
         [UNTIL_SOON; 3]
     );
     assert_eq!(
-        unknown(&[("shop/all", late), ("shop/web", web(port(80, strict())))]),
+        unknown(&[("shop/all", late.clone()), ("shop/web", web(port(80, strict())))]),
         [UNTIL_LATE, STRICT, UNTIL_LATE]
     );
     assert_eq!(unknown(&[("shop/web", web(port(80, soon.clone())))]), [None; 3]);
+    // Behind one of two Services, and nobody knows behind which.
+    assert_eq!(
+        unknown(&[
+            ("shop/all", late),
+            ("shop/a", target("Service", "a", port(80, soon.clone()))),
+            ("shop/b", target("Service", "b", strict())),
+        ]),
+        [STRICT; 3]
+    );
     // What is about its account is about it.
     let account = target("ServiceAccount", "web", soon);
     assert_eq!(unknown(&[("shop/all", strict()), ("shop/account", account)]), [UNTIL_SOON; 3]);

@@ -173,9 +173,18 @@ fn an_allow_whose_targets_cannot_be_read_opens_nothing_to_others() {
         let there = view(&catalog, &caller("shop/db", "10.1.0.2"));
         assert_eq!(lines(&there.deny), ["shop/it 80,443 < ns ops @ "]);
         assert!(view(&catalog, &caller("other/web", "10.1.0.9")).deny.is_empty());
-        // Even where its namespace is the mesh's own.
-        let catalog = super::catalog(&[], &[("myelin-system/it", with("Deny"))]);
-        assert!(view(&catalog, &caller("shop/db", "10.1.0.2")).deny.is_empty());
+        // And in the mesh's own namespace any workload of the mesh.
+        for (action, allowed, denied) in [
+            ("Deny", vec![], vec!["myelin-system/it 80,443 < ns ops @ "]),
+            ("Allow", vec!["myelin-system/it 80,443 <  @ "], vec![]),
+        ] {
+            let catalog = super::catalog(&[], &[("myelin-system/it", with(action))]);
+            for who in ["shop/db", "myelin-system/web"] {
+                let there = view(&catalog, &caller(who, "10.1.0.2"));
+                assert_eq!(lines(&there.allow), allowed, "{who}");
+                assert_eq!(lines(&there.deny), denied, "{who}");
+            }
+        }
     }
 }
 
