@@ -41,6 +41,8 @@ pub struct Meta {
     pub name: String,
     pub namespace: String,
     pub resource_version: String,
+    /// Grows with each change of what is wanted.
+    pub generation: i64,
     pub labels: std::collections::BTreeMap<String, String>,
 }
 

@@ -25,20 +25,11 @@ pub(super) enum Kind {
 /// An object of either kind.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Policy {
-    pub(super) metadata: PolicyMeta,
+    pub(super) metadata: Meta,
     #[serde(default, deserialize_with = "whatever_it_is")]
     pub(super) spec: Value,
     #[serde(default, deserialize_with = "whatever_it_is")]
     status: Value,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct PolicyMeta {
-    #[serde(flatten)]
-    pub(super) meta: Meta,
-    /// Grows with each change of `spec`.
-    #[serde(default)]
-    pub(super) generation: i64,
 }
 
 /// A Service, as far as policies are about it.
@@ -83,13 +74,13 @@ fn whatever_it_is<'de, D: Deserializer<'de>>(from: D) -> Result<Value, D::Error>
 
 impl Read for Policy {
     fn meta(&self) -> &Meta {
-        &self.metadata.meta
+        &self.metadata
     }
 }
 
 impl Policy {
     pub(super) fn key(&self) -> Key {
-        Key::new(&self.metadata.meta.namespace, &self.metadata.meta.name)
+        Key::new(&self.metadata.namespace, &self.metadata.name)
     }
 
     /// What somebody has written into its status.

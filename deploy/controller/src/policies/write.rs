@@ -1,7 +1,7 @@
 //! Brings the verdicts into the status of the policies, one after the other. Called by the room's door.
 //!
 //! Never: writes what is there already; writes over what a controller of another mind has written about
-//! the same spec, but once; ends.
+//! the same spec, but once; tries again what the API server will never take; ends.
 
 // SPDX-License-Identifier: Apache-2.0
 
@@ -45,7 +45,9 @@ impl Writer {
                     }
                     failed += 1;
                     self.metrics.policy_status("failed");
-                    self.policies.judge_again(kind, key);
+                    if !is_for_good(&why) {
+                        self.policies.judge_again(kind, key);
+                    }
                 }
             }
             if failed > 0 {
@@ -99,5 +101,16 @@ impl Writer {
                 Err(why) => return Err(why),
             }
         }
+    }
+}
+
+/// The API server does not take this object's status, however often it is asked: the object has to change
+/// first. Rights (401, 403) are given later, and 408 and 429 ask for patience.
+fn is_for_good(why: &ClusterError) -> bool {
+    match why {
+        ClusterError::Refused { code, .. } => {
+            (400..500).contains(code) && ![401, 403, 408, 429].contains(code)
+        }
+        _ => false,
     }
 }

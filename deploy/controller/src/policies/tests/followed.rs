@@ -245,6 +245,26 @@ async fn conditions_of_others_stay_and_conflicts_are_tried_again() {
 }
 
 #[tokio::test]
+async fn what_the_api_server_will_never_take_waits_for_another_spec() {
+    let directory = tempfile::tempdir().unwrap();
+    let fed = fed(directory.path()).await;
+    let tries = |name: &str| {
+        let path = format!("/{name}/status");
+        fed.api.requests().iter().filter(|it| it.path.ends_with(&path)).count()
+    };
+    fed.api.trouble(Trouble::next(1, Fault::Answer(422)).on("PUT"));
+    fed.put("shop/a", &ns("a"));
+    eventually("a try", || tries("a") == 1).await;
+    // A later round, after the wait that follows a failed one.
+    fed.api.trouble(Trouble::next(1, Fault::Answer(503)).on("PUT"));
+    fed.put("shop/b", &ns("b"));
+    eventually("the second try", || said(&fed.api, "shop/b") == "True Accepted 1").await;
+    assert_eq!((tries("a"), tries("b")), (1, 2));
+    fed.put("shop/a", &ns("c"));
+    eventually("another spec", || said(&fed.api, "shop/a") == "True Accepted 2").await;
+}
+
+#[tokio::test]
 async fn replicas_write_each_status_once_together() {
     let directory = tempfile::tempdir().unwrap();
     let fed = fed(directory.path()).await;
