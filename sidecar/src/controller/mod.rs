@@ -63,6 +63,8 @@ pub enum Broken {
     Status(#[from] tonic::Status),
     #[error("the controller closed the watch")]
     Closed,
+    #[error("what the controller says is not taken: {0}")]
+    Refused(String),
 }
 
 /// All that a connection stands on.

@@ -11,16 +11,19 @@ use std::time::Duration;
 use myelin_identity::verify::{Peer, Refusal};
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Guest, Inbound, Stage};
 use crate::addr::{Endpoint, OrigDst, PeerAddr};
 use crate::drain::Closing;
 use crate::metrics::Verdict;
-use crate::policy::Authorized;
+use crate::policy::{Authorized, NoPlaintext};
 use crate::proofs::NotLogged;
 use crate::report::Outcome;
 use crate::wire::Refuse;
+
+/// How often running plaintext is judged again by the clock alone, at most: the clock may be set.
+const PLAINTEXT_ASKED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a use is not taken, for our log and for the peer.
 pub(super) struct NotTaken {
@@ -80,6 +83,42 @@ impl Inbound {
         })
     }
 
+    /// Asks policy about plaintext, and dials the workload.
+    pub(super) async fn admit_plaintext(
+        &self,
+        from: PeerAddr,
+        to: OrigDst,
+    ) -> Result<TcpStream, NotTaken> {
+        let now = self.clock.unix();
+        let verdict = self.policy.load().admit_plaintext(from.ip(), to.port(), now);
+        self.metrics.verdict(if verdict.is_ok() { Verdict::Allowed } else { Verdict::Denied });
+        let admitted = verdict.map_err(|why| NotTaken::no_plaintext(&why))?;
+        self.dial_workload(&admitted.proof, to).await
+    }
+
+    /// Returns when plaintext that runs must end: it may not enter any more, or our grace is over.
+    pub(super) async fn plaintext_over(&self, from: PeerAddr, to: OrigDst) -> (Outcome, String) {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        loop {
+            let now = self.clock.unix();
+            let until = match self.policy.load().admit_plaintext(from.ip(), to.port(), now) {
+                Ok(admitted) => admitted.until,
+                Err(why) => return (Outcome::Withdrawn, why.to_string()),
+            };
+            let left = Duration::from_secs(until.saturating_sub(now)).min(PLAINTEXT_ASKED_AGAIN);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() {
+                    // The world ends with the process; the drain decides how.
+                    self.door.closed(Closing::Cut).await;
+                    return (Outcome::Drained, String::new());
+                },
+                () = sleep(left) => {}
+                () = self.door.closed(Closing::Cut) => return (Outcome::Drained, String::new()),
+            }
+        }
+    }
+
     /// Returns when a running use must end, with the reason: permission or trust was withdrawn,
     /// the peer's SVID expired too long ago, or our grace is over.
     pub(super) async fn withdrawn(&self, guest: &Guest, stage: &Stage) -> (Outcome, String) {
@@ -128,6 +167,16 @@ impl Inbound {
 impl NotTaken {
     fn new(outcome: Outcome, tell: Refuse, detail: impl ToString) -> Self {
         Self { outcome, tell, detail: detail.to_string() }
+    }
+
+    /// Nobody is told: there is no protocol to say it in.
+    fn no_plaintext(why: &NoPlaintext) -> Self {
+        let outcome = match why {
+            NoPlaintext::Pending => Outcome::PolicyPending,
+            NoPlaintext::Strict { .. } => Outcome::Handshake("plaintext_refused"),
+            NoPlaintext::Denied { .. } | NoPlaintext::Named { .. } => Outcome::PolicyDenied,
+        };
+        Self::new(outcome, Refuse::PolicyDenied, why)
     }
 
     fn not_logged(why: &NotLogged) -> Self {

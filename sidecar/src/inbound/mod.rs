@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::addr::{Clock, Endpoint, OrigDst, PeerAddr};
+use crate::addr::{Clock, OrigDst, PeerAddr};
 use crate::credentials::{Desk, Snapshot, Store};
 use crate::directory::{Directory, Learned};
-use crate::drain::{Closing, Door};
+use crate::drain::Door;
 use crate::metrics::{Direction, Metrics, Security};
 use crate::net::{Accepted, Dialer, Origin, OwnAddresses, reset};
 use crate::policy::{Demand, Policy};
@@ -123,7 +123,7 @@ async fn arrive(inbound: Rc<Inbound>, accepted: Accepted) -> Option<Connection> 
         match Box::pin(inbound.listen_first(&stream, from, demand)).await {
             Ok(Spoken::Mesh) => {}
             Ok(Spoken::Plaintext) => {
-                Box::pin(inbound.permit_plaintext(stream, to, report)).await;
+                Box::pin(inbound.permit_plaintext(stream, from, to, report)).await;
                 return None;
             }
             Err(outcome) => return cut(stream, report, outcome),
@@ -211,26 +211,30 @@ impl Inbound {
         report.finish(outcome);
     }
 
-    /// Permissive mode only: plaintext, until the date that configuration sets.
-    async fn permit_plaintext(&self, mut from: TcpStream, to: OrigDst, report: Report) {
-        let mut report = report;
+    /// Permissive mode only: plaintext, while policy permits it to this port from there.
+    async fn permit_plaintext(
+        &self,
+        mut stream: TcpStream,
+        from: PeerAddr,
+        to: OrigDst,
+        mut report: Report,
+    ) {
         report.security(Security::Permissive);
-        let mut workload = match self.dialer.dial(Endpoint(to.0)).await {
+        let mut workload = match self.admit_plaintext(from, to).await {
             Ok(workload) => workload,
-            Err(error) => {
-                let outcome = Outcome::from(&error);
-                report.detail(error);
-                cut(from, report, outcome);
+            Err(refusal) => {
+                report.detail(&refusal.detail);
+                cut(stream, report, refusal.outcome);
                 return;
             }
         };
         let meter = report.bytes();
-        let cut_short = self.door.closed(Closing::Cut);
-        let ending = plain(&mut workload, &mut from, &meter, self.config.idle, cut_short);
-        let outcome = report.plain_ending(&ending.await);
+        let over = self.plaintext_over(from, to);
+        let ending = plain(&mut workload, &mut stream, &meter, self.config.idle, over);
+        let outcome = report.plain_ending(ending.await);
         if outcome != Outcome::Completed {
             reset(workload);
-            reset(from);
+            reset(stream);
         }
         report.finish(outcome);
     }

@@ -169,9 +169,12 @@ impl Outbound {
             }
         };
         let meter = report.bytes();
-        let cut_short = self.door.closed(Closing::Cut);
+        let cut_short = async {
+            self.door.closed(Closing::Cut).await;
+            (Outcome::Drained, String::new())
+        };
         let ending = plain(&mut workload, &mut other, &meter, self.config.idle, cut_short);
-        let outcome = report.plain_ending(&ending.await);
+        let outcome = report.plain_ending(ending.await);
         if outcome != Outcome::Completed {
             reset(workload);
             reset(other);

@@ -83,17 +83,17 @@ impl Watch {
         });
         // A controller that never answers is no better than none.
         let (first, mut answers) = first.await.map_err(|_| Broken::Slow)??;
-        self.take(first, heard);
+        self.take(first, heard)?;
         loop {
             tokio::select! {
-                answer = answers.message() => self.take(answer?.ok_or(Broken::Closed)?, heard),
+                answer = answers.message() => self.take(answer?.ok_or(Broken::Closed)?, heard)?,
                 over = self.line.over(&mut call) => return over,
             }
         }
     }
 
-    /// Whole or not at all.
-    fn take(&self, answer: proto::PolicyAnswer, heard: &mut bool) {
+    /// Whole or not at all; whoever says what cannot be taken is left for the next controller.
+    fn take(&self, answer: proto::PolicyAnswer, heard: &mut bool) -> Result<(), Broken> {
         let taken = PolicyAnswer::try_from(answer)
             .map_err(|why| why.to_string())
             .and_then(|answer| self.desk.take(answer).map_err(|why| why.to_string()));
@@ -101,10 +101,11 @@ impl Watch {
             Ok(()) => {
                 *heard = true;
                 self.desk.connected(true);
+                Ok(())
             }
             Err(why) => {
                 self.metrics.policies().update(PolicyUpdate::Refused);
-                tracing::warn!(why, "a policy of the controller is not taken");
+                Err(Broken::Refused(why))
             }
         }
     }

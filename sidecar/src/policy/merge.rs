@@ -8,14 +8,19 @@ use std::collections::BTreeSet;
 
 use myelin_identity::policy::{PolicyView, RuleView};
 
-use super::{Config, PortConfig, Rule};
+use super::{Config, Mode, PortConfig, Rule};
 
 impl Config {
-    /// What the controller says of modes and of its ports wins; the rules of both apply. How peers
-    /// without `myelin/1` are served is the file's alone to say.
+    /// What the controller says of modes and of its ports wins; the rules of both apply. Where it says
+    /// a mode, no port of the file is more open than that. How peers without `myelin/1` are served is
+    /// the file's alone to say.
     #[must_use]
     pub fn with(&self, said: &PolicyView) -> Self {
         let mut ports = self.ports.clone();
+        if said.mode.is_some() {
+            let open = ports.values_mut().filter(|port| port.mode != Some(Mode::Strict));
+            open.for_each(|port| port.mode = None);
+        }
         for (port, view) in &said.ports {
             let plain_mtls = ports.remove(port).and_then(|of_file| of_file.plain_mtls);
             let of_port = PortConfig {

@@ -8,10 +8,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod merge;
+mod plaintext;
 mod rule;
 #[cfg(test)]
 mod tests;
 
+pub use self::plaintext::{NoPlaintext, Unprotected};
 pub use self::rule::{Author, Ports, Rule};
 
 use std::collections::{HashMap, HashSet};
@@ -164,13 +166,18 @@ impl Policy {
             return Demand::Pending;
         }
         let of_port = self.config.ports.get(&port);
-        match of_port.and_then(|of_port| of_port.mode).unwrap_or(self.config.default) {
+        match self.mode(port) {
             Mode::Permissive { until } if now < until => Demand::Permissive {
                 server_first: of_port.is_some_and(|of_port| of_port.server_first),
                 workload_tls: of_port.is_some_and(|of_port| of_port.workload_tls),
             },
             Mode::Permissive { .. } | Mode::Strict => Demand::Mtls,
         }
+    }
+
+    fn mode(&self, port: u16) -> Mode {
+        let of_port = self.config.ports.get(&port);
+        of_port.and_then(|of_port| of_port.mode).unwrap_or(self.config.default)
     }
 
     /// How a peer without `myelin/1` is served on this port, if it is declared.

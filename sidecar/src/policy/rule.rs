@@ -103,6 +103,11 @@ impl Rule {
         self.ports.contain(port) && named() && self.covers(from)
     }
 
+    /// A deny rule that goes by addresses alone is about those without an identity too.
+    pub(super) fn catches_anybody(&self, from: IpAddr, port: u16) -> bool {
+        self.ports.contain(port) && self.goes_by_address_alone() && self.covers(from)
+    }
+
     fn lists(&self, own: &TrustDomain, peer: &SpiffeId) -> bool {
         self.ids.contains(peer)
             || (peer.trust_domain() == own

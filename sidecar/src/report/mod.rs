@@ -97,11 +97,14 @@ impl Report {
     }
 
     /// The outcome of a connection that went in plaintext, with its reason noted.
-    pub fn plain_ending(&mut self, ending: &PlainEnding<()>) -> Outcome {
+    pub fn plain_ending(&mut self, ending: PlainEnding<(Outcome, String)>) -> Outcome {
         match ending {
             PlainEnding::Completed => Outcome::Completed,
             PlainEnding::Idle => Outcome::IdleTimeout,
-            PlainEnding::Interrupted(()) => Outcome::Drained,
+            PlainEnding::Interrupted((outcome, why)) => {
+                self.detail(why);
+                outcome
+            }
             PlainEnding::Reset(error) => {
                 self.detail(error);
                 Outcome::PeerReset

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod controller;
+mod plaintext;
 
 use std::time::Duration;
 
@@ -214,7 +215,7 @@ async fn what_cannot_be_read_or_comes_from_somebody_else_changes_nothing() -> Re
     stage.controller.says_raw(Bytes::new());
     stage.counts(UPDATES, &[("outcome", "refused")], 2.0).await?;
     running.talk().await?;
-    ensure!(stage.server.log()?.contains("a policy of the controller is not taken"));
+    ensure!(stage.server.log()?.contains("what the controller says is not taken"));
     // More than a policy may be.
     stage.controller.says_raw(vec![0x12; MAX_POLICY_BYTES + 4_096].into());
     stage.connected(false).await?;

@@ -58,6 +58,8 @@ pub enum PolicyError {
     TooLarge { bytes: usize },
     #[error("the policy cannot be read: {why}")]
     Malformed { why: String },
+    #[error("the policy says something that is not known here; update this sidecar")]
+    Unknown,
     #[error("the policy has {seen} {what}, more than {most}")]
     TooMany { what: &'static str, seen: usize, most: usize },
     #[error("{seen} is no port")]

@@ -70,6 +70,27 @@ fn a_policy_that_says_nothing_is_not_taken_for_no_news() {
 }
 
 #[test]
+fn a_policy_that_says_more_than_is_known_here_is_refused() {
+    let rule = proto::Rule { name: "shop/a".into(), ports: vec![80], ..proto::Rule::default() };
+    let wire = proto::Policy { allow: vec![rule], ..proto::Policy::default() };
+    assert!(heard(carrying(&wire)).is_ok());
+    // A field of tomorrow: in the policy, and within its rule.
+    let mut encoded = wire.encode_to_vec();
+    let of_rule = encoded.len();
+    encoded.extend([0x78, 1]);
+    let mut within = wire.encode_to_vec();
+    within[1] += 2;
+    within.extend([0x78, 1]);
+    assert_eq!(within.len(), of_rule + 2);
+    for encoded in [encoded, within] {
+        let policy = Bytes::from(encoded);
+        let version = PolicyVersion::of(&policy).to_vec();
+        let said = heard(proto::PolicyAnswer { version, policy });
+        assert_eq!(said, Err(PolicyError::Unknown));
+    }
+}
+
+#[test]
 fn a_question_arrives_as_it_was() {
     for known in [None, Some(EncodedPolicy::new(&view()).unwrap().version())] {
         let question = PolicyQuestion { known };

@@ -78,8 +78,13 @@ impl PolicyView {
         if encoded.len() > MAX_POLICY_BYTES {
             return Err(PolicyError::TooLarge { bytes: encoded.len() });
         }
+        let bytes = encoded.len();
         let wire = proto::Policy::decode(encoded)
             .map_err(|error| PolicyError::Malformed { why: error.to_string() })?;
+        // A field that is not known here may narrow what the others say.
+        if wire.encoded_len() != bytes {
+            return Err(PolicyError::Unknown);
+        }
         at_most(MAX_PORTS, "ports with a demand", wire.ports.len())?;
         let mut ports = BTreeMap::new();
         for demand in wire.ports {
