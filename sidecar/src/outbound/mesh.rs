@@ -241,13 +241,17 @@ impl Outbound {
     }
 }
 
-/// A service's endpoint that is passed over is seen nowhere else once another one serves; it rests for a
-/// while after each time, so there are few.
+/// A service's endpoint that is passed over is seen nowhere else once another one serves. One that a
+/// controller told of rests for a while after each time, so there are few. A declared one is tried
+/// again at each use; that nobody is there is then nothing new, but that somebody else is, is told.
 fn passed_over(call: &Call, why: &Unreached) {
-    if call.running.is_some() {
-        let (endpoint, outcome) = (call.target.endpoint, why.outcome.word());
-        tracing::warn!(%endpoint, outcome, detail = why.detail, "an endpoint is left alone for a while");
+    let is_nobody = matches!(why.outcome, Outcome::UpstreamUnreachable | Outcome::UpstreamTimeout);
+    if is_nobody && call.running.is_none() {
+        return;
     }
+    let (endpoint, outcome) = (call.target.endpoint, why.outcome.word());
+    let peer = why.peer.as_ref().map(tracing::field::display);
+    tracing::warn!(%endpoint, peer, outcome, detail = why.detail, "an endpoint is passed over");
 }
 
 pub(super) fn unreached(workload: TcpStream, mut report: Report, why: Unreached) {

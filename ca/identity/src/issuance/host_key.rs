@@ -1,5 +1,5 @@
 //! The public half of a host key: Ed25519, for it never speaks TLS and nobody but the CA reads it, and
-//! an issue spends half the time on it that P-256 would take (benches/NOTES.md).
+//! an issue spends two thirds of the time on it that P-256 would take (benches/NOTES.md).
 //! Called by the CA (which knows a host by it) and by the sidecar.
 //! Never: another algorithm, a private key that is kept.
 

@@ -34,8 +34,9 @@ pub use self::page::Listed;
 /// One question, its connection included: small objects, a busy API server. Every loop asks again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// One page of a list, an object, or an event. Read whole, it takes some ten times that.
-const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+/// One page of a list, an object, or an event. Read whole, it takes some ten times that. An object was
+/// written in at most 1.5 MiB, of which each letter may come back as six (`\u003c`).
+const MAX_ANSWER_BYTES: usize = 12 * 1024 * 1024;
 
 /// Pages of one list: in pages of ten, as many namespaces as Kubernetes is tested with.
 const MAX_PAGES: usize = 1000;
