@@ -22,6 +22,10 @@ use super::status::{Condition, Verdict};
 use super::workloads::{Caller, Workloads};
 use crate::cluster::News;
 
+/// PeerAuthentications that are judged one by one for a pod that is not known: each costs as much as all
+/// that are certain.
+const MAX_POSSIBLE: usize = 64;
+
 /// On what a policy depends, beside the policies: whoever has the same is told the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
@@ -246,6 +250,10 @@ impl Catalog {
             about.into_iter().partition(|(.., certain)| *certain);
         let mut ranked = Ranked::default();
         certain.into_iter().for_each(|(level, policy, _)| ranked.add(level, policy));
+        if possible.len() > MAX_POSSIBLE {
+            ranked.add_unknown();
+            return ranked.demands();
+        }
         let worst = ranked.clone().demands();
         possible.into_iter().fold(worst, |worst, (level, policy, _)| {
             let mut with_it = ranked.clone();

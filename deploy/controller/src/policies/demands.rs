@@ -53,6 +53,11 @@ impl Ranked {
         }
     }
 
+    /// Whatever else applies: as strict as it can be.
+    pub(super) fn add_unknown(&mut self) {
+        self.unread = Some(Level::Target);
+    }
+
     pub(super) fn demands(self) -> Demands {
         let Self { whole, ports, unread } = self;
         // As if it named each port, and demanded that it be strict.

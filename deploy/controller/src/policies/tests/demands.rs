@@ -240,12 +240,21 @@ fn a_pod_that_is_not_known_gets_the_strictest_of_what_it_may_be() {
     // Behind one of two Services, and nobody knows behind which.
     assert_eq!(
         unknown(&[
-            ("shop/all", late),
+            ("shop/all", late.clone()),
             ("shop/a", target("Service", "a", port(80, soon.clone()))),
             ("shop/b", target("Service", "b", strict())),
         ]),
         [STRICT; 3]
     );
+    // More than are judged one by one.
+    for (count, expected) in [(64, UNTIL_SOON), (65, STRICT)] {
+        let names: Vec<String> = (0..count).map(|at| format!("shop/s{at}")).collect();
+        let of = |name| (name, target("Service", "s", soon.clone()));
+        let mut policies: Vec<_> = names.iter().map(String::as_str).map(of).collect();
+        policies.push(("shop/all", late.clone()));
+        policies.push(("shop/port", port(80, soon.clone())));
+        assert_eq!(unknown(&policies), [expected; 3], "{count}");
+    }
     // What is about its account is about it.
     let account = target("ServiceAccount", "web", soon);
     assert_eq!(unknown(&[("shop/all", strict()), ("shop/account", account)]), [UNTIL_SOON; 3]);
