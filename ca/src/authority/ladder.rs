@@ -15,7 +15,8 @@ use super::{Authority, AuthorityError, Dress};
 use crate::clock::UnixSeconds;
 use crate::journal::{LivesRecord, RungName};
 use crate::rotation::ladder::{
-    self, Holder, MAX_NAMED, Move, Permit, View, alarm, forward, judge, opens_at, outstanding,
+    self, Holder, MAX_NAMED, Move, Permit, View, alarm, federated_name, forward, judge, opens_at,
+    outstanding,
 };
 use crate::rotation::{Ignored, Lagging, RotationError};
 use crate::template::Validity;
@@ -38,6 +39,9 @@ pub struct LadderShown {
     pub outstanding_ids: Vec<String>,
     /// Replicas of the CA that still issue under the other root.
     pub lagging_replicas: Vec<String>,
+    /// Federated trust domains for which `next` waits, since they cannot acknowledge: the first of them.
+    #[serde(default)]
+    pub federated: Vec<String>,
     /// Records of the store that cannot be read, the first of them: whoever they are of counts as
     /// not having acknowledged.
     #[serde(default)]
@@ -142,6 +146,7 @@ impl Authority {
             opens_at: under_way.then(|| opens_at(&view)),
             outstanding_ids: outstanding.into_iter().take(MAX_NAMED).collect(),
             lagging_replicas: stand.lagging.iter().take(MAX_NAMED).cloned().collect(),
+            federated: stand.federated.iter().take(MAX_NAMED).cloned().collect(),
             unreadable: stand.unreadable.iter().take(MAX_NAMED).cloned().collect(),
             intermediate_not_after: issuing.not_after,
             intermediate_alarm: alarm(issuing, stand.now),
@@ -218,8 +223,13 @@ impl Authority {
             Rung::Settled | Rung::Prepared => Lagging::default(),
         };
         unreadable.extend(lagging.unreadable);
+        let federated = match on.step.rung {
+            Rung::Prepared => self.roll.view().await?.members,
+            Rung::Settled | Rung::Activated => Vec::new(),
+        };
+        let federated = federated.iter().map(|(domain, _)| federated_name(domain)).collect();
         let (lagging, lives) = (lagging.replicas, self.lives().await?);
-        Ok(Stand { on, now, holders, lagging, lives, unreadable })
+        Ok(Stand { on, now, holders, lagging, federated, lives, unreadable })
     }
 }
 
@@ -229,6 +239,7 @@ struct Stand {
     now: UnixSeconds,
     holders: Vec<Holder>,
     lagging: Vec<String>,
+    federated: Vec<String>,
     lives: Vec<LivesRecord>,
     /// Keys of records that cannot be read.
     unreadable: Vec<String>,
@@ -243,6 +254,7 @@ impl Stand {
             lives: &self.lives,
             holders: &self.holders,
             lagging: &self.lagging,
+            federated: &self.federated,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use clap::{Args, Subcommand};
 
 use super::OperatorArgs;
-use crate::rotation::ladder::Move;
+use crate::rotation::ladder::{Move, federated_name};
 
 /// Replace the root of trust in steps that break nobody.
 ///
@@ -24,7 +24,7 @@ pub enum RotateCommand {
     /// Make a second root and have everybody trust it. Nothing is signed under it yet.
     Prepare(OperatorArgs),
     /// Issue under the second root. Refused while somebody does not trust it.
-    Activate(MoveArgs),
+    Activate(ActivateArgs),
     /// Trust the first root no longer. Refused while somebody's SVID chains to it.
     Retire(MoveArgs),
     /// Go back: forget a root that never issued, or issue under the first root again.
@@ -41,13 +41,26 @@ pub struct MoveArgs {
     pub broken: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub struct ActivateArgs {
+    #[command(flatten)]
+    pub made: MoveArgs,
+    /// This federated trust domain has fetched the new root, as its operators say. It cannot
+    /// acknowledge by itself; without this the move waits for as long as SVIDs live.
+    #[arg(long, value_name = "TRUST-DOMAIN")]
+    pub fetched: Vec<String>,
+}
+
 impl RotateCommand {
     /// The move that is asked for, with whom it may break; none asks for the status.
     pub fn asked(&self) -> Option<(Move, BTreeSet<String>)> {
         let (asked, broken) = match self {
             Self::Status(_) => return None,
             Self::Prepare(_) => (Move::Prepare, BTreeSet::new()),
-            Self::Activate(args) => (Move::Activate, args.broken.iter().cloned().collect()),
+            Self::Activate(args) => {
+                let fetched = args.fetched.iter().map(federated_name);
+                (Move::Activate, args.made.broken.iter().cloned().chain(fetched).collect())
+            }
             Self::Retire(args) => (Move::Retire, args.broken.iter().cloned().collect()),
             Self::Abort(_) => (Move::Abort, BTreeSet::new()),
         };
@@ -58,7 +71,8 @@ impl RotateCommand {
     pub fn operator(&self) -> &OperatorArgs {
         match self {
             Self::Status(operator) | Self::Prepare(operator) | Self::Abort(operator) => operator,
-            Self::Activate(args) | Self::Retire(args) => &args.operator,
+            Self::Activate(args) => &args.made.operator,
+            Self::Retire(args) => &args.operator,
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{Authority, AuthorityError, LadderShown, Moved};
 use crate::clock::UnixSeconds;
 use crate::journal::{RungName, shown};
-use crate::rotation::ladder::Move;
+use crate::rotation::ladder::{FEDERATED, Move};
 
 /// What is asked of the ladder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,8 @@ impl fmt::Display for Rotated {
             Self::Moved(moved) => {
                 writeln!(f, "{}: done", moved.moved)?;
                 for id in &moved.broken {
-                    writeln!(f, "  broken, as you decided: {id}")?;
+                    let how = if id.starts_with(FEDERATED) { "not waited for" } else { "broken" };
+                    writeln!(f, "  {how}, as you decided: {id}")?;
                 }
                 write!(f, "{}", Picture(&moved.ladder))
             }
@@ -124,7 +125,12 @@ impl Picture<'_> {
         for replica in &ladder.lagging_replicas {
             writeln!(f, "  still issues under the other root: {replica}")?;
         }
-        let ready = ladder.outstanding == 0 && ladder.lagging_replicas.is_empty();
+        for domain in &ladder.federated {
+            writeln!(f, "  cannot acknowledge, see whether it has fetched: {domain}")?;
+        }
+        let ready = ladder.outstanding == 0
+            && ladder.lagging_replicas.is_empty()
+            && ladder.federated.is_empty();
         match ladder.opens_at {
             _ if ready => writeln!(f, "next: `rotate {next}`, which breaks nobody now"),
             Some(opens) => {

@@ -65,7 +65,18 @@ pub struct View<'a> {
     /// so whoever holds an SVID of theirs is a holder like all others; but a live one is not reached
     /// any more once its root is gone, and one that is dead must not hold up the ladder for ever.
     pub lagging: &'a [String],
+    /// Trust domains that hold our bundle, by [`federated_name`]. They have no SVID to acknowledge
+    /// under, and fetch when they like.
+    pub federated: &'a [String],
 }
+
+/// What a federated domain is called among those whom a move may strand.
+pub fn federated_name(domain: &impl fmt::Display) -> String {
+    format!("{FEDERATED}{domain}")
+}
+
+/// Before the name of a federated domain; no SPIFFE ID and no replica is called so.
+pub const FEDERATED: &str = "trust-domain/";
 
 /// Why a move may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +97,7 @@ pub enum Refusal {
     #[error("cannot {asked} while the ladder is {rung}; {hint}", rung = crate::journal::RungName::from(*.rung).word())]
     WrongRung { asked: Move, rung: Rung, hint: &'static str },
     #[error(
-        "{asked} would strand {count}: {}; wait until they have acknowledged or {opens_at} (Unix seconds) has come, or name each of them with --break",
+        "{asked} would strand {count}: {}; wait until they have acknowledged or {opens_at} (Unix seconds) has come, or name each of them with --break (a trust domain that has fetched the new root with --fetched)",
         list(.who, *.count)
     )]
     Strands { asked: Move, who: Vec<String>, count: usize, opens_at: UnixSeconds },
@@ -103,7 +114,12 @@ pub fn judge(asked: Move, view: &View<'_>, broken: &BTreeSet<String>) -> Result<
         return Err(Refusal::WrongRung { asked, rung: view.rung, hint });
     }
     let stranded = stranded(asked, view);
-    let unbroken: Vec<String> = broken.difference(&stranded).cloned().collect();
+    // That a federated domain has fetched is true after the wait as well.
+    let unbroken: Vec<String> = broken
+        .difference(&stranded)
+        .filter(|name| asked != Move::Activate || !view.federated.contains(name))
+        .cloned()
+        .collect();
     if !unbroken.is_empty() {
         return Err(Refusal::NotBroken { asked, who: unbroken });
     }
@@ -116,7 +132,10 @@ pub fn judge(asked: Move, view: &View<'_>, broken: &BTreeSet<String>) -> Result<
     Ok(match asked {
         _ if !stranded.is_empty() => Permit::Forced(stranded.into_iter().collect()),
         Move::Prepare | Move::Abort => Permit::Harmless,
-        Move::Activate | Move::Retire if outstanding(view).is_empty() => Permit::Acknowledged,
+        Move::Activate if outstanding(view).is_empty() && view.federated.is_empty() => {
+            Permit::Acknowledged
+        }
+        Move::Retire if outstanding(view).is_empty() => Permit::Acknowledged,
         Move::Activate | Move::Retire => Permit::TimePassed,
     })
 }
@@ -185,9 +204,10 @@ fn stranded(asked: Move, view: &View<'_>) -> BTreeSet<String> {
     let mut stranded = BTreeSet::new();
     if view.now < opens_at(view) {
         stranded = outstanding(view);
-        if asked == Move::Retire {
-            stranded.extend(view.lagging.iter().cloned());
-        }
+        // Whoever has not fetched both roots refuses what the second one signs; the first one's end
+        // strands only who missed that already.
+        let others = if asked == Move::Retire { view.lagging } else { view.federated };
+        stranded.extend(others.iter().cloned());
     }
     if asked == Move::Retire {
         // Time does not cure it, but the SVID's own end does.

@@ -18,7 +18,11 @@ const SOME_LIVES: Duration = Duration::from_secs(60);
 
 impl Stage {
     async fn at_b(&self, what: &str) -> Result<Value> {
-        let said = self.b_ca.operate(&["rotate", what, "--json"]).await?;
+        self.at_b_with(&[what]).await
+    }
+
+    async fn at_b_with(&self, what: &[&str]) -> Result<Value> {
+        let said = self.b_ca.operate(&[&["rotate"], what, &["--json"]].concat()).await?;
         serde_json::from_str(&said).with_context(|| said)
     }
 
@@ -61,10 +65,16 @@ async fn a_rotation_in_the_other_domain_reaches_us_and_breaks_no_call() -> Resul
     let Some(stage) = federated_with(life, &hint).await? else { return Ok(()) };
     stage.both_ways("before").await?;
     stage.at_b("prepare").await?;
+    // We cannot acknowledge, so the move waits until somebody says that we have fetched.
+    let waited_for = format!("trust-domain/{}", stage.mesh.ca.trust_domain());
+    let status = stage.at_b("status").await?;
+    ensure!(status["federated"] == Value::from(vec![waited_for.clone()]), "{status}");
+    let refused = stage.b_ca.operate(&["rotate", "activate"]).await.unwrap_err().to_string();
+    ensure!(refused.contains(&waited_for) && refused.contains("--fetched"), "{refused}");
     stage.a_holds(2).await?;
     stage.both_ways("both are trusted").await?;
     stage.acknowledged_at_b().await?;
-    stage.at_b("activate").await?;
+    stage.at_b_with(&["activate", "--fetched", stage.mesh.ca.trust_domain()]).await?;
     stage.acknowledged_at_b().await?;
     // The other workload's SVID hangs under the new root now.
     stage.both_ways("the new root issues").await?;

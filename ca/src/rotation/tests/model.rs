@@ -133,6 +133,7 @@ impl Mesh {
             lives: &self.lives,
             holders: &holders,
             lagging: &lagging,
+            federated: &[],
         };
         if judge(asked, &view, &BTreeSet::new()).is_err() {
             return;

@@ -47,8 +47,15 @@ fn each_move_has_its_rungs() {
         [(Settled, &[Prepare][..]), (Prepared, &[Activate, Abort]), (Activated, &[Retire, Abort])]
     {
         for asked in Move::ALL {
-            let view =
-                View { rung, since: SINCE, now: BEFORE, lives: &LIVES, holders: &[], lagging: &[] };
+            let view = View {
+                rung,
+                since: SINCE,
+                now: BEFORE,
+                lives: &LIVES,
+                holders: &[],
+                lagging: &[],
+                federated: &[],
+            };
             let judged = judge(asked, &view, &BTreeSet::new());
             let misplaced = matches!(judged, Err(Refusal::WrongRung { .. }));
             assert_eq!(misplaced, !allowed.contains(&asked), "{asked} on {rung:?}: {judged:?}");
@@ -95,7 +102,41 @@ fn a_move_waits_for_acknowledgements_or_a_life_and_names_whom_it_would_strand() 
         (Settled, Prepare, &holders, none, BEFORE, &[], "harmless"),
         (Settled, Prepare, &holders, none, BEFORE, &["c"], "not broken c"),
     ] {
-        let view = View { rung, since: SINCE, now, lives: &LIVES, holders, lagging };
+        let view =
+            View { rung, since: SINCE, now, lives: &LIVES, holders, lagging, federated: &[] };
+        let judged = judge(asked, &view, &names(named));
+        assert_eq!(said(&judged), expected, "{asked} on {rung:?} at {now} naming {named:?}");
+    }
+}
+
+#[test]
+fn only_activation_waits_for_federated_domains_and_for_a_life_at_most() {
+    use {Move::*, Rung::*};
+    let shop = federated_name(&"shop.example");
+    let federated = [shop.clone(), federated_name(&"bank.example")];
+    let holders = [holder("a", true, true)];
+    let both = ["trust-domain/bank.example", "trust-domain/shop.example"];
+    for (rung, asked, now, named, expected) in [
+        (Prepared, Activate, BEFORE, &[][..], format!("strands {}", both.join(" "))),
+        (Prepared, Activate, BEFORE, &both[1..], format!("strands {}", both[0])),
+        (Prepared, Activate, BEFORE, &both, format!("forced {}", both.join(" "))),
+        (Prepared, Activate, AFTER, &[], "time".to_owned()),
+        (Prepared, Activate, AFTER, &both[1..], "time".to_owned()),
+        (
+            Prepared,
+            Activate,
+            BEFORE,
+            &["trust-domain/shop"],
+            "not broken trust-domain/shop".to_owned(),
+        ),
+        (Activated, Retire, BEFORE, &both[1..], format!("not broken {shop}")),
+        (Prepared, Abort, BEFORE, &[], "harmless".to_owned()),
+        (Activated, Retire, BEFORE, &[], "acknowledged".to_owned()),
+        (Settled, Prepare, BEFORE, &[], "harmless".to_owned()),
+    ] {
+        let (holders, federated) = (&holders[..], &federated[..]);
+        let view =
+            View { rung, since: SINCE, now, lives: &LIVES, holders, lagging: &[], federated };
         let judged = judge(asked, &view, &names(named));
         assert_eq!(said(&judged), expected, "{asked} on {rung:?} at {now} naming {named:?}");
     }
@@ -118,7 +159,8 @@ fn a_gate_opens_when_what_any_replica_issued_before_has_ended_whatever_lives_are
     ] {
         for (now, expected) in [(opens - 1, "strands c"), (opens, "time")] {
             let (rung, holders) = (Rung::Prepared, &holders[..]);
-            let view = View { rung, since: SINCE, now, lives, holders, lagging: &[] };
+            let view =
+                View { rung, since: SINCE, now, lives, holders, lagging: &[], federated: &[] };
             let judged = judge(Move::Activate, &view, &BTreeSet::new());
             assert_eq!(said(&judged), expected, "{lives:?} at {now}");
         }
@@ -130,7 +172,15 @@ fn a_refusal_counts_more_names_than_it_shows() {
     let holders: Vec<Holder> =
         (0..MAX_NAMED + 5).map(|n| holder(&format!("h{n:03}"), false, false)).collect();
     let (rung, now) = (Rung::Prepared, BEFORE);
-    let view = View { rung, since: SINCE, now, lives: &LIVES, holders: &holders, lagging: &[] };
+    let view = View {
+        rung,
+        since: SINCE,
+        now,
+        lives: &LIVES,
+        holders: &holders,
+        lagging: &[],
+        federated: &[],
+    };
     let Err(refusal) = judge(Move::Activate, &view, &BTreeSet::new()) else { panic!() };
     let line = refusal.to_string();
     assert!(line.contains("strand 37: h000,") && line.contains("h031 and 5 more"), "{line}");
