@@ -102,9 +102,9 @@ impl Flight {
                 Next::Feed => self.feed(tcp).await?,
                 Next::Done => return self.send(tcp).await,
                 Next::Failed(error) => {
-                    // What made it fail is not shown again: rustls has one alert for it.
-                    self.shown = 0;
-                    while matches!(self.step(part), Next::Step) {}
+                    // Only as long as something waits to be sent: rustls would look at what made it
+                    // fail once more otherwise, and trips over that.
+                    while part.state().wants_write() && matches!(self.step(part), Next::Step) {}
                     // The peer learns it by the closing connection otherwise.
                     let _ = tcp.try_write(&self.outgoing);
                     return Err(error.into());

@@ -189,11 +189,11 @@ async fn endpoints_that_are_somebody_else_cost_no_connection_either() -> Result<
         ensure!(said == "four", "{said:?} answered: {}", client.log()?);
     }
     let log = client.log()?;
-    let left_alone =
-        |what: &str| log.lines().any(|line| line.contains("left alone") && line.contains(what));
-    ensure!(left_alone("wrong_peer") && left_alone(&plain.v4().to_string()), "{log}");
+    let passed_over =
+        |what: &str| log.lines().any(|line| line.contains("passed over") && line.contains(what));
+    ensure!(passed_over("wrong_peer") && passed_over(&plain.v4().to_string()), "{log}");
     // Few of them, since each rests.
-    ensure!(log.matches("left alone").count() < 20, "{log}");
+    ensure!(log.matches("passed over").count() < 20, "{log}");
     // With nobody else there it is refused in its own word.
     stage.slice("web", &[Behind::new(other.pod.v4(), "other-0")]);
     let before = client.metrics().await?.outcome("outbound", "wrong_peer");
