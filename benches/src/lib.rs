@@ -13,6 +13,7 @@ pub mod admission;
 pub mod budget;
 pub mod compare;
 pub mod credentials;
+pub mod directory;
 pub mod handshake;
 pub mod issuance;
 pub mod mesh;

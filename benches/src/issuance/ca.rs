@@ -17,7 +17,7 @@ use super::args::Options;
 pub(super) use crate::process::Memory;
 use crate::process::{Process, free_port, program};
 
-pub(super) const TRUST_DOMAIN: &str = "bench.test";
+pub(crate) const TRUST_DOMAIN: &str = "bench.test";
 
 pub(super) struct Ca {
     process: Process,

@@ -34,66 +34,66 @@ use tonic::transport::{Channel, Endpoint};
 use proto::issue_request::Attestation;
 
 /// What a sidecar with SVIDs of a day allows one attempt, connecting included.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(10);
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 
 /// Where the CA is, and by what it is known.
 #[derive(Clone)]
-pub(super) struct Target {
-    pub(super) grpc: SocketAddr,
-    pub(super) bundle: Arc<TrustBundle>,
+pub(crate) struct Target {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) bundle: Arc<TrustBundle>,
 }
 
 /// A host and one request of it, made before anything is measured.
-pub(super) struct Prepared {
-    pub(super) host: Host,
+pub(crate) struct Prepared {
+    pub(crate) host: Host,
     svid_key_der: Vec<u8>,
     csr_der: Vec<u8>,
     request_key: RequestKey,
 }
 
-pub(super) struct Host {
+pub(crate) struct Host {
     key: Ed25519KeyPair,
     spki: HostSpki,
     /// Where it lives, and from where it calls.
-    pub(super) address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
 }
 
 /// An SVID as its holder has it.
-pub(super) struct Held {
-    pub(super) chain: Vec<CertificateDer<'static>>,
+pub(crate) struct Held {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     key_der: Vec<u8>,
-    pub(super) lineage: Lineage,
+    pub(crate) lineage: Lineage,
 }
 
 /// By what right.
-pub(super) enum Right<'a> {
+pub(crate) enum Right<'a> {
     Token(&'a [u8]),
     Renewal(&'a Held),
 }
 
 /// One connection that has proved the CA.
 #[derive(Clone)]
-pub(super) struct Link {
-    pub(super) client: CaClient<Channel>,
+pub(crate) struct Link {
+    pub(crate) client: CaClient<Channel>,
     exporter: [u8; EXPORTER_BYTES],
 }
 
 impl Host {
-    pub(super) fn new(nth: usize) -> Result<Self> {
+    pub(crate) fn new(nth: usize) -> Result<Self> {
         let key = Ed25519KeyPair::generate()?;
         Ok(Self { spki: HostSpki::of(&key), key, address: address(nth) })
     }
 }
 
 impl Prepared {
-    pub(super) fn new(host: Host) -> Result<Self> {
+    pub(crate) fn new(host: Host) -> Result<Self> {
         let pair = KeyPair::generate()?;
         let csr_der = CertificateParams::default().serialize_request(&pair)?.der().to_vec();
         let request_key = RequestKey::random()?;
         Ok(Self { host, svid_key_der: pair.serialize_der(), csr_der, request_key })
     }
 
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         right: &Right<'_>,
         exporter: &[u8; EXPORTER_BYTES],
@@ -118,7 +118,7 @@ impl Prepared {
     }
 
     /// What its holder has, once it is issued.
-    pub(super) fn held(
+    pub(crate) fn held(
         self,
         chain: Vec<CertificateDer<'static>>,
         lineage: Lineage,
@@ -129,7 +129,7 @@ impl Prepared {
 
 impl Target {
     /// A connection from `from`, that shows `held`.
-    pub(super) async fn connect(&self, from: Ipv4Addr, held: Option<&Held>) -> Result<Link> {
+    pub(crate) async fn connect(&self, from: Ipv4Addr, held: Option<&Held>) -> Result<Link> {
         let config = self.config(held)?;
         let connected = timeout(ATTEMPT, self.connect_with(config, from)).await;
         connected.context("not connected in time")?
@@ -144,10 +144,7 @@ impl Target {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(CaVerifier::new(self.bundle.clone())));
         let mut config = match held {
-            Some(held) => {
-                let key = PrivateKeyDer::Pkcs8(held.key_der.clone().into());
-                builder.with_client_auth_cert(held.chain.clone(), key)?
-            }
+            Some(held) => builder.with_client_auth_cert(held.chain.clone(), held.key())?,
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -176,9 +173,15 @@ impl Target {
     }
 }
 
+impl Held {
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(self.key_der.clone().into())
+    }
+}
+
 impl Link {
     /// One issue; the SVID comes back unverified.
-    pub(super) async fn issue(
+    pub(crate) async fn issue(
         &mut self,
         prepared: &Prepared,
         right: &Right<'_>,
@@ -188,7 +191,7 @@ impl Link {
 
     /// One issue whose answer is there and is not looked into: that would cost its caller more than it
     /// costs the CA, and leave the CA waiting for callers.
-    pub(super) async fn issue_unread(
+    pub(crate) async fn issue_unread(
         &mut self,
         prepared: &Prepared,
         right: &Right<'_>,
@@ -211,12 +214,12 @@ impl Link {
 }
 
 /// Where the `nth` host lives: each in a place of its own, all of them on this machine.
-pub(super) fn address(nth: usize) -> Ipv4Addr {
+pub(crate) fn address(nth: usize) -> Ipv4Addr {
     let [_, a, b, c] = (u32::try_from(nth).unwrap_or_default() + 0x01_0000).to_be_bytes();
     Ipv4Addr::new(127, a, b, c)
 }
 
 /// The same as the CA sees it.
-pub(super) fn ip(nth: usize) -> IpAddr {
+pub(crate) fn ip(nth: usize) -> IpAddr {
     IpAddr::V4(address(nth))
 }

@@ -9,11 +9,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 mod args;
-mod ca;
-mod client;
+pub(crate) mod ca;
+pub(crate) mod client;
 mod issuing;
 mod restart;
-mod stage;
+pub(crate) mod stage;
 mod storm;
 mod watches;
 

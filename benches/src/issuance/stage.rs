@@ -33,24 +33,24 @@ const AT_ONCE: usize = 1024;
 const EXPORTER: [u8; EXPORTER_BYTES] = [7; EXPORTER_BYTES];
 
 /// A data directory with a CA of this process in it.
-pub(super) struct Stage {
-    pub(super) data: PathBuf,
+pub(crate) struct Stage {
+    pub(crate) data: PathBuf,
     _own: Option<TempDir>,
     running: Arc<Running>,
     hosts: usize,
 }
 
 /// What stays when the stage is set: the directory, and by what the CA is known.
-pub(super) struct Set {
-    pub(super) data: PathBuf,
-    pub(super) bundle: Arc<TrustBundle>,
+pub(crate) struct Set {
+    pub(crate) data: PathBuf,
+    pub(crate) bundle: Arc<TrustBundle>,
     _own: Option<TempDir>,
 }
 
 /// A host and the token that it may use once.
-pub(super) struct Joining {
-    pub(super) prepared: Prepared,
-    pub(super) secret: Vec<u8>,
+pub(crate) struct Joining {
+    pub(crate) prepared: Prepared,
+    pub(crate) secret: Vec<u8>,
 }
 
 impl Stage {
@@ -64,7 +64,7 @@ impl Stage {
         Ok(Self { _own: Some(own), ..stage })
     }
 
-    pub(super) async fn at(data: &Path) -> Result<Self> {
+    pub(crate) async fn at(data: &Path) -> Result<Self> {
         let text = data.to_str().context("the directory's name is no text")?;
         let line = ["myelin-ca", "serve", "--trust-domain", TRUST_DOMAIN, "--data", text];
         let more = ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"];
@@ -76,7 +76,7 @@ impl Stage {
     }
 
     /// Hosts that may join, their requests made.
-    pub(super) async fn joining(&mut self, count: usize, show: &Show) -> Result<Vec<Joining>> {
+    pub(crate) async fn joining(&mut self, count: usize, show: &Show) -> Result<Vec<Joining>> {
         let (first, running) = (self.hosts, self.running.clone());
         self.hosts += count;
         let each = |nth| join(running.clone(), nth);
@@ -85,7 +85,7 @@ impl Stage {
     }
 
     /// Hosts that have an SVID.
-    pub(super) async fn holders(&mut self, count: usize, show: &Show) -> Result<Vec<(Host, Held)>> {
+    pub(crate) async fn holders(&mut self, count: usize, show: &Show) -> Result<Vec<(Host, Held)>> {
         let (first, running) = (self.hosts, self.running.clone());
         self.hosts += count;
         let each = |nth| {
@@ -97,7 +97,7 @@ impl Stage {
     }
 
     /// Makes the log grow to `size`, with entries like `like` that differ in their serial numbers.
-    pub(super) async fn log(&self, size: usize, like: &Held, show: &Show) -> Result<()> {
+    pub(crate) async fn log(&self, size: usize, like: &Held, show: &Show) -> Result<()> {
         let log = &self.running.authority().logs().issuing;
         let there = usize::try_from(log.published().size)?;
         let issuer = like.chain.get(1).context("a chain has an issuer")?.to_vec();
@@ -114,7 +114,7 @@ impl Stage {
     }
 
     /// Lets go of the directory, for the CA under measurement.
-    pub(super) async fn set(self) -> Result<Set> {
+    pub(crate) async fn set(self) -> Result<Set> {
         let Self { data, _own, running, .. } = self;
         let bundle = running.authority().bundle();
         let running = Arc::into_inner(running).context("nobody else holds the CA")?;
